@@ -1,0 +1,215 @@
+"""The dynamic programme of Aligned Cross Entropy (AXE): which prediction says which target token.
+
+With `P` the canvas positions, `Y` the target tokens, `e` the blank and `delta` the price of skipping a target::
+
+    A[i,j] = min( A[i-1,j-1] - log P_j(Y_i)            align
+                  A[i,j-1]   - log P_j(e)              skip prediction
+                  A[i-1,j]   - delta * log P_j(Y_i) )  skip target (column 0 pays at position 1)
+
+Everything here works on costs that were gathered before; the vocabulary never appears.
+Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Stands for the cost of probability zero, since inf - inf is not a number. Far above any honest path.
+IMPOSSIBLE_COST = 1e6
+
+
+@dataclass(frozen=True)
+class AxeAlignment:
+    """The cheapest monotonic alignment of a batch of targets with a batch of canvases.
+
+    Args:
+        target_to_position: `(batch, target)`, long. The canvas position a target is aligned with or, if it is
+            skipped, the position it was skipped at; -1 at padding.
+        is_aligned: `(batch, target)`, bool. True where the target is aligned, observed ones included;
+            False where it is skipped, and at padding.
+        position_to_target: `(batch, canvas)`, long. The target that a position is aligned with; -1 where the
+            prediction is skipped (it should say blank) and behind the canvas's end.
+        num_skipped_targets: `(batch,)`, long.
+        num_skipped_predictions: `(batch,)`, long.
+        cost: `(batch,)`, float. The cost of the path in nats per sentence, without label smoothing.
+    """
+
+    target_to_position: Tensor
+    is_aligned: Tensor
+    position_to_target: Tensor
+    num_skipped_targets: Tensor
+    num_skipped_predictions: Tensor
+    cost: Tensor
+
+
+@torch.no_grad()
+def align_axe(
+    target_costs: Tensor,
+    blank_costs: Tensor,
+    *,
+    delta: float,
+    target_lengths: Tensor | None = None,
+    canvas_lengths: Tensor | None = None,
+    observed_mask: Tensor | None = None,
+) -> AxeAlignment:
+    """Finds the cheapest alignment; on equal cost, align comes before skip prediction before skip target.
+
+    Costs above 1e6 nats (and infinite ones) count as 1e6 while the path is chosen.
+
+    Args:
+        target_costs: `(batch, target, canvas)`, float. `-log P_j(Y_i)` in nats.
+        blank_costs: `(batch, canvas)`, float. `-log P_j(blank)` in nats.
+        delta: Factor on the cost of a skipped target, at least 0.
+        target_lengths: `(batch,)`, long. Default: all targets count.
+        canvas_lengths: `(batch,)`, long. Default: all positions count.
+        observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token: position j then is
+            aligned with target j, costs nothing, and the rest is aligned on either side of it. Default: none.
+
+    Returns:
+        The alignment, an `AxeAlignment`; it carries no gradient.
+
+    Example:
+        >>> import torch
+        >>> late = torch.tensor([[[9.0, 0.1, 9.0], [9.0, 9.0, 0.1]]])  # both tokens one position late
+        >>> align_axe(late, torch.tensor([[0.5, 9.0, 9.0]]), delta=1.0).target_to_position
+        tensor([[1, 2]])
+    """
+    batch, target, canvas = target_costs.shape
+    device = target_costs.device
+    if canvas == 0:  # then one position, of which nothing is used
+        padded = (F.pad(costs, (0, 1)) for costs in (target_costs, blank_costs))
+        nothing = torch.zeros(batch, dtype=torch.long, device=device)
+        alignment = align_axe(*padded, delta=delta, target_lengths=nothing, canvas_lengths=nothing)
+        return replace(alignment, position_to_target=alignment.position_to_target[:, :0])
+    if target_lengths is None:
+        target_lengths = torch.full((batch,), target, device=device)
+    if canvas_lengths is None:
+        canvas_lengths = torch.full((batch,), canvas, device=device)
+    numbers = torch.arange(target, device=device).expand(batch, target)
+    is_target = numbers < target_lengths[:, None]
+    align, skip_target = _step_costs(target_costs, blank_costs, delta)
+    if observed_mask is not None:
+        _split_at_observed(align, skip_target, observed_mask)
+    table = _fill_table(align, skip_target)
+    position, is_aligned = _trace_back(align, table, is_target, canvas_lengths)
+    is_paid = is_aligned
+    if observed_mask is not None:
+        position = _charge_behind_observed(position, is_aligned, observed_mask)
+        is_paid = is_aligned & ~observed_mask.gather(1, position)
+
+    # skipped targets and padding write to one column too many, which is cut off
+    position_to_target = torch.full((batch, canvas + 1), -1, device=device)
+    position_to_target.scatter_(1, position.masked_fill(~is_aligned, canvas), numbers)
+    position_to_target = position_to_target[:, :canvas]
+    is_skipped = is_target & ~is_aligned
+    is_blank = torch.arange(canvas, device=device) < canvas_lengths[:, None]
+    is_blank &= position_to_target < 0
+    path_costs = target_costs.gather(2, position[:, :, None])[:, :, 0]  # (batch, target)
+    # where, not a product with 0: a cost may be infinite
+    cost = torch.where(is_blank, blank_costs, 0).sum(1) + torch.where(is_paid, path_costs, 0).sum(1)
+    if delta > 0:
+        cost += delta * torch.where(is_skipped, path_costs, 0).sum(1)
+    return AxeAlignment(
+        target_to_position=position.masked_fill(~is_target, -1),
+        is_aligned=is_aligned,
+        position_to_target=position_to_target,
+        num_skipped_targets=is_skipped.sum(1),
+        num_skipped_predictions=is_blank.sum(1),
+        cost=cost,
+    )
+
+
+def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+    """The costs of the steps in the frame `A[i,j] - (blank costs up to j)`, where skip prediction is free.
+
+    Returns align `(target, batch, canvas)` and skip target `(target, batch, canvas + 1)`.
+    """
+    batch, target, canvas = target_costs.shape
+    # The frame subtracts large numbers from each other: in float32 that may cost the right path.
+    dtype = torch.float32 if target_costs.device.type == "mps" else torch.float64
+    align = torch.empty((target, batch, canvas), dtype=dtype, device=target_costs.device)
+    align.copy_(target_costs.permute(1, 0, 2)).clamp_(max=IMPOSSIBLE_COST)
+    skip_target = align.new_empty((target, batch, canvas + 1))
+    torch.mul(align, delta, out=skip_target[:, :, 1:])
+    skip_target[:, :, 0] = skip_target[:, :, 1]
+    align -= blank_costs.to(dtype).clamp(max=IMPOSSIBLE_COST)
+    return align, skip_target
+
+
+def _split_at_observed(align: Tensor, skip_target: Tensor, observed_mask: Tensor) -> None:
+    """Lets an observed position be reached by aligning its own target only, at no cost; changes its arguments.
+
+    The path enters row `o` at column `o` only; hence no other row can use position `o`, except to skip a target
+    right behind it, which is to be paid at the position that follows.
+    """
+    target, batch, canvas = align.shape
+    diagonal = min(target, canvas)
+    is_shown = observed_mask.new_zeros((target, batch))
+    is_shown[:diagonal] = observed_mask[:, :diagonal].t()
+    skip_target[:, :, 1:-1] = torch.where(
+        observed_mask[:, :-1], skip_target[:, :, 2:], skip_target[:, :, 1:-1]
+    )
+    skip_target.masked_fill_(is_shown[:, :, None], torch.inf)
+    align.masked_fill_(is_shown[:, :, None], torch.inf)
+    align.diagonal(dim1=0, dim2=2).masked_fill_(observed_mask[:, :diagonal], 0.0)
+
+
+def _charge_behind_observed(position: Tensor, is_aligned: Tensor, observed_mask: Tensor) -> Tensor:
+    """Moves the targets that were skipped at an observed position to the one that follows it."""
+    is_behind = observed_mask.gather(1, position) & ~is_aligned
+    return (position + is_behind).clamp_(max=observed_mask.shape[1] - 1)
+
+
+def _fill_table(align: Tensor, skip_target: Tensor) -> Tensor:
+    """Fills the table row by row; a row is one prefix minimum, as skip prediction is free.
+
+    Leaves in `align` the value of every cell if it were reached by aligning.
+    Returns `(target + 1, batch, canvas + 1)`.
+    """
+    target, batch, columns = skip_target.shape
+    table = align.new_zeros((target + 1, batch, columns))
+    unused = torch.empty((batch, columns), dtype=torch.long, device=align.device)
+    views = (table[:-1], table[:-1, :, :-1], table[1:], align, skip_target, skip_target[:, :, 1:])
+    for above, above_left, row, by_align, by_skip, by_skip_tail in zip(
+        *(view.unbind(0) for view in views), strict=True
+    ):
+        by_align += above_left
+        by_skip += above
+        torch.minimum(by_skip_tail, by_align, out=by_skip_tail)
+        torch.cummin(by_skip, 1, out=(row, unused))
+    return table
+
+
+def _trace_back(
+    by_align: Tensor, table: Tensor, is_target: Tensor, canvas_lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Follows the best path from the last cell; a run of skip predictions is one jump.
+
+    Returns the position and whether it is aligned, both `(batch, target)`.
+    """
+    target, batch, canvas = by_align.shape
+    row, row_left = table[1:, :, 1:], table[1:, :, :-1]
+    is_align = by_align == row  # on a tie align wins
+    is_skip_target = row < row_left  # on a tie with skip prediction skip target loses
+    # A step into column j is 2j - 1 if it aligns and 2j if it skips a target: half of it is the column left behind.
+    double = torch.arange(0, 2 * canvas + 2, 2, device=by_align.device)
+    steps = double.new_zeros(table[1:].shape)
+    torch.mul(is_align | is_skip_target, double[1:], out=steps[:, :, 1:])
+    steps[:, :, 1:] -= is_align.long()
+    steps = steps.cummax(2).values  # the last step at or before each column
+    steps = torch.where(is_target.t()[:, :, None], steps, double)  # padding stays where it is
+
+    columns = double.new_empty((target + 1, batch, 1))
+    columns[target] = canvas_lengths[:, None]
+    visited = columns.unbind(0)
+    for number, jump in reversed(list(enumerate((steps >> 1).unbind(0)))):
+        torch.gather(jump, 1, visited[number + 1], out=visited[number])
+    steps = steps.gather(2, columns[1:])[:, :, 0].t()  # (batch, target)
+    is_aligned = (steps & 1).bool()
+    # An aligned step left column j for j - 1, which is position j counted from 0.
+    position = (steps >> 1) - (~is_aligned).long()
+    return position.clamp_(min=0), is_aligned

@@ -1,0 +1,239 @@
+"""Aligned Cross Entropy (AXE): cross entropy for models that predict all tokens at once and may shift them.
+
+Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML 2020.
+The alignment is in `alignment_axe.py`, the recursion as the paper writes it in `definition_axe.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .alignment_axe import AxeAlignment
+from .compiled_axe import compiled_axe_along_path, compiled_path_gradient
+from .input_checks_axe import check_log_probs, check_logits, check_options, check_tensors
+from .path_axe import AxePath, axe_along_path, path_gradient
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class AxeOutput:
+    """What `axe_loss` returns with `return_alignment=True`.
+
+    Args:
+        loss: The reduced loss, or `(batch,)` with `reduction="none"`; nats.
+        alignment: The alignment it was computed along, without gradient.
+    """
+
+    loss: Tensor
+    alignment: AxeAlignment
+
+
+def axe_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    blank_token_id: int,
+    delta: float,
+    canvas_lengths: Tensor | None = None,
+    observed_mask: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    num_items_in_batch: int | Tensor | None = None,
+    return_alignment: bool = False,
+    inplace_backward: bool = False,
+) -> Tensor | AxeOutput:
+    """Cross entropy along the cheapest monotonic alignment of predictions and target tokens.
+
+    A prediction either says a target token (align) or should say blank (skip prediction); a target token that no
+    prediction says costs `delta * -log P_j(token)` at the position it is skipped at (skip target). The alignment
+    is held fixed in the gradient. With label smoothing `s` each use of position j costs
+    `(1 - s) * -log P_j(token) + s * mean over the vocabulary of -log P_j`; the path is chosen without it.
+
+    Args:
+        logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays), without a copy of them.
+        labels: `(batch, target)`, long: the whole target of each sentence, `</s>` included; -100 behind its end.
+        blank_token_id: Id of the blank, a symbol of its own that is never a label.
+        delta: Price of skipping a target, at least 0. With 1 or less a model can collapse to blanks.
+        canvas_lengths: `(batch,)`, long. Number of predictions per sentence. Default: the whole canvas.
+        observed_mask: `(batch, canvas)`, bool. True where the canvas already shows target number j at position j;
+            such a pair adds nothing and splits the alignment. Sentences that have one need as many targets as
+            positions. Default: none.
+        label_smoothing: In [0, 1). Default 0.
+        reduction: `"mean"` divides the sum by the number of targets scored (not observed, not padding; at
+            least 1) or by `num_items_in_batch`; `"sum"`; `"none"` gives `(batch,)`.
+        num_items_in_batch: Divisor of `"mean"`, int or scalar tensor: number of targets in all micro-batches.
+        return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss.
+        inplace_backward: Write the gradient over the logits, which saves a tensor of their size. The logits must
+            not be a leaf and nothing else may need them, neither a backward pass nor the caller afterwards.
+
+    Returns:
+        The loss in nats, float32 or the logits' wider type; or `AxeOutput`.
+
+    Raises:
+        ValueError: On values or shapes that do not fit. On a GPU the checks that read tensors are left out, as
+            they would make the host wait.
+        TypeError: On wrong types.
+
+    Example:
+        >>> import torch
+        >>> shifted = torch.tensor([[3, 1, 2]])  # blank, then the target 1 2
+        >>> logits = torch.nn.functional.one_hot(shifted, 4) * 20.0
+        >>> labels = torch.tensor([[1, 2]])
+        >>> round(axe_loss(logits, labels, blank_token_id=3, delta=4.0).item(), 4)
+        0.0
+    """
+    check_options(blank_token_id, delta, label_smoothing, reduction)
+    check_logits(logits)
+    check_tensors(*logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
+    if inplace_backward and logits.requires_grad and logits.is_leaf:
+        raise ValueError(
+            "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient would share its "
+            "memory). Pass the output of a layer, or leave `inplace_backward` off."
+        )
+    tokens, target_lengths = split_labels(labels, blank_token_id)
+    align = compiled_axe_along_path if torch.compiler.is_compiling() else axe_along_path
+    loss, alignment, path = align(
+        logits,
+        tokens,
+        target_lengths,
+        canvas_lengths,
+        observed_mask,
+        blank_token_id,
+        delta,
+        label_smoothing,
+    )
+    check_log_probs(path.blank_log_prob, canvas_lengths)
+    if torch.is_grad_enabled() and logits.requires_grad:
+        loss = _AlongPath.apply(
+            logits, loss, blank_token_id, label_smoothing, inplace_backward, *path
+        )
+    if reduction != "none":
+        loss = loss.sum()
+    if reduction == "mean":
+        loss = divide_by_targets(loss, target_lengths, observed_mask, num_items_in_batch)
+    return AxeOutput(loss, alignment) if return_alignment else loss
+
+
+def split_labels(labels: Tensor, blank_token_id: int) -> tuple[Tensor, Tensor]:
+    """Returns the tokens, with the blank in the place of padding, and the number of them `(batch,)`."""
+    is_padding = labels == IGNORE_INDEX
+    return labels.long().masked_fill(is_padding, blank_token_id), (~is_padding).sum(1)
+
+
+def divide_by_targets(
+    loss: Tensor,
+    target_lengths: Tensor,
+    observed_mask: Tensor | None,
+    num_items_in_batch: int | Tensor | None,
+) -> Tensor:
+    """Divides a summed loss by `num_items_in_batch` or the number of targets scored, at least 1."""
+    if num_items_in_batch is None:
+        num_items_in_batch = target_lengths.sum()
+        if observed_mask is not None:
+            num_items_in_batch = num_items_in_batch - observed_mask.sum()
+        num_items_in_batch = num_items_in_batch.clamp(min=1)
+    elif isinstance(num_items_in_batch, Tensor):
+        num_items_in_batch = num_items_in_batch.to(loss.device)
+    return loss / num_items_in_batch
+
+
+class AlignedCrossEntropyLoss(nn.Module):
+    """`axe_loss` as a module; the arguments are those of the function.
+
+    Args:
+        blank_token_id: Id of the blank.
+        delta: Price of skipping a target.
+        label_smoothing: In [0, 1). Default 0.
+        reduction: `"mean"`, `"sum"` or `"none"`. Default `"mean"`.
+        inplace_backward: Write the gradient over the logits. Default False.
+
+    Example:
+        >>> import torch
+        >>> loss_function = AlignedCrossEntropyLoss(blank_token_id=3, delta=4.0)
+        >>> logits = torch.zeros(2, 5, 7, requires_grad=True)
+        >>> loss_function(logits, torch.tensor([[1, 2, 0], [1, -100, -100]])).backward()
+    """
+
+    def __init__(
+        self,
+        *,
+        blank_token_id: int,
+        delta: float,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        inplace_backward: bool = False,
+    ):
+        super().__init__()
+        self.blank_token_id = blank_token_id
+        self.delta = delta
+        self.label_smoothing = label_smoothing
+        self.reduction = reduction
+        self.inplace_backward = inplace_backward
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        canvas_lengths: Tensor | None = None,
+        observed_mask: Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        return_alignment: bool = False,
+    ) -> Tensor | AxeOutput:
+        """Computes the loss; see `axe_loss`."""
+        return axe_loss(
+            logits,
+            labels,
+            blank_token_id=self.blank_token_id,
+            delta=self.delta,
+            canvas_lengths=canvas_lengths,
+            observed_mask=observed_mask,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
+            num_items_in_batch=num_items_in_batch,
+            return_alignment=return_alignment,
+            inplace_backward=self.inplace_backward,
+        )
+
+    def extra_repr(self) -> str:
+        return f"blank_token_id={self.blank_token_id}, delta={self.delta}, reduction={self.reduction!r}"
+
+
+class _AlongPath(torch.autograd.Function):
+    """Passes on a loss that was computed along a path, and writes the gradient by the logits."""
+
+    @staticmethod
+    def forward(ctx, logits, loss, blank_token_id, label_smoothing, inplace, *path):
+        ctx.save_for_backward(logits, *path)
+        ctx.options = (blank_token_id, label_smoothing, inplace)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        logits, *path = ctx.saved_tensors
+        if torch.compiler.is_compiling():
+            grad = compiled_path_gradient(logits, AxePath(*path), grad_loss, *ctx.options[:2])
+            return grad, *[None] * (4 + len(path))
+        grad = path_gradient(logits, AxePath(*path), grad_loss, *ctx.options)
+        if torch.is_grad_enabled():
+            grad = RefuseSecondDerivative.apply(grad, logits, grad_loss)
+        return grad, *[None] * (4 + len(path))
+
+
+class RefuseSecondDerivative(torch.autograd.Function):
+    """Passes on a gradient and refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx, grad, *differentiable):
+        return grad
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError(
+            "The AXE loss has a first derivative only, but its gradient was differentiated. Leave out "
+            "create_graph=True, or use axe_loss_definition, which can be differentiated twice and is slow."
+        )

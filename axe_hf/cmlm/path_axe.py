@@ -1,0 +1,195 @@
+"""Cross entropy along the path of an AXE alignment: its value, and its gradient by the logits.
+
+Every prediction is used once, by align (its label is the target) or skip prediction (its label is the blank), and
+again, weighted with delta, by each target that is skipped at it. So the gradient of a position that is used
+with total weight S is `S * softmax - (onehots of its labels, weighted)`: a softmax and a few single entries.
+Both halves pass over the logits once, in blocks of rows that fit the cache.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .alignment_axe import AxeAlignment, align_axe
+
+# A block stays in a core's cache between the passes over it; a GPU wants few large launches instead.
+BLOCK_BYTES_CPU = 2**21
+BLOCK_BYTES_GPU = 2**28
+
+
+class AxePath(NamedTuple):
+    """What the gradient needs to know of the path; the batch comes first in every tensor.
+
+    Args:
+        tokens: `(batch, target)`, long. The target tokens, the blank at padding.
+        position: `(batch, target)`, long. Where a token is aligned or skipped; 0 at padding.
+        token_weight: `(batch, target)`, float. Weight of the label `tokens` at `position`, repetitions included.
+        token_log_prob: `(batch, target)`, float. `log P_position(token)`.
+        is_blank: `(batch, canvas)`, bool. True where the label is the blank.
+        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`.
+        uses: `(batch, canvas)`, float. Total weight S of the position's labels; 0 where nothing is scored.
+    """
+
+    tokens: Tensor
+    position: Tensor
+    token_weight: Tensor
+    token_log_prob: Tensor
+    is_blank: Tensor
+    blank_log_prob: Tensor
+    uses: Tensor
+
+
+@torch.no_grad()
+def gather_log_probs(
+    logits: Tensor, columns: Tensor, with_mean: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Returns log-probabilities of some tokens, and their mean over the vocabulary, in one pass over the logits.
+
+    Args:
+        logits: `(batch, canvas, vocab)`.
+        columns: `(batch, number)`, long. The tokens to look up at every position of the sentence.
+        with_mean: Whether to compute the mean.
+
+    Returns:
+        `(batch, canvas, number)` and `(batch, canvas)` or None, in float32 or the logits' wider type.
+    """
+    batch, canvas, vocab = logits.shape
+    number = columns.shape[1]
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    found = logits.new_empty((batch * canvas, number), dtype=dtype)
+    mean = logits.new_empty(batch * canvas, dtype=dtype) if with_mean else None
+    columns = columns[:, None, :].expand(batch, canvas, number).reshape(-1, number)
+    size = _rows_per_block(logits, dtype)
+    buffer = logits.new_empty((min(size, batch * canvas), vocab), dtype=dtype)
+    start = 0
+    for block in logits.detach().reshape(-1, vocab).split(size):
+        stop = start + len(block)
+        log_probs = torch.log_softmax(block, -1, dtype=dtype, out=buffer[: len(block)])
+        torch.gather(log_probs, 1, columns[start:stop], out=found[start:stop])
+        if mean is not None:
+            torch.mean(log_probs, -1, out=mean[start:stop])
+        start = stop
+    return found.view(batch, canvas, number), None if mean is None else mean.view(batch, canvas)
+
+
+@torch.no_grad()
+def axe_along_path(
+    logits: Tensor,
+    tokens: Tensor,
+    target_lengths: Tensor,
+    canvas_lengths: Tensor | None,
+    observed_mask: Tensor | None,
+    blank_token_id: int,
+    delta: float,
+    label_smoothing: float,
+) -> tuple[Tensor, AxeAlignment, AxePath]:
+    """Aligns and returns the loss per sentence `(batch,)`, the alignment and the path, none with a gradient.
+
+    Args as in `axe_loss`, but `tokens` `(batch, target)` holds the blank at padding.
+    """
+    canvas = logits.shape[1]
+    columns = F.pad(tokens, (0, 1), value=blank_token_id)
+    log_probs, mean_log_probs = gather_log_probs(logits, columns, label_smoothing > 0)
+    token_log_probs = log_probs[:, :, :-1].transpose(1, 2)  # (batch, target, canvas)
+    blank_log_prob = log_probs[:, :, -1].contiguous()
+    alignment = align_axe(
+        -token_log_probs,
+        -blank_log_prob,
+        delta=delta,
+        target_lengths=target_lengths,
+        canvas_lengths=canvas_lengths,
+        observed_mask=observed_mask,
+    )
+    position = alignment.target_to_position.clamp(min=0)
+    weight = torch.where(alignment.is_aligned, 1.0, delta)
+    weight = weight.masked_fill(alignment.target_to_position < 0, 0.0)  # padding
+    is_blank = alignment.position_to_target < 0
+    if canvas_lengths is not None:
+        is_blank &= torch.arange(canvas, device=logits.device) < canvas_lengths[:, None]
+    if canvas == 0:  # nothing is said, and nothing may be scored
+        tokens, position, weight = tokens[:, :0], position[:, :0], weight[:, :0]
+    token_log_prob = token_log_probs.gather(2, position[:, :, None])[:, :, 0]
+    if observed_mask is not None:
+        weight = weight.masked_fill(observed_mask.gather(1, position), 0.0)
+    weight = weight.to(log_probs.dtype)
+    uses = is_blank.to(weight.dtype).scatter_add_(1, position, weight)
+    # a token that is skipped twice at a position has one entry in the gradient
+    label = position * logits.shape[-1] + tokens
+    token_weight = ((label[:, :, None] == label[:, None, :]) * weight[:, None, :]).sum(2)
+    loss = alignment.cost
+    if mean_log_probs is not None:
+        # where, not a product with 0: the mean may be infinite
+        uniform = torch.where(uses > 0, uses * -mean_log_probs, 0).sum(1)
+        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+    path = AxePath(tokens, position, token_weight, token_log_prob, is_blank, blank_log_prob, uses)
+    return loss, alignment, path
+
+
+@torch.no_grad()
+def path_gradient(
+    logits: Tensor,
+    path: AxePath,
+    grad_loss: Tensor,
+    blank_token_id: int,
+    label_smoothing: float,
+    inplace: bool,
+) -> Tensor:
+    """Returns the gradient by the logits of a loss along a path, in the logits' dtype.
+
+    Args:
+        logits: `(batch, canvas, vocab)`.
+        path: As `axe_along_path` returned it.
+        grad_loss: `(batch,)`. Gradient by the loss of each sentence.
+        blank_token_id: Id of the blank.
+        label_smoothing: As in the forward pass.
+        inplace: Write the gradient over the logits.
+    """
+    batch, canvas, vocab = logits.shape
+    dtype = path.uses.dtype
+    grad_loss = grad_loss.to(dtype)[:, None]
+    softmax_weight = path.uses * grad_loss  # (batch, canvas)
+    flat = logits.detach().reshape(-1, vocab)
+    grad = flat if inplace else torch.empty_like(flat, memory_format=torch.contiguous_format)
+    size = _rows_per_block(logits, dtype)
+    buffer = (
+        None if grad.dtype == dtype else flat.new_empty((min(size, len(flat)), vocab), dtype=dtype)
+    )
+    blocks = (flat.split(size), grad.split(size), softmax_weight.view(-1, 1).split(size))
+    for block, out, weight in zip(*blocks, strict=True):
+        # in low precision the buffer keeps the rounding to one, at the end
+        target = out if buffer is None else buffer[: len(block)]
+        torch.softmax(block, -1, dtype=dtype, out=target)
+        target *= weight
+        if label_smoothing > 0:
+            target -= weight * (label_smoothing / vocab)
+        if buffer is not None:
+            out.copy_(target)
+
+    # The labels' entries are written whole, since p - 1 must be formed before it is rounded.
+    def entry(weight, log_prob, label_weight):
+        label_weight = (1 - label_smoothing) * grad_loss * label_weight
+        value = weight * log_prob.expm1() + (weight * (1 - label_smoothing / vocab) - label_weight)
+        return value.masked_fill(weight == 0, 0.0).to(grad.dtype)
+
+    # index_put_, because scatter_ on a CPU makes a float32 copy of the whole of a low-precision tensor. Tokens
+    # first: the entries of padding are blanks, which the second call sets right.
+    grad = grad.view(batch, canvas, vocab)
+    sentences = torch.arange(batch, device=grad.device)[:, None]
+    token_value = entry(
+        softmax_weight.gather(1, path.position), path.token_log_prob, path.token_weight
+    )
+    grad.index_put_((sentences, path.position, path.tokens), token_value)
+    grad[:, :, blank_token_id] = entry(softmax_weight, path.blank_log_prob, path.is_blank)
+    return grad
+
+
+def _rows_per_block(logits: Tensor, dtype: torch.dtype) -> int:
+    if logits.device.type == "cpu":
+        budget = BLOCK_BYTES_CPU * torch.get_num_threads()
+    else:
+        budget = BLOCK_BYTES_GPU
+    return max(1, budget // max(1, logits.shape[-1] * dtype.itemsize))
