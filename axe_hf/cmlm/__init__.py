@@ -1,0 +1,29 @@
+"""What travels with a checkpoint: configuration, model, decoding and loss."""
+
+from .configuration_cmlm import CmlmConfig
+from .generation_cmlm import (
+    MaskPredictGenerationConfig,
+    MaskPredictGenerationMixin,
+    MaskPredictOutput,
+)
+from .loss_axe import AlignedCrossEntropyLoss, AxeOutput, axe_loss
+from .modeling_cmlm import (
+    CmlmForConditionalGeneration,
+    CmlmModel,
+    CmlmPreTrainedModel,
+    CmlmSeq2SeqLMOutput,
+)
+
+__all__ = [
+    "AlignedCrossEntropyLoss",
+    "AxeOutput",
+    "CmlmConfig",
+    "CmlmForConditionalGeneration",
+    "CmlmModel",
+    "CmlmPreTrainedModel",
+    "CmlmSeq2SeqLMOutput",
+    "MaskPredictGenerationConfig",
+    "MaskPredictGenerationMixin",
+    "MaskPredictOutput",
+    "axe_loss",
+]

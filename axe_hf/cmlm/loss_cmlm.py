@@ -1,0 +1,128 @@
+"""The training loss of a CMLM: AXE or cross entropy over the canvas, plus the length head's loss."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from .configuration_cmlm import CmlmConfig
+from .loss_axe import axe_loss
+
+
+@dataclass(frozen=True)
+class CmlmLosses:
+    """Loss of one batch and its parts; the fields are those of `CmlmSeq2SeqLMOutput`, nats."""
+
+    loss: torch.Tensor
+    token_loss: torch.Tensor
+    length_loss: torch.Tensor
+    num_skipped_targets: torch.Tensor | None = None
+    num_skipped_predictions: torch.Tensor | None = None
+
+
+def whole_target(
+    labels: torch.Tensor, canvas: torch.Tensor | None, config: CmlmConfig
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Undo the -100 of observed positions.
+
+    Args:
+        labels: (batch, target) long; -100 at padding and at observed positions.
+        canvas: (batch, canvas) long, or None where the decoder was given embeddings.
+        config: for the ids of mask and pad.
+
+    Returns:
+        The target tokens with -100 behind the end only (batch, target), and which canvas positions are observed
+        (batch, canvas) bool, or None where canvas and labels differ in shape, so that nothing can be.
+    """
+    if canvas is None or canvas.shape != labels.shape:
+        return labels, None
+    is_observed = (
+        (labels == -100) & (canvas != config.mask_token_id) & (canvas != config.pad_token_id)
+    )
+    return torch.where(is_observed, canvas, labels), is_observed
+
+
+def length_nll(length_logits: torch.Tensor, target_lengths: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each sentence's length, (batch,) nats; `length_logits` (batch, lengths) fp32."""
+    return F.cross_entropy(length_logits, target_lengths, reduction="none")
+
+
+def _position_wise_loss(
+    logits: torch.Tensor, labels: torch.Tensor, config: CmlmConfig
+) -> torch.Tensor:
+    if logits.shape[:2] != labels.shape:
+        raise ValueError(
+            f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, the canvas is "
+            f'{tuple(logits.shape[:2])}. Give equal lengths or set `config.training_loss = "axe"`.'
+        )
+    return F.cross_entropy(
+        logits.flatten(0, 1).float(),
+        labels.flatten(),
+        reduction="sum",
+        label_smoothing=config.label_smoothing,
+    )
+
+
+def CmlmForConditionalGenerationLoss(
+    logits: torch.Tensor,
+    length_logits: torch.Tensor | None,
+    labels: torch.Tensor,
+    canvas: torch.Tensor | None,
+    config: CmlmConfig,
+    num_items_in_batch: int | torch.Tensor | None = None,
+) -> CmlmLosses:
+    """(token loss + `length_loss_weight` * length loss, both summed) / number of labels.
+
+    Dividing both by the number of labels is Mask-Predict's normalisation; it makes gradient accumulation and data
+    parallelism exact when `num_items_in_batch` counts the labels of all of them.
+
+    Args:
+        logits: (batch, canvas, vocab).
+        length_logits: (batch, max_target_length + 1) fp32; None is fine where `length_loss_weight` is 0.
+        labels: (batch, target) long; -100 at padding and at observed positions.
+        canvas: (batch, canvas) long, the decoder's input; None takes every position as one to predict.
+        config: the settings of the loss.
+        num_items_in_batch: what to divide by; the number of labels that are not -100 by default.
+
+    Returns:
+        `CmlmLosses`.
+    """
+    target, is_observed = whole_target(labels, canvas, config)
+    skips = {}
+    if config.training_loss == "axe":
+        canvas_lengths = None if canvas is None else (canvas != config.pad_token_id).sum(dim=1)
+        output = axe_loss(
+            logits,
+            target,
+            blank_token_id=config.blank_token_id,
+            delta=config.axe_delta,
+            canvas_lengths=canvas_lengths,
+            observed_mask=is_observed,
+            label_smoothing=config.label_smoothing,
+            reduction="sum",
+            return_alignment=True,
+        )
+        token_loss = output.loss
+        skips = {
+            "num_skipped_targets": output.alignment.num_skipped_targets,
+            "num_skipped_predictions": output.alignment.num_skipped_predictions,
+        }
+    else:
+        token_loss = _position_wise_loss(logits, labels, config)
+    total, length_loss = token_loss, token_loss.new_zeros(())
+    if config.length_loss_weight > 0:
+        if length_logits is None:
+            raise ValueError(
+                "`encoder_outputs` hold no `length_logits`, which the length loss needs. Pass what `model.get_encoder()` "
+                "returns, or set `config.length_loss_weight = 0`."
+            )
+        target_lengths = (target != -100).sum(dim=1)  # (batch,)
+        length_loss = length_nll(length_logits, target_lengths).sum()
+        total = total + config.length_loss_weight * length_loss
+    if num_items_in_batch is None:
+        num_items_in_batch = (labels != -100).sum().clamp(min=1)
+    elif torch.is_tensor(num_items_in_batch):
+        num_items_in_batch = num_items_in_batch.to(total.device)
+    return CmlmLosses(
+        total / num_items_in_batch, token_loss.detach(), length_loss.detach(), **skips
+    )

@@ -1,0 +1,592 @@
+"""The conditional masked language model (CMLM): encoder with a length head, bidirectional decoder.
+
+Architecture: Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language Models" (EMNLP 2019).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithCrossAttentions,
+    ModelOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_cmlm import CmlmConfig
+from .generation_cmlm import MaskPredictGenerationConfig, MaskPredictGenerationMixin
+from .loss_cmlm import CmlmForConditionalGenerationLoss
+from .outputs_cmlm import CmlmEncoderOutput, CmlmSeq2SeqLMOutput, CmlmSeq2SeqModelOutput
+from .positions_cmlm import CmlmSinusoidalPositionalEmbedding
+
+# Keys and values of one source, projected for one decoder layer: each (batch, heads, source, head_dim).
+KeyValues = tuple[torch.Tensor, torch.Tensor]
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention that also returns its weights (batch, heads, queries, keys)."""
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class CmlmAttention(nn.Module):
+    """Multi-head attention without causality, over its own input or over given keys and values."""
+
+    def __init__(self, config: CmlmConfig, num_heads: int, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.d_model // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        # The SDPA and flash back ends read this when there is no mask, and take a missing value for True.
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.d_model, config.d_model)
+        self.k_proj = nn.Linear(config.d_model, config.d_model)
+        self.v_proj = nn.Linear(config.d_model, config.d_model)
+        self.out_proj = nn.Linear(config.d_model, config.d_model)
+
+    def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        return states.view(*states.shape[:-1], -1, self.head_dim).transpose(
+            1, 2
+        )  # (batch, heads, length, head_dim)
+
+    def project_key_values(self, states: torch.Tensor) -> KeyValues:
+        """Keys and values of `states` (batch, length, d_model), each (batch, heads, length, head_dim)."""
+        return self._split_heads(self.k_proj(states)), self._split_heads(self.v_proj(states))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        key_values: KeyValues | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query = self._split_heads(self.q_proj(hidden_states))
+        key, value = (
+            key_values if key_values is not None else self.project_key_values(hidden_states)
+        )
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.out_proj(output.reshape(hidden_states.shape).contiguous()), weights
+
+
+class CmlmLayer(GradientCheckpointingLayer):
+    """What encoder and decoder layers share: residual blocks with layer normalisation before or after."""
+
+    def __init__(self, config: CmlmConfig, num_heads: int, ffn_dim: int, layer_idx: int):
+        super().__init__()
+        self.normalize_before = config.normalize_before
+        self.dropout = config.dropout
+        self.activation_dropout = config.activation_dropout
+        self.activation_fn = ACT2FN[config.activation_function]
+        self.self_attn = CmlmAttention(config, num_heads, layer_idx)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+
+    def _residual(
+        self, hidden_states: torch.Tensor, norm: nn.LayerNorm, block: Callable
+    ) -> torch.Tensor:
+        block_input = norm(hidden_states) if self.normalize_before else hidden_states
+        output = nn.functional.dropout(block(block_input), p=self.dropout, training=self.training)
+        hidden_states = hidden_states + output
+        return hidden_states if self.normalize_before else norm(hidden_states)
+
+    def _feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.activation_fn(self.fc1(hidden_states))
+        hidden_states = nn.functional.dropout(
+            hidden_states, p=self.activation_dropout, training=self.training
+        )
+        return self.fc2(hidden_states)
+
+
+class CmlmEncoderLayer(CmlmLayer):
+    """Self-attention, then feed-forward."""
+
+    def __init__(self, config: CmlmConfig, layer_idx: int):
+        super().__init__(config, config.encoder_attention_heads, config.encoder_ffn_dim, layer_idx)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        hidden_states = self._residual(
+            hidden_states,
+            self.self_attn_layer_norm,
+            lambda states: self.self_attn(states, attention_mask, **kwargs)[0],
+        )
+        return self._residual(hidden_states, self.final_layer_norm, self._feed_forward)
+
+
+class CmlmDecoderLayer(CmlmLayer):
+    """Self-attention over the canvas, attention over the source, then feed-forward."""
+
+    def __init__(self, config: CmlmConfig, layer_idx: int):
+        super().__init__(config, config.decoder_attention_heads, config.decoder_ffn_dim, layer_idx)
+        self.encoder_attn = CmlmAttention(config, config.decoder_attention_heads, layer_idx)
+        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor | None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        key_values: KeyValues | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        if key_values is None:
+            key_values = self.encoder_attn.project_key_values(encoder_hidden_states)
+        num_sources = key_values[0].shape[0]
+
+        def attend_to_source(states: torch.Tensor) -> torch.Tensor:
+            # Canvases of one source (its length candidates) stand side by side as queries: keys are never repeated.
+            queries = states.reshape(
+                num_sources, -1, states.shape[-1]
+            )  # (source, canvases * canvas, d_model)
+            output = self.encoder_attn(queries, encoder_attention_mask, key_values, **kwargs)[0]
+            return output.view(states.shape)
+
+        hidden_states = self._residual(
+            hidden_states,
+            self.self_attn_layer_norm,
+            lambda states: self.self_attn(states, attention_mask, **kwargs)[0],
+        )
+        hidden_states = self._residual(
+            hidden_states, self.encoder_attn_layer_norm, attend_to_source
+        )
+        return self._residual(hidden_states, self.final_layer_norm, self._feed_forward)
+
+
+class CmlmPreTrainedModel(PreTrainedModel):
+    """Weights initialisation and loading, shared by every CMLM class."""
+
+    config: CmlmConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CmlmEncoderLayer", "CmlmDecoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, CmlmSinusoidalPositionalEmbedding):
+            init.copy_(module.weight, module.create_weight())
+
+    @property
+    def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        """A small batch that `forward` accepts."""
+        pad = self.config.pad_token_id
+        input_ids = torch.tensor([[5, 6, 7, 1], [8, 9, 1, pad]], device=self.device)
+        canvas = torch.full((2, 3), self.config.mask_token_id, device=self.device)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": input_ids.ne(pad),
+            "decoder_input_ids": canvas,
+        }
+
+
+class CmlmStack(CmlmPreTrainedModel):
+    """Embeddings and the end of a stack, shared by encoder and decoder."""
+
+    def __init__(self, config: CmlmConfig, max_length: int, max_length_name: str):
+        super().__init__(config)
+        self.max_length, self.max_length_name = max_length, max_length_name
+        self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
+        if config.position_embedding_type == "sinusoidal":
+            self.embed_positions = CmlmSinusoidalPositionalEmbedding(max_length, config.d_model)
+        else:
+            self.embed_positions = nn.Embedding(max_length, config.d_model)
+        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.layernorm_embedding = norm if config.layernorm_embedding else nn.Identity()
+        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.layer_norm = norm if config.normalize_before else nn.Identity()
+        self.gradient_checkpointing = False
+
+    def _embed(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, name: str
+    ) -> torch.Tensor:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError(
+                f"Give either `{name}` or the embeddings in its place, not both and not neither."
+            )
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)  # (batch, length, d_model)
+        length = inputs_embeds.shape[1]
+        if length > self.max_length:
+            raise ValueError(
+                f"`{name}` has {length} positions but `config.{self.max_length_name}` is {self.max_length}. "
+                "Truncate the text, or train a model with a larger limit."
+            )
+        positions = torch.arange(length, device=inputs_embeds.device)
+        return inputs_embeds * self.embed_scale + self.embed_positions(positions)
+
+
+class CmlmEncoder(CmlmStack):
+    """Bidirectional encoder; the learned length vector stands in front of the source (Mask-Predict, section 3.3)."""
+
+    _can_record_outputs = {"hidden_states": CmlmEncoderLayer, "attentions": CmlmAttention}
+
+    def __init__(self, config: CmlmConfig):
+        super().__init__(config, config.max_source_length, "max_source_length")
+        self.embed_lengths = nn.Embedding(config.max_target_length + 1, config.d_model)
+        self.layers = nn.ModuleList(
+            [CmlmEncoderLayer(config, i) for i in range(config.encoder_layers)]
+        )
+        self.post_init()
+
+    def _length_logits(self, length_state: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device_type=length_state.device.type, enabled=False):
+            logits = (
+                length_state.float() @ self.embed_lengths.weight.float().T
+            )  # (batch, max_target_length + 1)
+        is_class_zero = torch.arange(logits.shape[-1], device=logits.device) == 0
+        return logits.masked_fill(is_class_zero, torch.finfo(logits.dtype).min)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CmlmEncoderOutput:
+        """Encode `input_ids` (batch, source) under `attention_mask` (batch, source), 1 where there is a token."""
+        hidden_states = self._embed(input_ids, inputs_embeds, "input_ids")
+        batch_size = hidden_states.shape[0]
+        length_vector = self.embed_lengths.weight[0].expand(batch_size, 1, -1)
+        hidden_states = torch.cat([length_vector.to(hidden_states.dtype), hidden_states], dim=1)
+        hidden_states = self.layernorm_embedding(hidden_states)
+        hidden_states = nn.functional.dropout(
+            hidden_states, p=self.config.dropout, training=self.training
+        )
+        if attention_mask is not None:
+            if attention_mask.dim() != 2:
+                raise ValueError(
+                    f"`attention_mask` must be (batch, source), got {tuple(attention_mask.shape)}."
+                )
+            attention_mask = nn.functional.pad(attention_mask, (1, 0), value=1)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        hidden_states = self.layer_norm(hidden_states)
+        return CmlmEncoderOutput(
+            last_hidden_state=hidden_states[:, 1:],
+            length_logits=self._length_logits(hidden_states[:, 0]),
+        )
+
+
+class CmlmDecoder(CmlmStack):
+    """Bidirectional decoder over the canvas."""
+
+    _can_record_outputs = {
+        "hidden_states": CmlmDecoderLayer,
+        "attentions": OutputRecorder(CmlmAttention, index=1, layer_name="self_attn"),
+        "cross_attentions": OutputRecorder(CmlmAttention, index=1, layer_name="encoder_attn"),
+    }
+
+    def __init__(self, config: CmlmConfig):
+        super().__init__(config, config.max_target_length, "max_target_length")
+        self.layers = nn.ModuleList(
+            [CmlmDecoderLayer(config, i) for i in range(config.decoder_layers)]
+        )
+        self.post_init()
+
+    def project_source(self, encoder_hidden_states: torch.Tensor) -> tuple[KeyValues, ...]:
+        """Cross-attention keys and values of every layer, to be computed once for all iterations of a decoding."""
+        return tuple(
+            layer.encoder_attn.project_key_values(encoder_hidden_states) for layer in self.layers
+        )
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.FloatTensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        source_key_values: tuple[KeyValues, ...] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithCrossAttentions:
+        """Read the canvas `input_ids` (sources * canvases per source, canvas), sentence by sentence.
+
+        `source_key_values` (from `project_source`) stands in for `encoder_hidden_states`; either has one row a source.
+        """
+        hidden_states = self._embed(input_ids, inputs_embeds, "decoder_input_ids")
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.config.pad_token_id)
+        hidden_states = self.layernorm_embedding(hidden_states)
+        hidden_states = nn.functional.dropout(
+            hidden_states, p=self.config.dropout, training=self.training
+        )
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+        )
+        if encoder_hidden_states is None:  # only its shape (source, length) is read below
+            keys = source_key_values[0][0]
+            encoder_hidden_states = keys.new_empty(1).expand(keys.shape[0], keys.shape[2], 1)
+        num_sources = encoder_hidden_states.shape[0]
+        encoder_attention_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=hidden_states.view(num_sources, -1, hidden_states.shape[-1]),
+            attention_mask=encoder_attention_mask,
+            encoder_hidden_states=encoder_hidden_states,
+        )
+        for i, layer in enumerate(self.layers):
+            hidden_states = layer(
+                hidden_states,
+                attention_mask,
+                encoder_hidden_states,  # positional, for gradient checkpointing
+                encoder_attention_mask=encoder_attention_mask,
+                key_values=None if source_key_values is None else source_key_values[i],
+                **kwargs,
+            )
+        return BaseModelOutputWithCrossAttentions(last_hidden_state=self.layer_norm(hidden_states))
+
+
+class CmlmModel(CmlmPreTrainedModel):
+    """Encoder and decoder without the output projection.
+
+    Args:
+        config: a `CmlmConfig`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmConfig, CmlmModel
+    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32,
+    ...                     decoder_ffn_dim=32, max_source_length=20, max_target_length=20)
+    >>> model = CmlmModel(config).eval()
+    >>> source, canvas = torch.tensor([[7, 8, 9, 1]]), torch.full((1, 3), config.mask_token_id)
+    >>> outputs = model(input_ids=source, decoder_input_ids=canvas)
+    >>> outputs.last_hidden_state.shape, outputs.length_logits.shape
+    (torch.Size([1, 3, 16]), torch.Size([1, 21]))
+
+    ```
+    """
+
+    _tied_weights_keys = {
+        "encoder.embed_tokens.weight": "shared.weight",
+        "decoder.embed_tokens.weight": "shared.weight",
+    }
+
+    def __init__(self, config: CmlmConfig):
+        super().__init__(config)
+        self.shared = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
+        self.encoder = CmlmEncoder(config)
+        self.decoder = CmlmDecoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.shared
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.shared = value
+        self.encoder.embed_tokens = value
+        self.decoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: CmlmEncoderOutput | BaseModelOutput | tuple | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CmlmSeq2SeqModelOutput:
+        """Run encoder and decoder; the arguments are those of `CmlmForConditionalGeneration.forward`."""
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.config.pad_token_id)
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                **kwargs,
+            )
+        elif not isinstance(encoder_outputs, ModelOutput):
+            encoder_outputs = CmlmEncoderOutput(*encoder_outputs)
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_attention_mask=attention_mask,
+            inputs_embeds=decoder_inputs_embeds,
+            **kwargs,
+        )
+        return CmlmSeq2SeqModelOutput(
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+            length_logits=getattr(encoder_outputs, "length_logits", None),
+        )
+
+
+class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMixin):
+    """CMLM with its output projection, its training loss and Mask-Predict decoding (`generate`).
+
+    Args:
+        config: a `CmlmConfig`; it also holds the choice and the settings of the loss.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32,
+    ...                     decoder_ffn_dim=32, max_source_length=20, max_target_length=20)
+    >>> model = CmlmForConditionalGeneration(config)
+    >>> source, target = torch.tensor([[7, 8, 9, 1]]), torch.tensor([[17, 18, 1]])
+    >>> model(input_ids=source, labels=target).loss.backward()  # AXE on a fully masked canvas
+    >>> model.eval().generate(source, num_iterations=2).shape[0]
+    1
+
+    ```
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "model.shared.weight"}
+    generation_config_class = MaskPredictGenerationConfig
+
+    def __init__(self, config: CmlmConfig):
+        super().__init__(config)
+        self.model = CmlmModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.loss_function = CmlmForConditionalGenerationLoss
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: CmlmEncoderOutput | BaseModelOutput | tuple | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CmlmSeq2SeqLMOutput:
+        """Predict every position of the canvas and, given labels, the training loss.
+
+        Args:
+            input_ids: (batch, source) long.
+            attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not `<pad>`.
+            decoder_input_ids: the canvas, (batch, canvas) long: `<mask>` to predict, tokens that are observed, `<pad>`
+                behind its end; by default, given labels, a fully masked canvas of each target's length.
+            decoder_attention_mask: (batch, canvas); by default where the canvas is not `<pad>`.
+            encoder_outputs: a `CmlmEncoderOutput`, to encode a source once.
+            inputs_embeds, decoder_inputs_embeds: embeddings in place of the ids, (batch, length, d_model).
+            labels: (batch, target) long, the tokens to score; -100 for padding and for observed positions. Where
+                anything is observed, canvas and target must have equal length.
+            num_items_in_batch (int or tensor): what to divide the summed loss by, in place of the number of labels.
+
+        Returns:
+            `CmlmSeq2SeqLMOutput`.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            **kwargs,
+        )
+        logits = self.lm_head(outputs.last_hidden_state)  # (batch, canvas, vocab)
+        losses = None
+        if labels is not None:
+            losses = self.loss_function(
+                logits=logits,
+                length_logits=outputs.length_logits,
+                labels=labels,
+                canvas=decoder_input_ids,
+                config=self.config,
+                num_items_in_batch=num_items_in_batch,
+            )
+        return CmlmSeq2SeqLMOutput(
+            logits=logits,
+            length_logits=outputs.length_logits,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+            **({} if losses is None else vars(losses)),
+        )
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+        """A fully masked canvas as long as each target; `labels` (batch, target), -100 behind a target's end."""
+        is_padding = labels == -100
+        canvas = torch.full_like(labels, self.config.mask_token_id)
+        return canvas.masked_fill(is_padding, self.config.pad_token_id)
+
+
+__all__ = [
+    "CmlmEncoderOutput",
+    "CmlmForConditionalGeneration",
+    "CmlmModel",
+    "CmlmPreTrainedModel",
+    "CmlmSeq2SeqLMOutput",
+    "CmlmSeq2SeqModelOutput",
+]
