@@ -1,0 +1,136 @@
+"""Batches of as many sentence pairs as a token budget holds."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+class MaxTokensBatchSampler:
+    """Group examples of similar length into batches that fill a token budget.
+
+    A batch of `rows` pairs costs `rows * max(longest source, longest target)` tokens, padding
+    included: the tokens of the wider of its two tensors. This is how fairseq counts, so published
+    budgets carry over.
+
+    Every example comes exactly once an epoch. Examples are sorted by the longer of their two
+    sides; those of equal length are shuffled among each other, and so are the batches. The
+    boundaries hang on the sorted lengths alone, which are the same in every epoch: so is the
+    number of batches. The order is a function of (seed, epoch): a resumed run sees the same one.
+
+    Give it to `torch.utils.data.DataLoader(dataset, batch_sampler=...)`. `batch_size` is None,
+    which tells accelerate that the size varies; to share batches among processes, pass their
+    number as `num_replicas`, and accelerate hands each its part.
+
+    Args:
+        lengths: per example the source and target length, (num_examples, 2), or one size each,
+            (num_examples,); whole numbers from 1.
+        max_tokens: budget of one batch, in tokens.
+        seed (default 0): seed of the order.
+        num_replicas (default 1): the number of batches is made a multiple of this, by halving the
+            batches with the most rows, so that every process gets equally many.
+
+    Raises:
+        ValueError: `lengths` is malformed, one example is over the budget, or there are fewer
+            examples than replicas.
+
+    Example:
+        >>> sampler = MaxTokensBatchSampler([(3, 4), (9, 8), (4, 2), (5, 5)], max_tokens=10)
+        >>> sampler.set_epoch(2)
+        >>> sorted(sorted(batch) for batch in sampler)
+        [[0, 2], [1], [3]]
+        >>> len(sampler)
+        3
+    """
+
+    batch_size = None
+    drop_last = False
+
+    def __init__(
+        self,
+        lengths: Sequence[tuple[int, int]] | Sequence[int],
+        max_tokens: int,
+        seed: int = 0,
+        num_replicas: int = 1,
+    ):
+        self.sizes = _sizes(lengths)
+        self.max_tokens = max_tokens
+        self.seed = seed
+        self.epoch = 0
+        longest = int(self.sizes.argmax())
+        if self.sizes[longest] > max_tokens:
+            raise ValueError(
+                f"`max_tokens` must hold every example, got {max_tokens}, but example {longest} "
+                f"has {self.sizes[longest]} tokens. Raise the budget or drop longer examples "
+                "(max_source_length, max_target_length)."
+            )
+        self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
+        self._bounds = _split_until_multiple(self._bounds, num_replicas)
+
+    @property
+    def sampler(self) -> "MaxTokensBatchSampler":
+        """Itself: accelerate passes the epoch to `batch_sampler.sampler` in distributed runs."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = np.random.default_rng([abs(self.seed), int(self.seed < 0), self.epoch])
+        shuffled = generator.permutation(len(self.sizes))
+        order = shuffled[np.argsort(self.sizes[shuffled], kind="stable")]
+        for index in generator.permutation(len(self._bounds)):
+            start, end = self._bounds[index]
+            yield order[start:end].tolist()
+
+
+def _sizes(lengths: Sequence[tuple[int, int]] | Sequence[int]) -> np.ndarray:
+    expected = "`lengths` must hold a (source, target) pair or one size per example"
+    try:
+        sizes = np.asarray(lengths)
+    except ValueError as error:
+        raise ValueError(f"{expected}, got rows of different sizes.") from error
+    if sizes.size == 0:
+        raise ValueError(f"{expected}, got no example at all.")
+    if sizes.ndim > 2 or (sizes.ndim == 2 and sizes.shape[1] != 2) or sizes.dtype.kind not in "iu":
+        raise ValueError(f"{expected}, got shape {sizes.shape} of {sizes.dtype}.")
+    if sizes.min() < 1:
+        index = int(np.argwhere(sizes < 1)[0][0])
+        raise ValueError(f"{expected}, at least 1 each, got {sizes[index]} at index {index}.")
+    return sizes.max(axis=1) if sizes.ndim == 2 else sizes
+
+
+def _fill_batches(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, int]]:
+    """Start and end of the batches in the sorted order, as many rows as the budget holds."""
+    bounds = []
+    start = 0
+    for end, size in enumerate(sorted_sizes.tolist()):
+        if (end + 1 - start) * size > max_tokens:
+            bounds.append((start, end))
+            start = end
+    bounds.append((start, len(sorted_sizes)))
+    return bounds
+
+
+def _split_until_multiple(bounds: list[tuple[int, int]], multiple: int) -> list[tuple[int, int]]:
+    if multiple < 1:
+        raise ValueError(f"`num_replicas` must be at least 1, got {multiple}.")
+    bounds = list(bounds)
+    while len(bounds) % multiple:
+        largest = max(range(len(bounds)), key=lambda index: bounds[index][1] - bounds[index][0])
+        start, end = bounds[largest]
+        if end - start < 2:
+            raise ValueError(
+                f"`num_replicas`={multiple} needs a number of batches that it divides, got "
+                f"{len(bounds)} batches of one example. Use more data or fewer processes."
+            )
+        middle = (start + end) // 2
+        bounds[largest : largest + 1] = [(start, middle), (middle, end)]
+    return bounds

@@ -1,0 +1,184 @@
+"""Make batches for a conditional masked language model: padding, canvas and labels."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class DataCollatorForCmlm:
+    """Pad a batch and mask its targets, as Mask-Predict trains (arXiv 1904.09324, section 2.2).
+
+    With `masking="uniform"` a number of masks N' is drawn for every sentence, uniformly from
+    1..N, where N counts the target's tokens with `</s>`; then N' positions are drawn. The fully
+    masked canvas, with which decoding starts, is one of the N cases. With `masking="full"` it is
+    the only one.
+
+    The draw depends on `seed` and on the content of the batch alone. The same batch always gets
+    the same masks, whatever the number of workers, processes or restarts; a sentence gets others
+    whenever it meets other sentences, as in a shuffled epoch.
+
+    Args:
+        tokenizer: gives `pad_token_id`, `mask_token_id` and `blank_token_id`.
+        masking (default "uniform"): "uniform", as the paper trains, or "full".
+        seed (default 0): any integer.
+        pad_to_multiple_of (default None): widen sources and targets to a multiple of this.
+
+    Returns:
+        When called with a list of features, each with `input_ids` and `labels` (sequences of ids,
+        other columns are ignored), a dict of int64 tensors: `input_ids` and `attention_mask`
+        (batch, source_length); `decoder_input_ids` (batch, target_length), the canvas: mask, or
+        the token itself where it is observed; `labels` (batch, target_length), -100 at observed
+        positions and padding.
+
+    Raises:
+        ValueError: an argument, a missing or empty column, or a reserved token in a target.
+
+    Example:
+        >>> from axe_hf.data import train_tokenizer
+        >>> tokenizer = train_tokenizer(["good morning", "guten Morgen"] * 9, vocab_size=300)
+        >>> collator = DataCollatorForCmlm(tokenizer, masking="full")
+        >>> features = [tokenizer("good morning", text_target="guten Morgen")]
+        >>> batch = collator(features)
+        >>> tokenizer.decode(batch["decoder_input_ids"][0])
+        '<mask><mask><mask>'
+        >>> tokenizer.decode(batch["labels"][0])
+        'guten Morgen</s>'
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    masking: Literal["uniform", "full"] = "uniform"
+    seed: int = 0
+    pad_to_multiple_of: int | None = None
+
+    def __post_init__(self):
+        if self.masking not in ("uniform", "full"):
+            raise ValueError(f"`masking` must be 'uniform' or 'full', got {self.masking!r}.")
+        if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
+            raise ValueError(
+                f"`pad_to_multiple_of` must be at least 1 or None, got {self.pad_to_multiple_of}."
+            )
+        for name in ("pad_token", "mask_token", "blank_token"):
+            if getattr(self.tokenizer, f"{name}_id", None) is None:
+                raise ValueError(
+                    f"`tokenizer` must have a {name}, this {type(self.tokenizer).__name__} has "
+                    "none. Train one with axe_hf.data.train_tokenizer, or load yours with "
+                    "AutoTokenizer.from_pretrained(..., extra_special_tokens={'blank_token': "
+                    "'<blank>'}, mask_token='<mask>') and call model.resize_token_embeddings."
+                )
+
+    def for_evaluation(self) -> "DataCollatorForCmlm":
+        """Give the same collator with every target position masked, as decoding starts.
+
+        Returns:
+            A new collator; this one is unchanged.
+
+        Example:
+            >>> from axe_hf.data import train_tokenizer
+            >>> tokenizer = train_tokenizer(["good morning"], vocab_size=300)
+            >>> DataCollatorForCmlm(tokenizer, seed=7).for_evaluation().masking
+            'full'
+        """
+        return replace(self, masking="full")
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        sources = _column(features, "input_ids")
+        targets = _column(features, "labels")
+        self._check_targets(targets)
+
+        pad_token_id = self.tokenizer.pad_token_id
+        input_ids, is_source = _pad(sources, pad_token_id, self.pad_to_multiple_of)
+        target_ids, is_target = _pad(targets, pad_token_id, self.pad_to_multiple_of)
+        is_masked = is_target
+        if self.masking == "uniform":
+            is_masked = _draw_masks(is_target, seed=_batch_seed(self.seed, sources, targets))
+        return {
+            "input_ids": input_ids,
+            "attention_mask": is_source.long(),
+            "decoder_input_ids": target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id),
+            "labels": target_ids.masked_fill(~is_masked, IGNORED_LABEL),
+        }
+
+    def _check_targets(self, targets: list[list[int]]) -> None:
+        names = ("pad_token", "mask_token", "blank_token")
+        reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in names}
+        for row, ids in enumerate(targets):
+            lowest = min(ids)
+            if lowest < 0:
+                raise ValueError(
+                    f"'labels' of feature {row} must be token ids, got {lowest}. Give the bare "
+                    "target; padding and -100 are added here."
+                )
+            if not reserved.keys().isdisjoint(ids):
+                token_id = next(token_id for token_id in ids if token_id in reserved)
+                raise ValueError(
+                    f"'labels' of feature {row} must not hold the {reserved[token_id]}, got id "
+                    f"{token_id}. It stands for something else in training: remove it from the "
+                    "target (and tokenize without padding)."
+                )
+
+
+def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
+    if not features:
+        raise ValueError("`features` must hold at least one example, got none.")
+    rows = []
+    for row, feature in enumerate(features):
+        if name not in feature:
+            raise ValueError(
+                f"feature {row} must have '{name}', got only {sorted(feature)}. Make the columns "
+                "with axe_hf.data.tokenize_translations or tokenizer(source, text_target=target)."
+            )
+        ids = feature[name]
+        ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        if not ids:
+            raise ValueError(
+                f"'{name}' of feature {row} must not be empty. Tokenize with </s> at the end, or "
+                "drop the example."
+            )
+        rows.append(ids)
+    return rows
+
+
+def _pad(
+    rows: list[list[int]], pad_token_id: int, multiple: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([len(ids) for ids in rows])
+    width = int(lengths.max())
+    if multiple is not None:
+        width = -(-width // multiple) * multiple
+    is_token = torch.arange(width) < lengths[:, None]  # (batch, width)
+    padded = torch.full((len(rows), width), pad_token_id)
+    padded[is_token] = torch.tensor(list(chain.from_iterable(rows)))
+    return padded, is_token
+
+
+def _batch_seed(seed: int, sources: list[list[int]], targets: list[list[int]]) -> int:
+    # Not hash(): it differs from one process to the next for strings and keeps too few bits.
+    content = repr((seed, sources, targets)).encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+
+
+def _draw_masks(is_target: torch.Tensor, seed: int) -> torch.Tensor:
+    """True at 1..N random positions of each row, every number equally likely.
+
+    Args:
+        is_target: bool (batch, target_length), True at the N tokens of a row.
+        seed: seed of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    lengths = is_target.sum(dim=1)  # (batch,)
+    # Drawn at the width of the longest row, so that pad_to_multiple_of changes no mask.
+    drawn = torch.rand(len(lengths), int(lengths.max()) + 1, generator=generator)
+    num_masked = 1 + (drawn[:, 0].double() * lengths).long()  # (batch,), in 1..N: drawn < 1
+    keys = torch.full(is_target.shape, 2.0)  # behind every drawn number
+    keys[:, : drawn.shape[1] - 1] = drawn[:, 1:]
+    keys.masked_fill_(~is_target, 2.0)
+    ranks = keys.argsort(dim=1).argsort(dim=1)  # (batch, target_length)
+    return ranks < num_masked[:, None]

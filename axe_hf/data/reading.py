@@ -1,0 +1,280 @@
+"""Read sentence pairs from files and from the Hugging Face hub."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.utils import logging
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.get_logger(__name__)
+
+FILE_FORMATS = (".jsonl", ".json", ".tsv", ".txt")
+
+
+def load_translations(
+    source: str | Path | tuple[str | Path, str | Path],
+    *,
+    source_lang: str,
+    target_lang: str,
+    split: str | None = None,
+) -> "Dataset":
+    """Read sentence pairs into a `datasets.Dataset` with the column `translation`.
+
+    | `source` | what is read |
+    |---|---|
+    | `"pairs.jsonl"` | a line each: `{"translation": {"en": "...", "de": "..."}}` |
+    | `"pairs.json"` | such lines, or one list of such objects |
+    | `"pairs.tsv"` | source, tab, target; a first line of language codes sets the order |
+    | `"train.en,train.de"` or a 2-tuple | two plain text files, line by line |
+    | `"owner/name"`, `"owner/name:config"` or a folder | through `datasets.load_dataset` |
+
+    Files may be gzipped (`.gz`) and must be UTF-8. Two plain text files are the source and the
+    target in this order, unless their suffixes are the two language codes, which then decide.
+    An object may also hold `"references"`, a list of right translations; the column is kept if
+    every object has it.
+
+    Args:
+        source: what to read.
+        source_lang: key of the source side, such as "en".
+        target_lang: key of the target side, such as "de".
+        split (default None): split of a hub data set, "train" if None; files have no splits.
+
+    Returns:
+        A `datasets.Dataset` with `translation`, `{source_lang: str, target_lang: str}`, and
+        `references`, `list[str]`, if the file has them.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file and line that is not a sentence pair, or an argument.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "pairs.tsv")
+        >>> _ = path.write_text("Good morning.\\tGuten Morgen.\\n", encoding="utf-8")
+        >>> load_translations(path, source_lang="en", target_lang="de")[0]
+        {'translation': {'en': 'Good morning.', 'de': 'Guten Morgen.'}}
+    """
+    if source_lang == target_lang:
+        raise ValueError(
+            f"`source_lang` and `target_lang` must differ, got {source_lang!r} for both."
+        )
+    languages = (source_lang, target_lang)
+    paths = _paths(source)
+    if paths is None:
+        return _load_from_hub(str(source), languages, split)
+    if split is not None:
+        raise ValueError(
+            f"`split` must be None for files, which have no splits, got {split!r} for {source}. "
+            "Give the file of that split."
+        )
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"`source` must name an existing file, got {path}.")
+    if len(paths) == 2:
+        rows = _read_text_pair(paths, languages)
+    elif _bare_suffix(paths[0]) == ".tsv":
+        rows = _read_tsv(paths[0], languages)
+    else:
+        rows = _read_json(paths[0], languages)
+    return _to_dataset(rows, languages, source)
+
+
+def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | None:
+    """The file or files that `source` names, None for a hub data set or a folder."""
+    if isinstance(source, (tuple, list)):
+        if len(source) != 2:
+            raise ValueError(f"`source` must be a pair of text files, got {len(source)}: {source}.")
+        return [Path(part) for part in source]
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise ValueError(
+            f"`source` must be a path, a pair of paths or a data set name, got {source!r}."
+        )
+    path = Path(source)
+    parts = str(source).split(",")
+    if not path.exists() and len(parts) == 2:
+        return [Path(part.strip()) for part in parts]
+    if path.is_dir():
+        return None
+    if path.exists() and _bare_suffix(path) in (".jsonl", ".json", ".tsv"):
+        return [path]
+    if path.exists():
+        raise ValueError(
+            f"`source` must end in .jsonl, .json or .tsv (or that and .gz), got {source}. Parallel "
+            "text needs both files: 'train.en,train.de'."
+        )
+    # A name that looks like a file is a misspelt file, not a data set to ask the hub for.
+    return [path] if path.suffix == ".gz" or _bare_suffix(path) in FILE_FORMATS else None
+
+
+def _bare_suffix(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Every line of a UTF-8 file with its place, "file, line 3"."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    with opener(path, "rb") as file:
+        try:
+            # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
+            for number, line in enumerate(file, start=1):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield f"{path}, line {number}", text.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: must be UTF-8, got byte 0x{error.object[error.start]:02x}."
+                " Convert the file, for example with iconv."
+            ) from error
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{path}: must be a complete gzip file, failed behind line {number} ({error})."
+            ) from error
+
+
+def _read_json(path: Path, languages: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    lines = _lines(path)
+    if _bare_suffix(path) == ".json":
+        text = "\n".join(line for _, line in _lines(path))
+        if text.lstrip().startswith("["):
+            for number, row in enumerate(_parse(text, str(path)), start=1):
+                yield _checked_row(row, languages, f"{path}, item {number}")
+            return
+    for place, line in lines:
+        if line.strip():
+            yield _checked_row(_parse(line, place), languages, place)
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{place}: must be valid JSON, got {text[:60]!r} ({error.msg}, column {error.colno})."
+        ) from error
+
+
+def _checked_row(row: Any, languages: tuple[str, str], place: str) -> dict[str, Any]:
+    pair = row.get("translation") if isinstance(row, dict) else None
+    has_pair = isinstance(pair, dict)
+    if not has_pair:
+        got = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise ValueError(
+            f'{place}: must be {{"translation": {{"{languages[0]}": "...", '
+            f'"{languages[1]}": "..."}}}}, got {got}.'
+        )
+    checked = {"translation": _checked_pair(pair, languages, place)}
+    if "references" in row:
+        references = row["references"]
+        if not (
+            isinstance(references, list)
+            and references
+            and all(isinstance(text, str) and text.strip() for text in references)
+        ):
+            raise ValueError(
+                f"{place}: 'references' must be a list of sentences, got {references!r}."
+            )
+        checked["references"] = references
+    return checked
+
+
+def _checked_pair(pair: dict[str, Any], languages: tuple[str, str], place: str) -> dict[str, str]:
+    for language in languages:
+        if language not in pair:
+            raise ValueError(
+                f"{place}: must have the language {language!r}, got {sorted(pair)}. Check "
+                "source_lang and target_lang."
+            )
+        text = pair[language]
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"{place}: the side {language!r} must be a sentence, got {text!r}. Remove the pair."
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
+            raise ValueError(
+                f"{place}: the side {language!r} must be valid Unicode, got {text!r}."
+            ) from error
+    return {language: pair[language] for language in languages}
+
+
+def _read_tsv(path: Path, languages: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    order = languages
+    for number, (place, line) in enumerate(_lines(path)):
+        if not line.strip():
+            continue
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise ValueError(
+                f"{place}: must have 2 columns, {order[0]} and {order[1]}, separated by a tab, "
+                f"got {len(columns)}: {line[:60]!r}."
+            )
+        if number == 0 and set(columns) == set(languages):
+            order = tuple(columns)
+            continue
+        pair = dict(zip(order, columns, strict=True))
+        yield {"translation": _checked_pair(pair, languages, place)}
+
+
+def _read_text_pair(paths: list[Path], languages: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    suffixes = tuple(_bare_suffix(path).lstrip(".") for path in paths)
+    if suffixes == languages[::-1]:
+        paths = paths[::-1]
+    first, second = (list(_lines(path)) for path in paths)
+    if len(first) != len(second):
+        raise ValueError(
+            f"{paths[0]} and {paths[1]} must have the same number of lines, got {len(first)} and "
+            f"{len(second)}."
+        )
+    for (place, source), (target_place, target) in zip(first, second, strict=True):
+        pair = dict(zip(languages, (source, target), strict=True))
+        place = place if not source.strip() else target_place
+        yield {"translation": _checked_pair(pair, languages, place)}
+
+
+def _to_dataset(rows: Iterator[dict[str, Any]], languages: tuple[str, str], source) -> "Dataset":
+    from datasets import Dataset
+
+    rows = list(rows)
+    if not rows:
+        raise ValueError(f"{source}: must hold at least one sentence pair, got none.")
+    columns = {"translation": [row["translation"] for row in rows]}
+    num_with_references = sum("references" in row for row in rows)
+    if num_with_references == len(rows):
+        columns["references"] = [row["references"] for row in rows]
+    elif num_with_references:
+        logger.warning(
+            f"{source}: only {num_with_references} of {len(rows)} rows have 'references'; the "
+            "column is left out. Give references to all rows to keep it."
+        )
+    return Dataset.from_dict(columns)
+
+
+def _load_from_hub(name: str, languages: tuple[str, str], split: str | None) -> "Dataset":
+    from datasets import load_dataset
+
+    # "owner/name:config", but never the colon of a Windows path such as C:\data
+    name, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
+    try:
+        dataset = load_dataset(name, config or None, split=split or "train")
+    except Exception as error:
+        raise ValueError(
+            f"`source` must be a file ({', '.join(FILE_FORMATS[:3])}, two text files) or a data "
+            f"set that datasets can load, got {name!r}: {type(error).__name__}: {error}"
+        ) from error
+    if "translation" not in dataset.column_names:
+        raise ValueError(f"{name}: must have the column 'translation', got {dataset.column_names}.")
+    found = sorted(dataset[0]["translation"]) if len(dataset) else []
+    for language in languages:
+        if language not in found:
+            raise ValueError(
+                f"{name}: must have the language {language!r}, got {found}. Check source_lang and "
+                "target_lang."
+            )
+    return dataset

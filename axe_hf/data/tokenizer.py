@@ -1,0 +1,263 @@
+"""Train the joint source and target vocabulary of a translation model."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import PreTrainedTokenizerFast
+
+PAD, EOS, UNK, MASK, BLANK = SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>", "<blank>")
+
+SPACE = "▁"
+# A word with the apostrophes inside it, a run of full stops, or one character of any other kind;
+# each takes the space in front of it along, so that quotes and digits cost one token, not two.
+PIECE = Regex(rf"{SPACE}?(?:[\p{{L}}\p{{M}}]+(?:['’][\p{{L}}\p{{M}}]+)*|\.+|.)")
+
+PRINTABLE_ASCII = tuple(chr(code) for code in range(0x21, 0x7F))
+# The bytes of UTF-8 text outside ASCII: continuations 80..BF and leads C2..F4. ASCII characters
+# are in every alphabet, so the other 141 bytes would be dead weight in the vocabulary.
+FALLBACK_BYTES = tuple(f"<0x{code:02X}>" for code in (*range(0x80, 0xC0), *range(0xC2, 0xF5)))
+
+# Share of the running text whose characters get a token of their own; the rest is spelt in bytes.
+CHARACTER_COVERAGE = 0.9999
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    vocab_size: int = 8000,
+    algorithm: Literal["bpe", "unigram"] = "bpe",
+    min_frequency: int = 2,
+    show_progress: bool = False,
+) -> PreTrainedTokenizerFast:
+    """Train one subword vocabulary for both languages of a translation model.
+
+    The ids `<pad>` 0, `</s>` 1, `<unk>` 2, `<mask>` 3 and `<blank>` 4 are fixed and match the
+    defaults of `CmlmConfig`; `</s>` is appended to every text. Decoding gives the text back, up to
+    Unicode's canonical composition (NFC), white space folded to single spaces, and control
+    characters dropped.
+    Characters that are too rare for a token of their own are spelt in UTF-8 bytes, which takes
+    115 entries of the vocabulary and leaves no text that cannot be encoded.
+
+    A text that spells out a special token, such as "<mask>", is encoded as ordinary characters.
+    Pass `split_special_tokens=False` to the tokenizer to write a canvas with masks by hand.
+
+    Args:
+        texts: sentences of both languages, in any order; one pass over them is made.
+        vocab_size (default 8000): number of entries wanted, special tokens and bytes included. The
+            tokenizer has fewer if the texts do not hold so many: size a model by `len(tokenizer)`.
+        algorithm (default "bpe"): "bpe" or "unigram", which takes several times as long.
+        min_frequency (default 2): pairs seen fewer times are not merged; BPE only.
+        show_progress (default False): whether to draw the progress bars of `tokenizers`.
+
+    Returns:
+        A tokenizer with `pad_token_id`, `eos_token_id`, `unk_token_id`, `mask_token_id` and
+        `blank_token_id`, which `save_pretrained` and `AutoTokenizer.from_pretrained` preserve.
+
+    Raises:
+        ValueError: there is no text, or `vocab_size` cannot hold the characters of the texts.
+        TypeError: `texts` is a single string or yields something that is not a string.
+
+    Example:
+        >>> tokenizer = train_tokenizer(["Good morning.", "Guten Morgen."] * 20, vocab_size=300)
+        >>> ids = tokenizer("Guten Morgen.").input_ids
+        >>> tokenizer.convert_ids_to_tokens(ids)
+        ['▁Guten', '▁Morgen', '.', '</s>']
+        >>> tokenizer.decode(ids, skip_special_tokens=True)
+        'Guten Morgen.'
+        >>> tokenizer.blank_token_id
+        4
+    """
+    if algorithm not in ("bpe", "unigram"):
+        raise ValueError(f"`algorithm` must be 'bpe' or 'unigram', got {algorithm!r}.")
+    tokenizer = _empty_tokenizer(algorithm)
+    sentences = _normalised(texts, tokenizer)
+    alphabet, others = _choose_alphabet(sentences)
+    _check_vocab_size(vocab_size, alphabet)
+    # Rare characters leave the training text, so that neither algorithm can learn them.
+    as_space = dict.fromkeys(map(ord, others), " ")
+    sentences = (text.translate(as_space) for text in sentences)
+    options = {
+        "vocab_size": vocab_size - len(FALLBACK_BYTES),
+        "special_tokens": list(SPECIAL_TOKENS),
+        "initial_alphabet": alphabet,
+        "show_progress": show_progress,
+    }
+    if algorithm == "bpe":
+        trainer = trainers.BpeTrainer(min_frequency=min_frequency, **options)
+        tokenizer.train_from_iterator(sentences, trainer)
+    else:
+        trainer = trainers.UnigramTrainer(unk_token=UNK, **options)
+        _train_unigram(tokenizer, sentences, trainer)
+    tokenizer.model = _with_fallback_bytes(tokenizer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        mask_token=MASK,
+        extra_special_tokens={"blank_token": BLANK},
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="right",
+        truncation_side="right",
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,
+    )
+
+
+def _empty_tokenizer(algorithm: str) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE() if algorithm == "bpe" else models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            # NFC and not NFKC, which would turn "½" and "…" into other characters for good.
+            normalizers.NFC(),
+            normalizers.Replace(Regex(r"[\p{Cc}&&[^\s]]"), ""),
+            normalizers.Replace(Regex(rf"[\s{SPACE}]+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False),
+            pre_tokenizers.Split(PIECE, "isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}",
+        pair=f"$A {EOS} $B {EOS}",
+        special_tokens=[(EOS, SPECIAL_TOKENS.index(EOS))],
+    )
+    return tokenizer
+
+
+def _normalised(texts: Iterable[str], tokenizer: Tokenizer) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError("`texts` must be an iterable of sentences, got one string; pass [text].")
+    sentences = []
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"`texts` must yield strings, got {type(text).__name__} as number {index}."
+            )
+        sentences.append(tokenizer.normalizer.normalize_str(text))
+    if not any(sentences):
+        raise ValueError(
+            f"`texts` must hold at least one sentence to learn from, got {len(sentences)} texts, "
+            "all of them empty. Was an iterator used up before?"
+        )
+    return sentences
+
+
+def _check_vocab_size(vocab_size: int, alphabet: list[str]) -> None:
+    smallest = len(SPECIAL_TOKENS) + len(FALLBACK_BYTES) + len(alphabet)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"`vocab_size` must be at least {smallest} for these texts ({len(SPECIAL_TOKENS)} "
+            f"special tokens, {len(FALLBACK_BYTES)} bytes, {len(alphabet)} characters), got "
+            f"{vocab_size}. Ask for more: 2000 suits small data, 8000 to 32000 large."
+        )
+
+
+def _choose_alphabet(sentences: list[str]) -> tuple[list[str], list[str]]:
+    """Characters that get a token of their own, and those left to the fallback bytes."""
+    counts = Counter()
+    for text in sentences:
+        counts.update(text)
+    del counts[" "]  # spaces become SPACE, which is always in the alphabet
+    # Ties are broken by code point: the same texts in any order give the same alphabet.
+    rarest_first = sorted(counts, key=lambda char: (counts[char], -ord(char)))
+    budget = int((1 - CHARACTER_COVERAGE) * counts.total())
+    others = []
+    for char in rarest_first:
+        budget -= counts[char]
+        if budget < 0:
+            break
+        others.append(char)
+    others = [char for char in others if not char.isascii()]
+    alphabet = {SPACE, *PRINTABLE_ASCII, *counts} - set(others)
+    return sorted(alphabet), others
+
+
+def _train_unigram(
+    tokenizer: Tokenizer, sentences: Iterable[str], trainer: trainers.UnigramTrainer
+) -> None:
+    """Train with the frequent words doubled, so that they can become pieces at all.
+
+    The trainer looks for candidates among strings that two different words share. A word such as
+    "▁ist", part of no other once punctuation is split off, would never be one: on short sentences
+    with 2000 entries that costs half as many tokens again. "▁ist▁ist" makes it a candidate, and
+    seen once, it does not shift the statistics.
+    """
+    split = tokenizer.pre_tokenizer
+    num_doubled = trainer.vocab_size
+    word_counts = Counter()
+
+    def words() -> Iterator[str]:
+        for text in sentences:
+            pieces = [piece for piece, _ in split.pre_tokenize_str(text)]
+            word_counts.update(pieces)
+            yield " ".join(pieces)
+        for word, _ in word_counts.most_common(num_doubled):
+            yield word + word
+
+    normalise = tokenizer.normalizer
+    # Already split and normalised; the normalizer would also take SPACE for a space.
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.normalizer = normalizers.Sequence([])
+    tokenizer.train_from_iterator(words(), trainer)
+    tokenizer.pre_tokenizer, tokenizer.normalizer = split, normalise
+
+
+def _with_fallback_bytes(tokenizer: Tokenizer) -> models.Model:
+    """The trained model with the fallback bytes between special tokens and pieces.
+
+    The trainers can only add them as special tokens, which decoding would then leave out.
+    """
+    trained = json.loads(tokenizer.to_str())["model"]
+    num_special = len(SPECIAL_TOKENS)
+    if trained["type"] == "BPE":
+        pieces = sorted(trained["vocab"], key=trained["vocab"].get)
+        pieces = [*pieces[:num_special], *FALLBACK_BYTES, *pieces[num_special:]]
+        return models.BPE(
+            vocab={piece: index for index, piece in enumerate(pieces)},
+            merges=[tuple(merge) for merge in trained["merges"]],
+            unk_token=UNK,
+            byte_fallback=True,
+        )
+    reserved = [(piece, 0.0) for piece in SPECIAL_TOKENS + FALLBACK_BYTES]
+    # Text never matches "<0x80>", whose brackets stand alone, so its score is never looked at.
+    scored = [*reserved, *_in_fixed_order(trained["vocab"][num_special:])]
+    return models.Unigram(scored, unk_id=SPECIAL_TOKENS.index(UNK), byte_fallback=True)
+
+
+def _in_fixed_order(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Unigram pieces, best first, freed from what differs between two runs of the trainer.
+
+    Its hash tables change the last digits of the scores, and the order of the characters that it
+    pruned and had to take back in: these are at the end, with scores 1e-4 apart.
+    """
+    by_score = sorted((-round(score, 6), piece) for piece, score in vocab)
+    costs, pieces = zip(*by_score, strict=True)
+    start = len(pieces) - 1
+    while start > 0 and len(pieces[start - 1]) == 1 and costs[start] - costs[start - 1] < 2e-4:
+        start -= 1
+    pieces = [*pieces[:start], *sorted(pieces[start:])]
+    return [(piece, -cost) for piece, cost in zip(pieces, costs, strict=True)]
