@@ -1,0 +1,298 @@
+"""Scores for translations: BLEU and chrF with their sacreBLEU signatures, repetition, length.
+
+sacreBLEU tokenizes by itself, so every text here is plain, detokenized text.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, zip_longest
+from typing import Any
+
+import datasets
+import evaluate
+
+try:
+    from sacrebleu.metrics import BLEU, CHRF
+except ImportError as error:
+    raise ImportError(
+        "axe_hf.evaluation needs sacrebleu, which is not installed. "
+        'Install it with: python -m pip install "axe-hf[eval]"'
+    ) from error
+
+References = Sequence[str] | Sequence[Sequence[str | None]]
+
+
+def repetition_rate(texts: Iterable[str], *, tokenize: str = "13a") -> float:
+    """Share of tokens that equal the token before them, the typical fault of one-pass decoding.
+
+    The tokens are BLEU's, so "the house house." counts although no two of its words between
+    spaces are equal. Human text is not at zero ("..." is three equal tokens): compare with the
+    rate of the references. The first token of a text counts in the denominator and cannot repeat.
+
+    Args:
+        texts (`Iterable[str]`): Detokenized text, one sentence each.
+        tokenize (`str`, *optional*, defaults to `"13a"`): A tokenizer of sacreBLEU's.
+
+    Returns:
+        `float`: Between 0 and 1; 0 where there is no token.
+
+    Raises:
+        TypeError: If a text is not a string.
+        ValueError: If sacreBLEU has no tokenizer of that name.
+
+    Example:
+
+        >>> from axe_hf.evaluation import repetition_rate
+        >>> repetition_rate(["we see the house house."])
+        0.16666666666666666
+    """
+    return _repetition_rate(_check_texts("texts", texts), _bleu(tokenize))
+
+
+class TranslationMetric(evaluate.Metric):
+    r"""BLEU, chrF, repetition rate and length of translations, as a metric of `evaluate`.
+
+    Made directly, not by `evaluate.load`, so it needs no network. Give everything to `compute`, or
+    collect with `add_batch` and `add` first. With several processes each one adds its own share
+    and all call `compute`: process 0 returns the scores of the whole, the others `None`.
+
+    Args:
+        tokenize (`str`, *optional*, defaults to `"13a"`):
+            BLEU's tokenizer, a name of sacreBLEU's: `"13a"`, `"zh"`, `"ja-mecab"`, `"char"` ...
+        num_process (`int`, *optional*, defaults to 1):
+            Number of processes that share the work.
+        process_id (`int`, *optional*, defaults to 0):
+            This process, from 0 to `num_process - 1`.
+        experiment_id (`str`, *optional*):
+            With several processes: a name that all of them give and no other run gives.
+        **kwargs:
+            Passed to `evaluate.Metric`, for instance `cache_dir`, `timeout`, `keep_in_memory`.
+            One process keeps the texts in memory, several exchange them through `cache_dir`.
+
+    Raises:
+        ValueError: If sacreBLEU has no such tokenizer, or several processes have no
+            `experiment_id`.
+
+    Example:
+
+        >>> from axe_hf.evaluation import TranslationMetric
+        >>> metric = TranslationMetric()
+        >>> scores = metric.compute(
+        ...     predictions=["The house house is small.", "We go home today."],
+        ...     references=[["The house is small."], ["We go home today.", "Today we go home."]],
+        ... )
+        >>> round(scores["bleu"], 1), scores["repetition_rate"]
+        (76.7, 0.09090909090909091)
+        >>> scores["bleu_signature"].split("|version")[0]
+        'nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp'
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenize: str = "13a",
+        num_process: int = 1,
+        process_id: int = 0,
+        experiment_id: str | None = None,
+        **kwargs: Any,
+    ):
+        # The scorers are built first: a wrong name must fail before the base class makes folders.
+        self._bleu, self._chrf = _bleu(tokenize), CHRF()
+        if num_process > 1 and experiment_id is None:
+            raise ValueError(
+                f"`experiment_id` is missing, and `num_process` is {num_process}: the processes "
+                "find each other's texts by it. Pass one name, new for this run, in all of them."
+            )
+        super().__init__(
+            keep_in_memory=kwargs.pop("keep_in_memory", num_process == 1),
+            num_process=num_process,
+            process_id=process_id,
+            experiment_id=experiment_id or uuid.uuid4().hex,
+            **kwargs,
+        )
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="BLEU and chrF by sacreBLEU, repetition rate, length ratio and error.",
+            citation="Post, A Call for Clarity in Reporting BLEU Scores, WMT 2018.",
+            features=datasets.Features({"predictions": text, "references": datasets.List(text)}),
+            reference_urls=["https://aclanthology.org/W18-6319"],
+        )
+
+    def add(self, *, prediction: str, reference: str | Sequence[str | None]) -> None:
+        """Adds one translation with its reference, or its list of references.
+
+        Args:
+            prediction (`str`): The detokenized translation.
+            reference (`str` or `Sequence[str]`): Its reference or references.
+
+        Example:
+
+            >>> from axe_hf.evaluation import TranslationMetric
+            >>> metric = TranslationMetric()
+            >>> metric.add(prediction="We go home.", reference=["We go home.", "We walk home."])
+            >>> len(metric)
+            1
+        """
+        self.add_batch(predictions=[prediction], references=[reference])
+
+    def add_batch(self, *, predictions: Sequence[str], references: References) -> None:
+        """Adds translations with their references; a batch that is refused adds nothing.
+
+        Args:
+            predictions (`Sequence[str]`): Detokenized translations.
+            references (`Sequence[str]` or `Sequence[Sequence[str]]`):
+                One string each, or one list each. The lists may differ in length; `None`, and a
+                blank string beside another reference, stand for "no reference here".
+
+        Raises:
+            TypeError: If something that should be a string is not.
+            ValueError: If the two differ in number, or a translation has no reference.
+
+        Example:
+
+            >>> from axe_hf.evaluation import TranslationMetric
+            >>> metric = TranslationMetric()
+            >>> metric.add_batch(predictions=["a b", "c d"], references=["a b", "c e"])
+            >>> metric.add_batch(predictions=["e f"], references=[["e f", "f e"]])
+            >>> len(metric)
+            3
+        """
+        predictions = _check_texts("predictions", predictions)
+        references = [
+            _check_reference_row(f"references[{number}]", row)
+            for number, row in enumerate(_check_list("references", references))
+        ]
+        _check_same_number(predictions, references)
+        super().add_batch(predictions=predictions, references=references)
+
+    def compute(
+        self, *, predictions: Sequence[str] | None = None, references: References | None = None
+    ) -> dict[str, float | str] | None:
+        """Scores what was added, together with what is given here, and forgets it.
+
+        Args:
+            predictions (`Sequence[str]`, *optional*): As in `add_batch`.
+            references (`Sequence[str]` or `Sequence[Sequence[str]]`, *optional*): As in `add_batch`.
+
+        Returns:
+            `dict`, or `None` in every process but the first: `bleu` and `chrf` (0 to 100),
+            `bleu_signature`, `chrf_signature`, `brevity_penalty` (0 to 1), `length_ratio`
+            (translations over references, in tokens), `length_error` (mean absolute difference,
+            tokens per sentence), `repetition_rate` (0 to 1). Of several references the two
+            lengths take the closest, as BLEU's brevity penalty does.
+
+        Raises:
+            TypeError: If something that should be a string is not.
+            ValueError: If there is nothing to score, or as in `add_batch`.
+
+        Example:
+
+            >>> from axe_hf.evaluation import TranslationMetric
+            >>> scores = TranslationMetric().compute(predictions=["a b c"], references=["a b c d"])
+            >>> scores["length_ratio"], scores["length_error"]
+            (0.75, 1.0)
+        """
+        if (predictions is None) != (references is None):
+            missing = "predictions" if predictions is None else "references"
+            raise ValueError(f"`{missing}` is missing: give both or, after `add_batch`, none.")
+        if predictions is None:
+            # The other processes wait for this one's file, even for an empty one.
+            predictions, references = [], []
+        self.add_batch(predictions=predictions, references=references)
+        if self.num_process == 1:
+            _check_not_empty(len(self))
+        return super().compute()
+
+    def _compute(
+        self, *, predictions: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> dict[str, float | str]:
+        _check_not_empty(len(predictions))
+        predictions, references = list(predictions), list(references)
+        # sacreBLEU wants one list per reference number; it leaves out None, and signs "nrefs:var"
+        # if there is any. Repeating a reference instead would sign a number that is not so.
+        streams = [list(stream) for stream in zip_longest(*references)]
+        bleu = self._bleu.corpus_score(predictions, streams)
+        chrf = self._chrf.corpus_score(predictions, streams)
+        return {
+            "bleu": bleu.score,
+            "bleu_signature": str(self._bleu.get_signature()),
+            "chrf": chrf.score,
+            "chrf_signature": str(self._chrf.get_signature()),
+            "brevity_penalty": bleu.bp,
+            "length_ratio": bleu.ratio,
+            "length_error": _length_error(predictions, references, self._bleu),
+            "repetition_rate": _repetition_rate(predictions, self._bleu),
+        }
+
+
+def _bleu(tokenize: str) -> BLEU:
+    if tokenize not in BLEU.TOKENIZERS:
+        known = ", ".join(sorted(BLEU.TOKENIZERS))
+        raise ValueError(f"`tokenize` must be one of {known}; got {tokenize!r}.")
+    return BLEU(tokenize=tokenize)
+
+
+def _tokens(text: str, bleu: BLEU) -> list[str]:
+    return bleu.tokenizer(text.rstrip()).split()
+
+
+def _repetition_rate(texts: Sequence[str], bleu: BLEU) -> float:
+    rows = [_tokens(text, bleu) for text in texts]
+    num_tokens = sum(map(len, rows))
+    num_repeated = sum(token == previous for row in rows for previous, token in pairwise(row))
+    return num_repeated / num_tokens if num_tokens else 0.0
+
+
+def _length_error(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], bleu: BLEU
+) -> float:
+    total = 0
+    for prediction, row in zip(predictions, references, strict=True):
+        length = len(_tokens(prediction, bleu))
+        total += min(abs(length - len(_tokens(reference, bleu))) for reference in row)
+    return total / len(predictions)
+
+
+def _check_list(name: str, value: Iterable) -> list:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        kind = type(value).__name__
+        raise TypeError(f"`{name}` must be a list with one entry a sentence, got {kind}.")
+    return list(value)
+
+
+def _check_texts(name: str, texts: Iterable[str]) -> list[str]:
+    texts = _check_list(name, texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"`{name}` must hold strings, got {type(text).__name__} at [{row}]. "
+                "Token ids must be decoded first."
+            )
+    return texts
+
+
+def _check_reference_row(name: str, row: str | Sequence[str | None]) -> list[str]:
+    if isinstance(row, str):
+        return [row]
+    given = [text for text in _check_list(name, () if row is None else row) if text is not None]
+    if not given:
+        raise ValueError(f"`{name}` has no reference; leave that sentence out.")
+    # A blank string beside real ones is a missing reference: scored as a reference of length 0 it
+    # would switch off the brevity penalty for short translations.
+    return [text for text in _check_texts(name, given) if text.strip()] or given[:1]
+
+
+def _check_same_number(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"`predictions` and `references` must pair up, got {len(predictions)} predictions and "
+            f"{len(references)} references. Several references of one prediction go into one list: "
+            "references=[[first, second], ...]."
+        )
+
+
+def _check_not_empty(num_predictions: int) -> None:
+    if num_predictions == 0:
+        raise ValueError("There is nothing to score: `predictions` is empty and none was added.")
