@@ -1,0 +1,35 @@
+"""The learning rate of a run that ends by time."""
+
+import math
+
+
+def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) -> float:
+    """Share of the highest learning rate: up from 0 in a line, then down to 0 at the end.
+
+    Args:
+        progress: how much of the run is over, in steps or in time, whichever is more; 0 to 1.
+        step: steps made.
+        warmup_steps: length of the warm-up in steps, or below 1 as a share of the run.
+        shape: of the way down, "linear" or "cosine".
+
+    Returns:
+        Between 0 and 1.
+
+    Example:
+
+    ```python
+    >>> from axe_hf.training.schedule import timed_factor
+    >>> [timed_factor(progress, 7, 0.2, "linear") for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+
+    ```
+    """
+    progress = min(progress, 1.0)
+    if warmup_steps >= 1:
+        warmed, start = step / warmup_steps, 0.0
+    else:
+        warmed, start = progress / warmup_steps if warmup_steps > 0 else 1.0, warmup_steps
+    remaining = min((1 - progress) / (1 - start), 1.0)
+    if shape == "cosine":
+        remaining = (1 - math.cos(math.pi * remaining)) / 2
+    return min(warmed, 1.0) * remaining
