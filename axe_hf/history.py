@@ -1,0 +1,187 @@
+"""How Mask-Predict filled a canvas, iteration by iteration, as text for a terminal."""
+
+import math
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from transformers import PreTrainedTokenizerBase
+
+from .cmlm import MaskPredictOutput
+
+# 256-colour codes from unsure (red) to sure (green): one for each fifth of the probability.
+_CONFIDENCE_COLORS = (160, 208, 178, 106, 34)
+_GREY = 244
+
+
+def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> list[str]:
+    """Tokens as a person reads them.
+
+    Args:
+        tokenizer: a tokenizer that marks the start of a word by "▁", as `train_tokenizer` makes it.
+        token_ids: ids of one sentence, (length,).
+
+    Returns:
+        For each token its text without the mark; a piece that goes on inside a word starts with
+        "·", the mask is "_" and the blank is "ε".
+
+    Example:
+
+    ```python
+    >>> from axe_hf import train_tokenizer
+    >>> from axe_hf.history import readable_tokens
+    >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
+    >>> readable_tokens(tokenizer, tokenizer("A dog barked.").input_ids)
+    ['A', 'dog', 'bar', '·k', '·e', '·d', '.', '</s>']
+
+    ```
+    """
+    special = {tokenizer.mask_token_id: "_", getattr(tokenizer, "blank_token_id", None): "ε"}
+    special |= {
+        i: tokenizer.convert_ids_to_tokens(i) for i in tokenizer.all_special_ids if i not in special
+    }
+    readable = []
+    for i in map(int, token_ids):
+        token = special.get(i) or tokenizer.convert_ids_to_tokens(i) or f"#{i}"
+        if i not in special:
+            inside_word = token[0].isalnum()
+            token = token.removeprefix("▁") or "▁"
+            token = f"·{token}" if inside_word else token
+        readable.append(token)
+    return readable
+
+
+def uses_color(stream: TextIO) -> bool:
+    """Whether colours make sense on `stream`: it is a terminal and NO_COLOR (no-color.org) is not set."""
+    is_terminal = hasattr(stream, "isatty") and stream.isatty()
+    return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def format_history(
+    output: MaskPredictOutput,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sentence: int = 0,
+    color: bool | None = None,
+    width: int | None = None,
+) -> str:
+    """Write down how Mask-Predict filled one canvas, a line for each iteration.
+
+    Line 0 is the empty canvas; line t holds the tokens that iteration t leaves standing, and "_"
+    where the next one predicts again. Pieces inside a word start with "·", the blank is "ε".
+
+    Args:
+        output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
+        tokenizer: the tokenizer of the model.
+        sentence (default 0): which sentence of the batch.
+        color: whether to colour tokens from red (unsure) to green (sure) by their probability; by
+            default where standard output is a terminal and NO_COLOR is not set.
+        width: columns to fill; by default those of the terminal. Longer canvases go into blocks.
+
+    Returns:
+        The lines, joined by newlines.
+
+    Raises:
+        ValueError: `output` holds no history, or has no such sentence.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import MaskPredictOutput, train_tokenizer
+    >>> from axe_hf.history import format_history
+    >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
+    >>> a, dog, barks = tokenizer("A dog barks").input_ids[:3]
+    >>> history = {
+    ...     "canvas": torch.tensor([[[3, 3, 3]], [[a, 3, barks]]]),
+    ...     "tokens": torch.tensor([[[a, a, barks]], [[a, dog, barks]]]),
+    ...     "log_probs": torch.tensor([[[-0.1, -2.0, -0.3]], [[-0.1, -0.2, -0.3]]]),
+    ... }
+    >>> output = MaskPredictOutput(lengths=torch.tensor([3]), history=history)
+    >>> print(format_history(output, tokenizer, color=False))
+    0  _ _   _
+    1  A _   barks
+    2  A dog barks
+
+    ```
+    """
+    rows, log_probs = history_rows(output, tokenizer, sentence)
+    color = uses_color(sys.stdout) if color is None else color
+    width = shutil.get_terminal_size().columns if width is None else width
+    rows.insert(0, ["_"] * len(rows[-1]))
+    log_probs.insert(0, [0.0] * len(rows[-1]))
+    cell_widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    label_width = len(str(len(rows) - 1))
+    blocks = []
+    for block in _columns_that_fit(cell_widths, width - label_width - 2):
+        lines = []
+        for number, (row, row_log_probs) in enumerate(zip(rows, log_probs, strict=True)):
+            cells = [
+                _paint(row[j], row_log_probs[j], color)
+                + " " * (cell_widths[j] - display_width(row[j]))
+                for j in block
+            ]
+            lines.append(f"{number:>{label_width}}  {' '.join(cells)}".rstrip())
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def history_rows(
+    output: MaskPredictOutput, tokenizer: PreTrainedTokenizerBase, sentence: int
+) -> tuple[list[list[str]], list[list[float]]]:
+    """What each iteration leaves standing on the canvas of one sentence.
+
+    Args:
+        output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
+        tokenizer: the tokenizer of the model.
+        sentence: which sentence of the batch.
+
+    Returns:
+        Readable tokens, "_" where the next iteration masks, and log-probabilities in nats; both one
+        list an iteration, one entry a canvas position.
+
+    Raises:
+        ValueError: `output` holds no history, or has no such sentence.
+    """
+    if getattr(output, "history", None) is None:
+        raise ValueError(
+            "`output` holds no history. Ask for it: generate(..., output_history=True, "
+            "return_dict_in_generate=True)."
+        )
+    if not 0 <= sentence < len(output.lengths):
+        raise ValueError(f"`sentence` must be in [0, {len(output.lengths)}), got {sentence}.")
+    length = int(output.lengths[sentence])
+    # What the next iteration saw; after the last one all tokens stand.
+    canvases = [*output.history["canvas"][1:], output.history["tokens"][-1]]
+    rows = [readable_tokens(tokenizer, canvas[sentence, :length]) for canvas in canvases]
+    log_probs = [step[sentence, :length].tolist() for step in output.history["log_probs"]]
+    return rows, log_probs
+
+
+def _columns_that_fit(cell_widths: list[int], width: int) -> Iterator[list[int]]:
+    block: list[int] = []
+    used = 0
+    for j, cell_width in enumerate(cell_widths):
+        if block and used + 1 + cell_width > width:
+            yield block
+            block, used = [], 0
+        used += cell_width + (1 if block else 0)
+        block.append(j)
+    yield block
+
+
+def display_width(text: str) -> int:
+    """Columns of a terminal that `text` fills: two for East Asian wide letters, none for accents."""
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def _paint(token: str, log_prob: float, color: bool) -> str:
+    if not color:
+        return token
+    fifth = min(int(math.exp(log_prob) * 5), 4)
+    code = _GREY if token == "_" else _CONFIDENCE_COLORS[fifth]
+    return f"\x1b[38;5;{code}m{token}\x1b[0m"

@@ -1,0 +1,164 @@
+"""Save or push a checkpoint together with the code it needs, so that others load it without this package.
+
+They load it by `AutoModelForSeq2SeqLM.from_pretrained(..., trust_remote_code=True)`. Where axe_hf is
+installed and imported, its own classes are used and the copied code is left alone.
+"""
+
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from transformers import PreTrainedTokenizerBase
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from . import pipeline
+from .cmlm import CmlmForConditionalGeneration, modeling_cmlm
+
+_AUTO_MAP = {
+    "AutoConfig": "configuration_cmlm.CmlmConfig",
+    "AutoModel": "modeling_cmlm.CmlmModel",
+    "AutoModelForSeq2SeqLM": "modeling_cmlm.CmlmForConditionalGeneration",
+}
+_CUSTOM_PIPELINES = {
+    task: {"impl": "pipeline.CmlmTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
+    for task in ("translation", pipeline.TASK)
+}
+
+
+def save_pretrained_with_code(
+    model: CmlmForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: str | Path,
+    *,
+    model_card: str | None = None,
+) -> None:
+    """Save weights, settings, tokenizer and code in a new folder, whole or not at all.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        directory: the folder to make; it must not exist yet, or be empty.
+        model_card: Markdown with the Hub's YAML header, written to README.md; none by default.
+
+    Raises:
+        FileExistsError: `directory` holds something, or is a file.
+        TypeError: `model` or `tokenizer` is something else.
+
+    Example:
+
+    ```python
+    >>> import os, tempfile
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+    >>> from axe_hf.hub import save_pretrained_with_code
+    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+    >>> model = CmlmForConditionalGeneration(
+    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_pretrained_with_code(model, tokenizer, f"{folder}/my-model")
+    ...     "modeling_cmlm.py" in os.listdir(f"{folder}/my-model")
+    True
+
+    ```
+    """
+    _check_types(model, tokenizer)
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(
+            f"`directory` must be a new or an empty folder, but {directory} holds files already. "
+            "Choose another name or remove it first."
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with _scratch_folder(directory.parent) as scratch:
+        _write(model, tokenizer, scratch, model_card)
+        if directory.exists():  # empty, and in the way on Windows
+            directory.rmdir()
+        scratch.replace(directory)
+
+
+def push_to_hub_with_code(
+    model: CmlmForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload model, tokenizer and code",
+    model_card: str | None = None,
+) -> str:
+    """Upload what `save_pretrained_with_code` writes to the Hugging Face Hub, as one commit.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        repo_id: "name" or "owner/name"; the repository is made if there is none.
+        private: whether a new repository is private; the owner's default by default.
+        token: access token; the one that `hf auth login` stored by default.
+        commit_message: of the commit.
+        model_card: Markdown with the Hub's YAML header, for README.md; none by default.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        TypeError: `model` or `tokenizer` is something else.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refused; nothing was uploaded.
+
+    Example:
+
+    ```python
+    >>> push_to_hub_with_code(model, tokenizer, "me/de-en-axe")  # doctest: +SKIP
+    'https://huggingface.co/me/de-en-axe'
+
+    ```
+    """
+    _check_types(model, tokenizer)
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(model, tokenizer, Path(folder), model_card)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo.repo_id, folder_path=folder, commit_message=commit_message)
+    return str(repo)
+
+
+def _check_types(model, tokenizer) -> None:
+    if not isinstance(model, CmlmForConditionalGeneration):
+        raise TypeError(
+            "`model` must be axe_hf's CmlmForConditionalGeneration, got "
+            f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it."
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TypeError(
+            f"`tokenizer` must be a tokenizer of Transformers, got {type(tokenizer).__name__}."
+        )
+
+
+@contextmanager
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder beside the final one, hence on its file system, so that renaming it is one step."""
+    scratch = parent / f".saving-{uuid.uuid4().hex}"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(model, tokenizer, folder: Path, model_card: str | None) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    modeling = modeling_cmlm.__file__
+    for file in {modeling, pipeline.__file__, *get_relative_import_files(modeling)}:
+        shutil.copy(file, folder)
+    # In the file and not through `register_for_auto_class`, which would change every later save too.
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config |= {"auto_map": _AUTO_MAP, "custom_pipelines": _CUSTOM_PIPELINES}
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if model_card is not None:
+        (folder / "README.md").write_text(model_card, encoding="utf-8")

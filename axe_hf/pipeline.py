@@ -1,0 +1,138 @@
+"""A Transformers pipeline that translates with a CMLM.
+
+This file imports nothing of the package: it is copied next to a checkpoint that carries its own code.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# "translation" was taken out of Transformers 5 and cannot be registered again.
+TASK = "cmlm-translation"
+
+
+class CmlmTranslationPipeline(Pipeline):
+    """Translation from text to text.
+
+    Called with one text or a list of texts it returns a list of `{"translation_text": ...}`, one for
+    each; called with a generator or a data set of texts it returns an iterator over them. Settings
+    of `MaskPredictGenerationConfig`, such as `num_iterations`, are taken by the constructor and, with
+    precedence, by each call. An empty text has an empty translation; a text that is longer than the
+    model's `max_source_length` is cut there with a warning.
+
+    For many sentences at once `axe_hf.translation.translate` is faster: it batches similar lengths.
+
+    Args:
+        model: a `CmlmForConditionalGeneration`.
+        tokenizer: the tokenizer it was trained with.
+        batch_size (default 1): texts translated at once, when called with several.
+        device (default: the first GPU, if any): where to run.
+
+    Raises:
+        TypeError: `model` cannot translate, `tokenizer` is missing, or an input is not a string.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+    >>> from axe_hf.pipeline import CmlmTranslationPipeline
+    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+    >>> model = CmlmForConditionalGeneration(
+    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
+    ...                encoder_ffn_dim=32, decoder_ffn_dim=32, max_target_length=8)
+    ... )
+    >>> translator = CmlmTranslationPipeline(model=model.eval(), tokenizer=tokenizer, num_iterations=2)
+    >>> [list(translation) for translation in translator("A dog barks.")]
+    [['translation_text']]
+
+    ```
+    """
+
+    _load_tokenizer = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, model, tokenizer=None, **kwargs: Any):
+        if not hasattr(getattr(model, "config", None), "max_source_length"):
+            raise TypeError(
+                f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it by "
+                "AutoModelForSeq2SeqLM.from_pretrained(...)."
+            )
+        if tokenizer is None:
+            raise TypeError(
+                "`tokenizer` is missing. Load it by AutoTokenizer.from_pretrained(...) and pass it."
+            )
+        super().__init__(model, tokenizer=tokenizer, **kwargs)
+
+    def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
+        return {}, generation, {}
+
+    def __call__(self, inputs, **kwargs: Any) -> list[dict[str, str]] | Iterator[dict[str, str]]:
+        """Translate; see the class."""
+        if isinstance(inputs, str):
+            return [super().__call__(inputs, **kwargs)]
+        if isinstance(inputs, list | tuple):
+            return super().__call__(list(inputs), **kwargs) if inputs else []
+        return super().__call__(inputs, **kwargs)
+
+    def preprocess(self, input_: str) -> dict[str, torch.Tensor]:
+        if not isinstance(input_, str):
+            raise TypeError(
+                f"The pipeline translates strings, got {type(input_).__name__}: {input_!r:.80}."
+            )
+        limit = self.model.config.max_source_length
+        # A lone surrogate, which reading broken UTF-8 leaves behind, has no encoding.
+        text = input_.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        token_ids = self.tokenizer(text, verbose=False).input_ids
+        if len(token_ids) > limit:
+            logger.warning(
+                f"A text of {len(token_ids)} tokens is longer than the model's max_source_length of "
+                f"{limit} and was cut there: {text[:60]!r}... Split it into sentences."
+            )
+            token_ids = [*token_ids[: limit - 1], self.tokenizer.eos_token_id]
+        input_ids = torch.tensor([token_ids])
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+    def _forward(
+        self, input_tensors: dict[str, torch.Tensor], **generation: Any
+    ) -> dict[str, torch.Tensor]:
+        input_ids = input_tensors["input_ids"]  # (batch, source)
+        generation |= {"return_dict_in_generate": False, "output_history": False}
+        sequences = self.model.generate(input_ids, input_tensors["attention_mask"], **generation)
+        ends = torch.tensor(
+            [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id], device=input_ids.device
+        )
+        is_empty = torch.isin(input_ids, ends).all(dim=1, keepdim=True)  # (batch, 1)
+        return {"sequences": sequences.masked_fill(is_empty, self.tokenizer.pad_token_id)}
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, str]:
+        token_ids = model_outputs["sequences"].reshape(-1)
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return {"translation_text": text}
+
+
+def register_pipeline() -> None:
+    """Make `transformers.pipeline("cmlm-translation", model=...)` known; calling it again is harmless.
+
+    Example:
+
+    ```python
+    >>> from transformers.pipelines import get_supported_tasks
+    >>> from axe_hf.pipeline import register_pipeline
+    >>> register_pipeline()
+    >>> "cmlm-translation" in get_supported_tasks()
+    True
+
+    ```
+    """
+    if TASK not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK, pipeline_class=CmlmTranslationPipeline, pt_model=AutoModelForSeq2SeqLM
+        )

@@ -1,0 +1,173 @@
+"""Translate texts with a trained model."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+def translate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    *,
+    batch_size: int = 64,
+    max_tokens_per_batch: int = 8192,
+    show_progress: bool | None = None,
+    **generation: Any,
+) -> list[str]:
+    """Translate sentences, one by one in meaning, in batches of similar length in practice.
+
+    An empty text, or one of white space alone, gives an empty translation. A text longer than the
+    model's `max_source_length` is cut there, and one warning names the numbers of all such texts.
+
+    Args:
+        model: a `CmlmForConditionalGeneration`; it runs in evaluation mode and is put back as it was.
+        tokenizer: the tokenizer the model was trained with.
+        texts: sentences of the source language.
+        batch_size (default 64): sentences translated at once, at most.
+        max_tokens_per_batch (default 8192): source tokens translated at once, padding included, at
+            most; a sentence that is longer by itself makes a batch of its own.
+        show_progress: whether to draw a progress bar; by default only on a terminal.
+        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`.
+
+    Returns:
+        One translation for each text, in the order of `texts`.
+
+    Raises:
+        TypeError: `texts` is one string or holds something else, or `model` cannot translate.
+        ValueError: a limit below 1, or a setting of the decoding out of its range.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+    >>> from axe_hf.translation import translate
+    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+    >>> model = CmlmForConditionalGeneration(
+    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
+    ...                encoder_ffn_dim=32, decoder_ffn_dim=32, max_target_length=8)
+    ... )
+    >>> translations = translate(model, tokenizer, ["A dog barks.", ""], num_iterations=2)
+    >>> len(translations), translations[1]
+    (2, '')
+
+    ```
+    """
+    sentences = _checked_texts(texts)
+    _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)
+    token_ids = _encode(sentences, tokenizer, model.config.max_source_length)
+    translations = [""] * len(sentences)
+    batches = _batches(token_ids, batch_size, max_tokens_per_batch)
+    disable = None if show_progress is None else not show_progress  # tqdm: None asks the terminal
+    with (
+        _evaluation_mode(model),
+        tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar,
+    ):
+        bar.update(sum(not ids for ids in token_ids))
+        for batch in batches:
+            inputs = tokenizer.pad({"input_ids": [token_ids[i] for i in batch]})
+            input_ids = torch.tensor(inputs["input_ids"], device=model.device)  # (batch, source)
+            attention_mask = torch.tensor(inputs["attention_mask"], device=model.device)
+            generation |= {"return_dict_in_generate": False, "output_history": False}
+            sequences = model.generate(input_ids, attention_mask, **generation)
+            outputs = tokenizer.batch_decode(sequences, skip_special_tokens=True)
+            for i, text in zip(batch, outputs, strict=True):
+                translations[i] = text
+            bar.update(len(batch))
+    return translations
+
+
+def _checked_texts(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise TypeError(
+            f"`texts` must be a list of sentences, got {type(texts).__name__}. "
+            "For a single sentence pass [text]."
+        )
+    sentences = list(texts)
+    for number, text in enumerate(sentences, start=1):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"`texts` must hold strings, got {type(text).__name__} as number {number}."
+            )
+    return sentences
+
+
+def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation) -> None:
+    if not hasattr(model, "generate") or not hasattr(model.config, "max_source_length"):
+        raise TypeError(
+            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it by "
+            "AutoModelForSeq2SeqLM.from_pretrained(...) after `import axe_hf`."
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TypeError(
+            f"`tokenizer` must be a tokenizer of Transformers, got {type(tokenizer).__name__}. "
+            "Load it by AutoTokenizer.from_pretrained(...)."
+        )
+    limits = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
+    for name, value in limits.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
+    for name in ("return_dict_in_generate", "output_history"):
+        if generation.get(name):
+            raise ValueError(
+                f"translate() returns strings and has no use for `{name}`. Call model.generate(...) "
+                "for scores and history."
+            )
+
+
+def _encode(sentences: list[str], tokenizer, max_length: int) -> list[list[int]]:
+    """Token ids of each sentence, `</s>` included, cut at `max_length`; none where nothing is said."""
+    if not sentences:
+        return []
+    # A lone surrogate, which reading broken UTF-8 leaves behind, has no encoding.
+    sentences = [
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in sentences
+    ]
+    token_ids = tokenizer(sentences, verbose=False).input_ids
+    eos = tokenizer.eos_token_id
+    token_ids = [[] if all(i == eos for i in ids) else ids for ids in token_ids]
+    too_long = [number for number, ids in enumerate(token_ids, start=1) if len(ids) > max_length]
+    if too_long:
+        shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
+        logger.warning(
+            f"{len(too_long)} of {len(sentences)} texts are longer than the model's max_source_length "
+            f"of {max_length} tokens and were cut there: line {shown}. Split them into sentences."
+        )
+    return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]
+
+
+def _batches(
+    token_ids: list[list[int]], batch_size: int, max_tokens_per_batch: int
+) -> Iterator[list[int]]:
+    """Indices of the sentences that have tokens, longest first, so that too little memory shows at once."""
+    batch: list[int] = []
+    width = 0
+    for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):
+        if not token_ids[i]:
+            break
+        is_full = len(batch) == batch_size or (len(batch) + 1) * width > max_tokens_per_batch
+        if batch and is_full:
+            yield batch
+            batch = []
+        width = len(token_ids[i]) if not batch else width
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:  # and not model.train(), which would wake modules that were frozen
+            module.training = True

@@ -1,0 +1,53 @@
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
+
+
+@pytest.fixture
+def checkpoint(make_model, tmp_path):
+    """A folder with a model, its settings and its tokenizer."""
+    tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+    model = make_model(vocab_size=len(tokenizer))
+    model.generation_config.num_iterations = 3
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_auto_classes_find_ours(checkpoint):
+    assert type(AutoConfig.from_pretrained(checkpoint)) is CmlmConfig
+    assert type(AutoModel.from_pretrained(checkpoint)) is CmlmModel
+    assert type(AutoModelForSeq2SeqLM.from_pretrained(checkpoint)) is CmlmForConditionalGeneration
+
+
+def test_auto_classes_build_models_from_a_configuration(make_config):
+    config = make_config()
+    assert type(AutoConfig.for_model("cmlm", d_model=64)) is CmlmConfig
+    assert type(AutoModel.from_config(config)) is CmlmModel
+    assert type(AutoModelForSeq2SeqLM.from_config(config)) is CmlmForConditionalGeneration
+
+
+@torch.no_grad()
+def test_a_round_trip_keeps_tokens_and_translations(make_model, checkpoint, tmp_path):
+    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model.save_pretrained(tmp_path / "again")
+    tokenizer.save_pretrained(tmp_path / "again")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "again").eval()
+    tokenizer_again = AutoTokenizer.from_pretrained(tmp_path / "again")
+    inputs = tokenizer(["A dog barks.", "A dog."], padding=True, return_tensors="pt")
+    inputs_again = tokenizer_again(["A dog barks.", "A dog."], padding=True, return_tensors="pt")
+    assert inputs_again["input_ids"].equal(inputs["input_ids"])
+    assert tokenizer_again.blank_token_id == model.config.blank_token_id
+    assert tokenizer_again.mask_token_id == model.config.mask_token_id
+    assert again.generate(**inputs_again).equal(model.generate(**inputs))
+    assert again.generation_config.num_iterations == 3
+
+
+def test_the_body_is_the_body_of_the_translation_model(checkpoint):
+    body = AutoModel.from_pretrained(checkpoint)
+    whole = AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
+    for name, weight in body.state_dict().items():
+        assert weight.equal(whole.model.state_dict()[name]), name

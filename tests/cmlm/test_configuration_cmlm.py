@@ -1,0 +1,118 @@
+import json
+
+import pytest
+
+from axe_hf import CmlmConfig
+
+
+def test_defaults_are_mask_predicts_base_model():
+    config = CmlmConfig()
+    assert (config.encoder_layers, config.decoder_layers) == (6, 6)
+    assert (config.d_model, config.encoder_ffn_dim, config.decoder_ffn_dim) == (512, 2048, 2048)
+    assert (config.encoder_attention_heads, config.decoder_attention_heads) == (8, 8)
+    assert config.activation_function == "gelu"
+    assert (config.dropout, config.init_std, config.layer_norm_eps) == (0.3, 0.02, 1e-12)
+    assert (config.position_embedding_type, config.normalize_before) == ("learned", False)
+    assert not config.scale_embedding and config.tie_word_embeddings
+
+
+def test_the_names_transformers_looks_for_are_there():
+    config = CmlmConfig(d_model=64, encoder_layers=3, encoder_attention_heads=4)
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (64, 3, 4)
+    assert config.is_encoder_decoder and not config.use_cache
+    assert config.model_type == "cmlm"
+
+
+CHANGED = {
+    "vocab_size": 77,
+    "d_model": 24,
+    "encoder_layers": 3,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 6,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 56,
+    "activation_function": "relu",
+    "dropout": 0,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.2,
+    "normalize_before": True,
+    "position_embedding_type": "sinusoidal",
+    "scale_embedding": True,
+    "layernorm_embedding": True,
+    "layer_norm_eps": 1e-5,
+    "init_std": 0.1,
+    "max_source_length": 31,
+    "max_target_length": 33,
+    "tie_word_embeddings": False,
+    "pad_token_id": 9,
+    "eos_token_id": 8,
+    "mask_token_id": 7,
+    "blank_token_id": 6,
+    "training_loss": "cross_entropy",
+    "axe_delta": 2,
+    "label_smoothing": 0.1,
+    "length_loss_weight": 0.5,
+}
+
+
+def test_every_option_survives_save_and_load(tmp_path):
+    CmlmConfig(**CHANGED).save_pretrained(tmp_path)
+    config = CmlmConfig.from_pretrained(tmp_path)
+    assert {name: getattr(config, name) for name in CHANGED} == CHANGED
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "cmlm"
+
+
+def test_the_list_of_changed_options_above_is_complete():
+    own = {name for name in vars(CmlmConfig).get("__annotations__", {})}
+    never_changed = {"is_encoder_decoder", "use_cache", "decoder_start_token_id"}
+    assert own - never_changed == set(CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"vocab_size": 0}, "`vocab_size` must be at least 1, got 0"),
+        ({"max_target_length": 0}, "`max_target_length` must be at least 1, got 0"),
+        ({"max_source_length": 0}, "`max_source_length` must be at least 1, got 0"),
+        ({"encoder_attention_heads": 7}, "`encoder_attention_heads` must divide `d_model`, got 7"),
+        ({"decoder_attention_heads": 0}, "`decoder_attention_heads` must divide `d_model`, got 0"),
+        ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\), got 1.0"),
+        ({"activation_dropout": -0.1}, r"`activation_dropout` must be in \[0, 1\), got -0.1"),
+        ({"axe_delta": -1.0}, "`axe_delta` must be >= 0, got -1.0"),
+        ({"label_smoothing": 1.0}, r"`label_smoothing` must be in \[0, 1\), got 1.0"),
+        ({"length_loss_weight": -0.5}, "`length_loss_weight` must be >= 0, got -0.5"),
+        ({"pad_token_id": None}, "`pad_token_id` must be .*, got None"),
+        ({"eos_token_id": [1, 2]}, r"`eos_token_id` must be .*, got \[1, 2\]"),
+        ({"blank_token_id": -1}, "`blank_token_id` must be .*, got -1"),
+        ({"blank_token_id": 3}, "pad, end, mask and blank must be four different tokens"),
+        ({"training_loss": "ctc"}, "training_loss"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type"),
+        ({"d_model": 64.0}, "d_model"),
+        ({"vocab_size": "many"}, "vocab_size"),
+    ],
+)
+def test_wrong_options_are_named(wrong, complaint):
+    with pytest.raises(Exception, match=complaint):
+        CmlmConfig(**wrong)
+
+
+def test_layers_may_be_none_but_not_negative():
+    with pytest.raises(Exception, match="decoder_layers"):
+        CmlmConfig(decoder_layers=-1)
+
+
+def test_special_tokens_lie_inside_the_vocabulary():
+    with pytest.raises(Exception, match="blank_token_id"):
+        CmlmConfig(vocab_size=4, blank_token_id=4)
+
+
+def test_an_unknown_activation_function_is_named():
+    with pytest.raises(Exception, match="activation_function"):
+        CmlmConfig(activation_function="gellu")
+
+
+def test_wrong_assignments_are_refused_too():
+    config = CmlmConfig()
+    with pytest.raises(Exception, match="axe_delta"):
+        config.axe_delta = "much"

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from axe_hf.data import MaxTokensBatchSampler
+
+
+def random_lengths(num_examples=301, longest=37, seed=0):
+    return np.random.default_rng(seed).integers(1, longest + 1, size=(num_examples, 2))
+
+
+def cost(batch, lengths):
+    return len(batch) * max(lengths[index].max() for index in batch)
+
+
+def flat(batches):
+    return [index for batch in batches for index in batch]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=40),
+    max_tokens=st.integers(9, 60),
+    epoch=st.integers(0, 3),
+)
+def test_every_example_comes_once_and_no_batch_is_over_the_budget(lengths, max_tokens, epoch):
+    sampler = MaxTokensBatchSampler(lengths, max_tokens, seed=5)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert sorted(flat(batches)) == list(range(len(lengths)))
+    assert all(cost(batch, np.array(lengths)) <= max_tokens for batch in batches)
+    assert len(sampler) == len(batches)
+
+
+def test_number_of_batches_is_the_same_in_every_epoch():
+    sampler = MaxTokensBatchSampler(random_lengths(), max_tokens=100)
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        assert len(list(sampler)) == len(sampler)
+
+
+def test_order_and_make_up_of_batches_change_with_the_epoch_and_the_seed():
+    lengths = random_lengths()
+
+    def batches(seed, epoch):
+        sampler = MaxTokensBatchSampler(lengths, max_tokens=200, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    first = batches(seed=0, epoch=0)
+    for other in (batches(seed=0, epoch=1), batches(seed=1, epoch=0), batches(seed=-1, epoch=0)):
+        assert other != first
+        assert {frozenset(batch) for batch in other} != {frozenset(batch) for batch in first}
+
+
+def test_same_seed_and_epoch_give_the_same_batches_again():
+    lengths = random_lengths()
+    sampler = MaxTokensBatchSampler(lengths, max_tokens=200, seed=3)
+    sampler.set_epoch(4)
+    once, again = list(sampler), list(sampler)
+    resumed = MaxTokensBatchSampler(lengths, max_tokens=200, seed=3)
+    resumed.set_epoch(4)
+    assert once == again == list(resumed)
+
+
+def test_batches_hold_sentences_of_similar_length():
+    lengths = random_lengths(num_examples=2000)
+    batches = list(MaxTokensBatchSampler(lengths, max_tokens=400))
+    used = sum(int(lengths[batch].max(axis=1).sum()) for batch in batches)
+    assert used / sum(cost(batch, lengths) for batch in batches) > 0.95
+
+
+def test_one_size_per_example_is_as_good_as_a_pair():
+    lengths = random_lengths()
+    pairs = MaxTokensBatchSampler(lengths, max_tokens=90)
+    sizes = MaxTokensBatchSampler(lengths.max(axis=1).tolist(), max_tokens=90)
+    assert list(pairs) == list(sizes)
+
+
+@pytest.mark.parametrize("num_replicas", [2, 3, 7])
+def test_number_of_batches_is_a_multiple_of_the_replicas(num_replicas):
+    lengths = random_lengths()
+    sampler = MaxTokensBatchSampler(lengths, max_tokens=100, num_replicas=num_replicas)
+    batches = list(sampler)
+    assert len(sampler) == len(batches)
+    assert len(batches) % num_replicas == 0
+    assert sorted(flat(batches)) == list(range(len(lengths)))
+    assert all(cost(batch, lengths) <= 100 for batch in batches)
+
+
+def test_accelerate_shares_the_batches_among_processes_without_repeating_one():
+    from accelerate.data_loader import prepare_data_loader
+
+    lengths = random_lengths()
+    seen = []
+    for process_index in range(2):
+        sampler = MaxTokensBatchSampler(lengths, max_tokens=100, num_replicas=2)
+        loader = torch.utils.data.DataLoader(torch.arange(len(lengths)), batch_sampler=sampler)
+        shard = prepare_data_loader(loader, num_processes=2, process_index=process_index)
+        shard.set_epoch(3)
+        assert sampler.epoch == 3
+        assert len(shard.batch_sampler) == len(sampler) // 2
+        seen += flat(shard.batch_sampler)
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_data_loader_with_workers_gives_the_same_batches():
+    lengths = random_lengths(num_examples=50)
+    sampler = MaxTokensBatchSampler(lengths, max_tokens=100)
+    loader = torch.utils.data.DataLoader(
+        torch.arange(50), batch_sampler=sampler, num_workers=2, collate_fn=torch.stack
+    )
+    assert [batch.tolist() for batch in loader] == list(sampler)
+
+
+def test_batch_size_is_none_so_that_accelerate_expects_batches_of_any_size():
+    sampler = MaxTokensBatchSampler([1, 2], max_tokens=4)
+    assert sampler.batch_size is None
+    assert sampler.drop_last is False
+
+
+def test_example_over_the_budget_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match="`max_tokens`.* got 10, but example 2 has 11 tokens"):
+        MaxTokensBatchSampler([(3, 4), (10, 1), (5, 11)], max_tokens=10)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([], "no example"),
+        ([(1, 2, 3)], "shape"),
+        ([(1, 2), (3,)], "different sizes"),
+        ([1.5, 2.0], "float64"),
+        ([(3, 4), (0, 2)], "index 1"),
+        ([3, -1], "index 1"),
+    ],
+)
+def test_malformed_lengths_are_an_error(lengths, message):
+    with pytest.raises(ValueError, match=f"`lengths`.*{message}"):
+        MaxTokensBatchSampler(lengths, max_tokens=10)
+
+
+def test_too_few_examples_for_the_replicas_are_an_error():
+    with pytest.raises(ValueError, match="num_replicas"):
+        MaxTokensBatchSampler([2], max_tokens=10, num_replicas=2)
+    with pytest.raises(ValueError, match="num_replicas"):
+        MaxTokensBatchSampler([2], max_tokens=10, num_replicas=0)

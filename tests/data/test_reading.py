@@ -1,0 +1,281 @@
+import gzip
+import json
+import time
+
+import pytest
+from datasets import Dataset
+
+from axe_hf.data import load_translations, tokenize_translations, train_tokenizer
+
+PAIRS = [("Good morning.", "Guten Morgen."), ("Where are you?", "Wo bist du?")]
+ROWS = [{"translation": {"en": english, "de": german}} for english, german in PAIRS]
+
+
+def load(source, source_lang="en", target_lang="de", **options):
+    return load_translations(source, source_lang=source_lang, target_lang=target_lang, **options)
+
+
+def write(path, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def json_lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+CONTENTS = {
+    "pairs.jsonl": json_lines(ROWS),
+    "pairs.json": json.dumps(ROWS, indent=2),
+    "lines.json": json_lines(ROWS),
+    "pairs.tsv": "".join(f"{english}\t{german}\n" for english, german in PAIRS),
+    "header.tsv": "de\ten\n" + "".join(f"{german}\t{english}\n" for english, german in PAIRS),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("name", CONTENTS)
+def test_every_file_format_gives_the_same_pairs(tmp_path, name, suffix):
+    path = write(tmp_path / (name + suffix), CONTENTS[name])
+    assert load(path).to_list() == ROWS
+    assert load(str(path)).to_list() == ROWS
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_two_text_files_are_read_line_by_line(tmp_path, suffix):
+    english = write(tmp_path / f"train.en{suffix}", "Good morning.\nWhere are you?\n")
+    german = write(tmp_path / f"train.de{suffix}", "Guten Morgen.\nWo bist du?\n")
+    assert load((english, german)).to_list() == ROWS
+    assert load(f"{english},{german}").to_list() == ROWS
+    assert load(f"{english}, {german}").to_list() == ROWS
+
+
+def test_suffixes_that_are_the_languages_decide_which_text_file_is_the_source(tmp_path):
+    english = write(tmp_path / "train.en", "Good morning.\n")
+    german = write(tmp_path / "train.de", "Guten Morgen.\n")
+    swapped = load((english, german), source_lang="de", target_lang="en")
+    assert swapped[0] == {"translation": {"de": "Guten Morgen.", "en": "Good morning."}}
+
+
+def test_text_files_of_other_names_are_source_and_target_in_this_order(tmp_path):
+    source = write(tmp_path / "source.txt", "Good morning.\n")
+    target = write(tmp_path / "target.txt", "Guten Morgen.\n")
+    assert load((source, target)).to_list() == ROWS[:1]
+
+
+def test_only_the_two_languages_asked_for_are_kept(tmp_path):
+    row = {"translation": {"en": "Yes.", "de": "Ja.", "fr": "Oui."}, "source": "me"}
+    dataset = load(write(tmp_path / "pairs.jsonl", json_lines([row])), "fr", "de")
+    assert dataset.to_list() == [{"translation": {"fr": "Oui.", "de": "Ja."}}]
+
+
+def test_line_ends_of_windows_a_byte_order_mark_and_blank_lines_are_taken(tmp_path):
+    text = "\ufeff" + json_lines(ROWS).replace("\n", "\r\n") + "\r\n"
+    assert load(write(tmp_path / "pairs.jsonl", text)).to_list() == ROWS
+
+
+def test_line_separators_inside_a_sentence_do_not_split_it(tmp_path):
+    english = write(tmp_path / "a.en", "one\u2028two\x0bthree\n")
+    german = write(tmp_path / "a.de", "eins\u2028zwei\x0bdrei\n")
+    assert load((english, german))[0]["translation"]["de"] == "eins\u2028zwei\x0bdrei"
+
+
+def test_references_are_kept_when_every_row_has_them(tmp_path):
+    rows = [row | {"references": ["Eins.", "Zwei."][: index + 1]} for index, row in enumerate(ROWS)]
+    dataset = load(write(tmp_path / "pairs.jsonl", json_lines(rows)))
+    assert dataset["references"] == [["Eins."], ["Eins.", "Zwei."]]
+
+
+def test_references_of_some_rows_are_left_out_with_a_warning(tmp_path, caplog):
+    rows = [ROWS[0], ROWS[1] | {"references": ["Wo bist du?"]}]
+    dataset = load(write(tmp_path / "pairs.jsonl", json_lines(rows)))
+    assert dataset.column_names == ["translation"]
+    assert "only 1 of 2 rows have 'references'" in caplog.text
+
+
+def test_reading_leaves_nothing_beside_the_file(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", json_lines(ROWS))
+    tokenizer = train_tokenizer(sum(PAIRS, ()), vocab_size=300)
+    tokenize(load(path), tokenizer)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_is_loaded_by_datasets_and_split_is_passed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    write(folder / "train.jsonl", json_lines(ROWS))
+    write(folder / "test.jsonl", json_lines(ROWS[:1]))
+    assert load(folder).to_list() == ROWS
+    assert load(str(folder), split="test").to_list() == ROWS[:1]
+    with pytest.raises(ValueError, match="language 'fr', got .'de', 'en'."):
+        load(folder, "fr", "de")
+
+
+def test_hub_name_with_configuration_reaches_datasets(monkeypatch):
+    calls = []
+
+    def load_dataset(name, config, split):
+        calls.append((name, config, split))
+        return Dataset.from_list(ROWS)
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert load("owner/name:de-en", split="validation").to_list() == ROWS
+    load("owner/name")
+    assert calls == [("owner/name", "de-en", "validation"), ("owner/name", None, "train")]
+
+
+def test_hub_data_set_without_translations_is_an_error(monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Dataset.from_dict({"text": [""]}))
+    with pytest.raises(ValueError, match="owner/name: must have the column 'translation'"):
+        load("owner/name")
+
+
+def test_hub_data_set_that_cannot_be_loaded_is_an_error_that_keeps_the_reason(monkeypatch):
+    def load_dataset(*_, **__):
+        raise ConnectionError("no network here")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(ValueError, match="`source`.*'owner/name'.*no network here"):
+        load("owner/name")
+
+
+GOOD_LINE = json_lines(ROWS[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", GOOD_LINE + "{not json}\n", r"a\.jsonl, line 2: must be valid JSON"),
+        ("a.jsonl", GOOD_LINE + '{"en": "Yes."}\n', r"line 2: must be .*translation.*got \['en'\]"),
+        ("a.jsonl", GOOD_LINE + '["Yes."]\n', "line 2: must be .*got list"),
+        (
+            "a.jsonl",
+            '{"translation": {"en": "Yes.", "fr": "Oui."}}',
+            r"line 1: must have the language 'de', got \['en', 'fr'\]",
+        ),
+        ("a.jsonl", '{"translation": {"en": "Yes.", "de": " "}}', "line 1: the side 'de'.*' '"),
+        ("a.jsonl", '{"translation": {"en": null, "de": "Ja."}}', "line 1: the side 'en'.*None"),
+        ("a.jsonl", '{"translation": {"en": "\\ud83d", "de": "x"}}', "line 1.*valid Unicode"),
+        (
+            "a.jsonl",
+            '{"translation": {"en": "Yes.", "de": "Ja."}, "references": "Ja."}',
+            "line 1: 'references' must be a list of sentences, got 'Ja.'",
+        ),
+        ("a.jsonl", "\n", r"a\.jsonl: must hold at least one sentence pair"),
+        ("a.jsonl", GOOD_LINE.encode() + b"\xff\n", "line 2: must be UTF-8, got byte 0xff"),
+        ("a.json", "[" + GOOD_LINE + ', {"en": "Yes."}]', r"a\.json, item 2: must be"),
+        ("a.json", "[1, 2", r"a\.json: must be valid JSON"),
+        ("a.tsv", "Yes.\tJa.\nNo.\n", r"a\.tsv, line 2: must have 2 columns, en and de.* got 1"),
+        ("a.tsv", "Yes.\tJa.\tOui.\n", "line 1: must have 2 columns.* got 3"),
+        ("a.tsv", "Yes.\t\n", "line 1: the side 'de'"),
+        ("a.csv", "Yes.,Ja.\n", r"`source` must end in \.jsonl, \.json or \.tsv"),
+    ],
+)
+def test_bad_file_is_an_error_that_names_file_and_line(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path / name, text))
+
+
+def test_gzip_file_that_is_cut_off_or_none_is_an_error_that_names_it(tmp_path):
+    whole = gzip.compress(json_lines(ROWS * 50).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-20])
+    (tmp_path / "plain.jsonl.gz").write_bytes(GOOD_LINE.encode())
+    for name in ("cut", "plain"):
+        with pytest.raises(ValueError, match=rf"{name}\.jsonl\.gz: must be a complete gzip"):
+            load(tmp_path / f"{name}.jsonl.gz")
+
+
+def test_text_files_of_unequal_length_are_an_error_with_both_counts(tmp_path):
+    english = write(tmp_path / "a.en", "one\ntwo\n")
+    german = write(tmp_path / "a.de", "eins\n")
+    with pytest.raises(ValueError, match=r"a\.en and .*a\.de .* got 2 and 1"):
+        load((english, german))
+
+
+def test_empty_line_in_a_text_file_is_an_error_that_names_the_right_file(tmp_path):
+    english = write(tmp_path / "a.en", "one\ntwo\n")
+    german = write(tmp_path / "a.de", "eins\n\n")
+    with pytest.raises(ValueError, match=r"a\.de, line 2: the side 'de'"):
+        load((english, german))
+
+
+@pytest.mark.parametrize("source", ["missing.jsonl", "missing.tsv.gz", "missing.en,missing.de"])
+def test_file_that_does_not_exist_is_not_looked_for_on_the_hub(source):
+    with pytest.raises(FileNotFoundError, match="`source` must name an existing file, got missing"):
+        load(source)
+
+
+def test_bad_arguments_are_an_error_that_names_them(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", json_lines(ROWS))
+    with pytest.raises(ValueError, match="`source_lang` and `target_lang` must differ"):
+        load(path, "en", "en")
+    with pytest.raises(ValueError, match="`split` must be None for files"):
+        load(path, split="test")
+    with pytest.raises(ValueError, match="`source` must be a pair of text files, got 3"):
+        load(("a", "b", "c"))
+    for nothing in ("", None):
+        with pytest.raises(ValueError, match="`source` must be a path"):
+            load(nothing)
+
+
+def tokenize(dataset, tokenizer, max_source_length=20, max_target_length=20, **options):
+    options = {"source_lang": "en", "target_lang": "de"} | options
+    return tokenize_translations(
+        dataset,
+        tokenizer,
+        max_source_length=max_source_length,
+        max_target_length=max_target_length,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(sum(PAIRS, ()) * 9, vocab_size=300)
+
+
+def test_tokenized_pairs_end_in_eos_and_decode_to_the_text(tokenizer):
+    tokenized = tokenize(Dataset.from_list(ROWS), tokenizer)
+    assert tokenized.column_names == ["input_ids", "labels"]
+    for row, (english, german) in zip(tokenized, PAIRS, strict=True):
+        assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(row["input_ids"], skip_special_tokens=True) == english
+        assert tokenizer.decode(row["labels"], skip_special_tokens=True) == german
+
+
+def test_pair_of_exactly_the_maximum_length_is_kept_and_of_one_more_dropped(tokenizer, caplog):
+    dataset = Dataset.from_list(ROWS)
+    lengths = [[len(tokenizer(text).input_ids) for text in pair] for pair in PAIRS]
+    longest_source, longest_target = (max(side) for side in zip(*lengths, strict=True))
+    assert len(tokenize(dataset, tokenizer, longest_source, longest_target)) == 2
+    assert not caplog.records
+    assert len(tokenize(dataset, tokenizer, longest_source - 1, longest_target)) == 1
+    assert len(tokenize(dataset, tokenizer, longest_source, longest_target - 1)) == 1
+
+
+def test_empty_sides_are_dropped_and_counted_once(tokenizer, caplog):
+    empty = [{"en": "", "de": "Ja."}, {"en": "Yes.", "de": None}, {"en": "\t", "de": " "}]
+    dataset = Dataset.from_list(ROWS + [{"translation": pair} for pair in empty])
+    assert len(tokenize(dataset, tokenizer)) == 2
+    (record,) = caplog.records
+    assert "Dropped 3 of 5 sentence pairs" in record.getMessage()
+
+
+def test_nothing_left_is_an_error_that_names_the_limits(tokenizer):
+    with pytest.raises(ValueError, match="`dataset`.*max_source_length=2.* got 2 pairs"):
+        tokenize(Dataset.from_list(ROWS), tokenizer, max_source_length=2)
+
+
+def test_wrong_language_or_column_is_an_error_that_names_it(tokenizer):
+    with pytest.raises(ValueError, match="`target_lang`.*got 'fr'"):
+        tokenize(Dataset.from_list(ROWS), tokenizer, target_lang="fr")
+    with pytest.raises(ValueError, match="'translation', got .'text'."):
+        tokenize(Dataset.from_dict({"text": ["Yes."]}), tokenizer)
+
+
+def test_a_hundred_and_sixty_thousand_pairs_are_read_in_seconds(translation_data):
+    start = time.process_time()
+    assert len(load(translation_data / "tatoeba.train.jsonl.gz")) == 159_485
+    assert time.process_time() - start < 20

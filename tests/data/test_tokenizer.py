@@ -1,0 +1,240 @@
+import json
+import random
+
+import pytest
+from transformers import AutoTokenizer
+
+from axe_hf.data import train_tokenizer
+
+PAD, EOS, UNK, MASK, BLANK = range(5)
+WORDS = [
+    "der",
+    "die",
+    "das",
+    "Hund",
+    "Katze",
+    "sieht",
+    "hört",
+    "the",
+    "dog",
+    "cat",
+    "sees",
+    "hears",
+    "nicht",
+    "not",
+    "in",
+    "Haus",
+    "house",
+]
+
+
+def random_texts(num_texts=400, seed=0):
+    draw = random.Random(seed)
+    return [
+        " ".join(draw.choices(WORDS, k=draw.randint(2, 8))).capitalize() + draw.choice(".?!")
+        for _ in range(num_texts)
+    ]
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def tokenizer(request):
+    texts = [*random_texts(), 'Don\'t "say" it: 3,5 % (or 12)! …', "Äpfel, Öl und größere Übel."]
+    return train_tokenizer(texts * 2, vocab_size=400, algorithm=request.param)
+
+
+def restored(tokenizer, text):
+    return tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True)
+
+
+def test_special_tokens_have_the_fixed_ids(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(range(5)) == [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "<mask>",
+        "<blank>",
+    ]
+    assert tokenizer.pad_token_id == PAD
+    assert tokenizer.eos_token_id == EOS
+    assert tokenizer.unk_token_id == UNK
+    assert tokenizer.mask_token_id == MASK
+    assert tokenizer.blank_token_id == BLANK
+    assert {PAD, EOS, UNK, MASK, BLANK} <= set(tokenizer.all_special_ids)
+
+
+def test_end_of_sentence_is_appended_to_sources_and_targets(tokenizer):
+    encoded = tokenizer("Der Hund.", text_target="The dog.")
+    assert set(encoded) == {"input_ids", "attention_mask", "labels"}
+    assert encoded["input_ids"][-1] == encoded["labels"][-1] == EOS
+    assert encoded["input_ids"].count(EOS) == encoded["labels"].count(EOS) == 1
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n", "\x00"])
+def test_text_of_nothing_is_a_bare_end_of_sentence(tokenizer, text):
+    assert tokenizer(text).input_ids == [EOS]
+
+
+def test_truncation_keeps_the_end_of_sentence(tokenizer):
+    ids = tokenizer("The dog sees the cat in the house.", truncation=True, max_length=4).input_ids
+    assert len(ids) == 4
+    assert ids[-1] == EOS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The dog sees the cat.",
+        'Don\'t "say" it: 3,5 % (or 12)!',
+        "„Größere Äpfel“, sagte er … l’eau, rock 'n' roll -- T-Shirt/Hose",
+        "Łódź, Ελλάδα, 日本語, 한국어, العربية, 😀👩‍👧 x² ½ ﬁ",
+        "snake_case a+b=c <b>#1</b> ... .. !? <0x41> user@example.org C:\\temp",
+        "e\u0301te\u0301 na\u0131\u0308ve \u00ad soft",
+        "x" * 500,
+        "2018 1234567890",
+    ],
+)
+def test_decoding_restores_the_text(tokenizer, text):
+    import unicodedata
+
+    assert restored(tokenizer, text) == unicodedata.normalize("NFC", text)
+
+
+def test_random_unicode_is_restored_without_unknown_tokens(tokenizer):
+    draw = random.Random(1)
+    ranges = [(0x21, 0x7F), (0xA1, 0x250), (0x400, 0x460), (0x4E00, 0x4F00), (0x1F600, 0x1F640)]
+    for _ in range(200):
+        text = "".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(20))
+        assert UNK not in tokenizer(text).input_ids
+        assert restored(tokenizer, text) == text
+
+
+def test_white_space_is_folded_and_control_characters_are_dropped(tokenizer):
+    assert (
+        restored(tokenizer, "  The\t dog\u00a0sees\r\nthe\u2003cat\x07. ")
+        == "The dog sees the cat."
+    )
+    assert restored(tokenizer, "a \x00 b▁c") == "a b c"
+
+
+def test_punctuation_and_digits_are_pieces_of_their_own(tokenizer):
+    pieces = tokenizer.tokenize("The dog, 12. House?")
+    assert [piece for piece in pieces if not piece.strip("▁").isalpha()] == [
+        ",",
+        "▁1",
+        "2",
+        ".",
+        "?",
+    ]
+
+
+def test_frequent_words_are_one_piece(tokenizer):
+    assert tokenizer.tokenize("the dog sees the Katze") == [
+        "▁the",
+        "▁dog",
+        "▁sees",
+        "▁the",
+        "▁Katze",
+    ]
+
+
+def test_special_tokens_spelt_out_in_a_text_are_ordinary_characters(tokenizer):
+    for token in ("<pad>", "</s>", "<unk>", "<mask>", "<blank>"):
+        text = f"The {token} dog"
+        assert not set(range(5)) & set(tokenizer(text, add_special_tokens=False).input_ids)
+        assert restored(tokenizer, text) == text
+
+
+def test_canvas_with_masks_can_be_written_on_request(tokenizer):
+    ids = tokenizer("the <mask> sees<mask>", split_special_tokens=False).input_ids
+    assert ids.count(MASK) == 2
+    assert tokenizer("the <mask>").input_ids.count(MASK) == 0  # the next call is not affected
+
+
+def test_decoding_leaves_out_masks_and_blanks_but_no_bytes(tokenizer):
+    ids = tokenizer("Ελλάδα").input_ids
+    assert any(5 <= token_id < 120 for token_id in ids)
+    assert (
+        tokenizer.decode([MASK, *ids[:-1], BLANK, EOS, PAD], skip_special_tokens=True) == "Ελλάδα"
+    )
+
+
+def test_auto_tokenizer_gives_the_same_tokenizer_back(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    # Beside a model's configuration, whose type Transformers may not know.
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "cmlm"}))
+    reloaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert reloaded.get_vocab() == tokenizer.get_vocab()
+    for name in ("pad", "eos", "unk", "mask", "blank"):
+        token_id = f"{name}_token_id"
+        assert getattr(reloaded, token_id) == getattr(tokenizer, token_id)
+    assert reloaded.model_input_names == ["input_ids", "attention_mask"]
+    text = "Der <mask> Hund, 12 日本!"
+    assert reloaded(text, text_target=text) == tokenizer(text, text_target=text)
+    assert restored(reloaded, text) == text
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_same_texts_give_the_same_tokenizer_again(algorithm):
+    # The trainers' hash tables are seeded anew in every run, also within one process.
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("abcdeäöü  .", k=30)) for _ in range(500)]
+    saved = [
+        train_tokenizer(texts, vocab_size=500, algorithm=algorithm).backend_tokenizer.to_str()
+        for _ in range(3)
+    ]
+    assert saved[0] == saved[1] == saved[2]
+
+
+def test_vocabulary_has_the_size_asked_for_if_the_texts_hold_it():
+    texts = random_texts()
+    assert len(train_tokenizer(texts, vocab_size=260)) == 260
+    assert len(train_tokenizer(texts, vocab_size=260, algorithm="unigram")) == 260
+    assert len(train_tokenizer(texts, vocab_size=5000)) < 5000
+
+
+def test_pairs_rarer_than_the_minimum_are_not_merged():
+    texts = ["common common common rarely"]
+    pieces = train_tokenizer(texts, vocab_size=1000, min_frequency=3).tokenize("common rarely")
+    assert pieces[0] == "▁common"
+    assert "▁rarely" not in pieces
+
+
+def test_rare_characters_are_left_to_the_bytes():
+    tokenizer = train_tokenizer([*random_texts(3000), "日本"], vocab_size=400)
+    assert "日" not in tokenizer.get_vocab()
+    assert "ö" in tokenizer.get_vocab()
+    assert restored(tokenizer, "日本") == "日本"
+
+
+def test_generator_of_texts_is_enough():
+    texts = random_texts()
+    from_list = train_tokenizer(texts, vocab_size=300)
+    assert train_tokenizer(iter(texts), vocab_size=300).get_vocab() == from_list.get_vocab()
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", "  \n"]])
+def test_no_text_to_learn_from_is_an_error(texts):
+    with pytest.raises(
+        ValueError, match=f"`texts` must hold at least one .* got {len(texts)} text"
+    ):
+        train_tokenizer(texts)
+
+
+def test_vocabulary_too_small_for_the_characters_is_an_error_that_says_how_many_it_takes():
+    with pytest.raises(
+        ValueError, match=r"`vocab_size` must be at least (\d+) .* got 100"
+    ) as error:
+        train_tokenizer(random_texts(), vocab_size=100)
+    smallest = int(str(error.value).split("at least ")[1].split()[0])
+    assert len(train_tokenizer(random_texts(), vocab_size=smallest)) == smallest
+    with pytest.raises(ValueError, match=f"at least {smallest} "):
+        train_tokenizer(random_texts(), vocab_size=smallest - 1)
+
+
+def test_bad_arguments_are_an_error_that_names_them():
+    with pytest.raises(ValueError, match="`algorithm` must be 'bpe' or 'unigram', got 'wordpiece'"):
+        train_tokenizer(["a"], algorithm="wordpiece")
+    with pytest.raises(TypeError, match="`texts` must be an iterable of sentences, got one string"):
+        train_tokenizer("one long string")
+    with pytest.raises(TypeError, match="`texts` must yield strings, got int as number 1"):
+        train_tokenizer(["a", 2])

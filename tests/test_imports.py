@@ -1,0 +1,181 @@
+"""Who may import whom, how long a file may be, and what `import axe_hf` may load."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import axe_hf
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "axe_hf"
+
+# A new part of axe_hf, a module or folder right under it, must be entered in one of these.
+LEAVES = {"kernels", "data", "evaluation"}
+JOINERS = {"training", "translation", "pipeline", "history", "plotting", "hub"}
+MAY_IMPORT = {
+    "cmlm": {"kernels"},
+    **{part: set() for part in LEAVES},
+    **{part: {"cmlm"} | LEAVES | JOINERS for part in JOINERS},
+}
+# These use what any user can: names that axe_hf or one of its parts exports.
+PUBLIC_NAMES_ONLY = {"cli"}
+
+HEAVY = ("datasets", "evaluate", "matplotlib", "sacrebleu", "triton")
+
+
+class Import(NamedTuple):
+    path: Path
+    line: int
+    level: int  # dots before the module, 0 for an absolute import
+    module: str  # absolute, "axe_hf.cmlm.loss_axe"
+    name: str | None  # what `from module import` names, None for `import module`
+    is_tried: bool  # stands inside a try
+
+    def __str__(self):
+        return f"{self.path.relative_to(REPOSITORY)}:{self.line} imports {self.module} {self.name}"
+
+
+def imports_of(path: Path) -> list[Import]:
+    """All imports of a file, wherever they stand."""
+    package = path.relative_to(REPOSITORY).parent.parts
+    found = []
+
+    def visit(node: ast.AST, is_tried: bool):
+        if isinstance(node, ast.Import):
+            found.extend(Import(path, node.lineno, 0, a.name, None, is_tried) for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                found.append(Import(path, node.lineno, node.level, module, alias.name, is_tried))
+        for field, value in ast.iter_fields(node):
+            inside = is_tried or (isinstance(node, ast.Try) and field == "body")
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    visit(child, inside)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), False)
+    return found
+
+
+def part_of(path: Path) -> str:
+    """The part of axe_hf that a file belongs to: a module or folder right under axe_hf."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_part(item: Import) -> str | None:
+    """The part of axe_hf that an import reaches for, None where it leaves axe_hf alone."""
+    names = item.module.split(".")
+    if names[0] != "axe_hf":
+        return None
+    if len(names) > 1:
+        return names[1]
+    is_part = item.name and any((PACKAGE / f"{item.name}{end}").exists() for end in ("", ".py"))
+    return item.name if is_part else "axe_hf"
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+LAYERED = [path for path in MODULES if part_of(path) not in PUBLIC_NAMES_ONLY]
+OUTSIDE = [path for path in MODULES if part_of(path) in PUBLIC_NAMES_ONLY]
+OUTSIDE += sorted((REPOSITORY / "examples").rglob("*.py"))
+CMLM = [path for path in MODULES if part_of(path) == "cmlm"]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("path", LAYERED, ids=name_of)
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT what axe_hf/{part} may import"
+    allowed = MAY_IMPORT[part] | {part, None}
+    wrong = [str(item) for item in imports_of(path) if imported_part(item) not in allowed]
+    assert not wrong, f"{part} may import {sorted(MAY_IMPORT[part])} of axe_hf"
+
+
+def test_no_part_needs_itself_by_way_of_others():
+    needs = {part_of(path): set() for path in MODULES}
+    for path in MODULES:
+        for item in imports_of(path):
+            needs[part_of(path)] |= {imported_part(item)} - {None, "axe_hf", part_of(path)}
+    TopologicalSorter(needs).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=name_of)
+def test_commands_and_examples_use_public_names_only(path):
+    for item in imports_of(path):
+        names = item.module.split(".")
+        is_own = path.is_relative_to(PACKAGE) and imported_part(item) == part_of(path)
+        if names[0] != "axe_hf" or is_own:
+            continue
+        assert len(names) <= 2 and not names[-1].startswith("_"), f"{item}: not a public module"
+        assert not (item.name or "").startswith("_"), f"{item}: a private name"
+        if len(names) == 1 and item.name and imported_part(item) != item.name:
+            assert item.name in [*axe_hf.__all__, "__version__"], f"{item}: not in __all__"
+
+
+@pytest.mark.parametrize("path", CMLM, ids=name_of)
+def test_what_travels_with_a_checkpoint_imports_siblings_only(path):
+    """Transformers copies `from .sibling import name` and nothing else, and ignores a `try`."""
+    for item in imports_of(path):
+        if imported_part(item) == "kernels":
+            assert item.level == 0 and item.is_tried, f"{item}: kernels are absolute, in a try"
+        elif item.level:
+            sibling = item.module.removeprefix("axe_hf.cmlm.")
+            assert item.level == 1 and (PACKAGE / "cmlm" / f"{sibling}.py").is_file(), str(item)
+
+
+@pytest.mark.parametrize("path", CMLM, ids=name_of)
+def test_relative_imports_begin_their_line_and_nothing_else_looks_like_one(path):
+    """Transformers finds them by regular expression: text would be taken for an import, and an
+    import behind a semicolon would be missed."""
+    text = path.read_text(encoding="utf-8")
+    looks_like = {
+        text.count("\n", 0, match.start(1)) + 1
+        for match in re.finditer(r"^\s*((?:from|import)\s+\.)", text, re.MULTILINE)
+    }
+    assert looks_like == {item.line for item in imports_of(path) if item.level}
+
+
+def test_cmlm_is_flat():
+    assert [path for path in CMLM if path.parent != PACKAGE / "cmlm"] == []
+
+
+SIZED = [*MODULES, PACKAGE / "__init__.py", *(REPOSITORY / "tests").rglob("*.py")]
+SIZED += (REPOSITORY / "examples").rglob("*.py")
+
+
+@pytest.mark.parametrize("path", SIZED, ids=name_of)
+def test_no_file_is_longer_than_a_sitting(path):
+    limit = 600 if path.name == "modeling_cmlm.py" else 300
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+def test_importing_the_package_is_cheap_and_silent():
+    program = f"import axe_hf, sys; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", axe_hf.__all__)
+def test_every_public_name_has_a_docstring_with_an_example(name):
+    text = inspect.cleandoc(getattr(axe_hf, name).__doc__ or "")
+    assert "Example" in text and ">>> " in text, f"axe_hf.{name} shows no example"
+
+
+def test_public_names_are_sorted_and_found_by_dir():
+    assert axe_hf.__all__ == sorted(axe_hf.__all__)
+    assert set(axe_hf.__all__) <= set(dir(axe_hf))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = axe_hf.no_such_name

@@ -1,0 +1,212 @@
+import json
+from dataclasses import fields
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser
+
+from axe_hf import AxeTrainingArguments, CmlmConfig, TranslationMetric
+from axe_hf.training import (
+    DataArguments,
+    ModelArguments,
+    ModelCardDetails,
+    model_card_text,
+    run_training,
+)
+
+SIZES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+SIZES |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+
+
+@pytest.fixture
+def files(pairs, tmp_path):
+    """Paths of train, validation and test files; the test file has references and an over-long pair."""
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}
+    rows = {"train": pairs[:40], "validation": pairs[40:50], "test": [dict(p) for p in pairs[50:]]}
+    rows["test"][0] = {"translation": {"en": "one " * 30, "de": "eins " * 30}}
+    for row in rows["test"]:
+        row["references"] = [row["translation"]["de"], "etwas anderes"]
+    for name, path in paths.items():
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows[name]), encoding="utf-8")
+    return {f"{name}_file": str(path) for name, path in paths.items()}
+
+
+@pytest.fixture
+def run(files, tmp_path):
+    """Runs a small training; keywords go to the three kinds of arguments by name."""
+
+    def start(output="out", **settings):
+        data = {"source_lang": "en", "target_lang": "de", "vocab_size": 300}
+        data |= {"max_source_length": 12, "max_target_length": 12} | files
+        training = {"max_steps": 4, "save_steps": 2, "use_cpu": True, "disable_tqdm": True}
+        given = SIZES | data | training | {"output_dir": str(tmp_path / output)} | settings
+        parsed = []
+        for kind in (ModelArguments, DataArguments, AxeTrainingArguments):
+            names = {f.name for f in fields(kind)}
+            parsed.append(kind(**{k: v for k, v in given.items() if k in names}))
+        return run_training(*parsed)
+
+    return start
+
+
+def test_a_run_leaves_everything_one_needs(run, tmp_path):
+    result = run(logging_steps=2)
+    out = tmp_path / "out"
+    names = {path.name for path in out.iterdir()}
+    assert {"config.json", "model.safetensors", "generation_config.json", "README.md"} <= names
+    assert {"tokenizer.json", "tokenizer_config.json", "trainer_state.json"} <= names
+    assert {"train_results.json", "eval_results.json", "test_results.json"} <= names
+    model = AutoModelForSeq2SeqLM.from_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    ids = tokenizer(["one two"], return_tensors="pt").input_ids
+    assert model.generate(ids, num_iterations=2).shape[0] == 1
+    assert model.config.max_target_length == 12
+    scores = json.loads((out / "test_results.json").read_text())
+    assert scores["test_bleu"] == result.metrics["test_bleu"]
+    assert scores["test_bleu_signature"].startswith("nrefs:2")
+    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    assert sum("loss" in entry for entry in history) == 2
+
+
+def test_scores_count_the_pairs_that_are_too_long_for_the_model(run, monkeypatch):
+    scored = []
+    compute = TranslationMetric.compute
+    monkeypatch.setattr(
+        TranslationMetric,
+        "compute",
+        lambda self, **given: scored.append(given["references"]) or compute(self, **given),
+    )
+    run()
+    assert [len(references) for references in scored] == [10, 10]
+    assert scored[1][0] == ["eins " * 30, "etwas anderes"]
+
+
+def test_the_model_card_tells_what_the_model_is(run, tmp_path):
+    result = run(ema_decay=0.9, train_minutes=1)
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.language == ["en", "de"]
+    assert card.data.pipeline_tag == "translation" and card.data.library_name == "transformers"
+    assert {"cmlm", "mask-predict", "non-autoregressive"} <= set(card.data.tags)
+    results = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert results["test", "bleu"] == round(result.metrics["test_bleu"], 2)
+    for text in (
+        "from `en` to `de`",
+        "import axe_hf",
+        "trust_remote_code=True",
+        result.metrics["test_bleu_signature"],
+        "train.jsonl, 40 sentence pairs",
+        "Trained from scratch",
+        "| AXE skip-target penalty (delta) | 4.0 |",
+        "EMA decay",
+        "arxiv.org/abs/2004.01655",
+        "arxiv.org/abs/1904.09324",
+        "## Limits",
+    ):
+        assert text in card.text, text
+    assert str(tmp_path) not in card.content
+
+
+def test_a_card_without_scores_or_languages_is_whole():
+    text = model_card_text(ModelCardDetails("m", CmlmConfig(training_loss="cross_entropy")))
+    assert "## Scores" not in text and "delta" not in text and "None" not in text
+    assert "cross entropy at every position" in text
+
+
+def test_an_output_folder_in_use_is_refused_before_any_work(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="`output_dir` must be a new or an empty folder"):
+        run(train_file="does not matter.jsonl")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="is a file"):
+        run("file")
+
+
+def test_a_broken_off_run_is_resumed_with_the_same_words(run, tmp_path):
+    run(max_steps=2)
+    with pytest.raises(FileExistsError, match="resume_from_checkpoint"):
+        run(max_steps=4)
+    resumed = run(max_steps=4, resume_from_checkpoint="last")
+    assert resumed.trainer.state.global_step == 4
+    with pytest.raises(ValueError, match="`d_model` is 32, but the run to resume has 16"):
+        run(max_steps=6, d_model=32, resume_from_checkpoint="last")
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        run("new", resume_from_checkpoint="last")
+    with pytest.raises(ValueError, match="holds no trainer_state.json"):
+        run(resume_from_checkpoint=str(tmp_path))
+
+
+def test_fine_tuning_keeps_the_architecture_and_changes_the_loss(run, tmp_path):
+    first = run(training_loss="cross_entropy", test_file=None)
+    assert first.model.config.training_loss == "cross_entropy"
+    same = {name: None for name in SIZES} | {"vocab_size": None, "max_source_length": None}
+    tuned = run(
+        "tuned",
+        model_name_or_path=str(tmp_path / "out"),
+        **same | {"training_loss": "axe", "dropout": 0.0, "max_steps": 1},
+    )
+    assert tuned.model.config.training_loss == "axe" and tuned.model.config.d_model == 16
+    assert tuned.model.config.dropout == 0.0
+    assert len(tuned.tokenizer) == len(first.tokenizer)
+    assert "Fine-tuned from" in (tmp_path / "tuned" / "README.md").read_text()
+    with pytest.raises(ValueError, match="`encoder_layers` is 2, but .* was built with 1"):
+        run("no", model_name_or_path=str(tmp_path / "out"), **same | {"encoder_layers": 2})
+    with pytest.raises(ValueError, match="`max_target_length` is 50, over the model's limit of 12"):
+        run("no", model_name_or_path=str(tmp_path / "out"), **same | {"max_target_length": 50})
+    assert not (tmp_path / "no").exists()
+
+
+class TestBadInput:
+    def test_missing_and_broken_files_are_named_and_nothing_is_written(self, run, tmp_path):
+        with pytest.raises(FileNotFoundError, match="`validation_file`: .*nowhere.jsonl"):
+            run(validation_file=str(tmp_path / "nowhere.jsonl"))
+        broken = tmp_path / "broken.jsonl"
+        broken.write_text('{"translation": {"en": "a", "de": "b"}}\n{"translation": {"en": "a"}}\n')
+        with pytest.raises(ValueError, match="`train_file`: .*broken.jsonl, line 2"):
+            run(train_file=str(broken))
+        assert not (tmp_path / "out").exists()
+
+    def test_data_arguments(self):
+        with pytest.raises(ValueError, match="either `train_file` or `dataset_name`"):
+            DataArguments("en", "de")
+        with pytest.raises(ValueError, match="`test_split` is a split of `dataset_name`"):
+            DataArguments("en", "de", train_file="a.tsv", test_split="test")
+        with pytest.raises(ValueError, match="`vocab_size` is for a tokenizer to train"):
+            DataArguments("en", "de", train_file="a.tsv", tokenizer_name_or_path="x", vocab_size=9)
+        with pytest.raises(ValueError, match="`max_source_length` must be at least 2"):
+            DataArguments("en", "de", train_file="a.tsv", max_source_length=1)
+
+    def test_model_settings_out_of_range(self, run, tmp_path):
+        with pytest.raises(Exception, match="`axe_delta` must be >= 0"):
+            run(axe_delta=-1.0)
+        with pytest.raises(Exception, match="must divide `d_model`"):
+            run(encoder_attention_heads=3)
+        assert not (tmp_path / "out").exists()
+
+
+def test_model_arguments_are_fields_of_the_config():
+    names = {f.name for f in fields(ModelArguments)} - {"model_name_or_path"}
+    assert names <= {f.name for f in fields(CmlmConfig)}
+    assert ModelArguments(d_model=8, normalize_before=False).given() == {
+        "d_model": 8,
+        "normalize_before": False,
+    }
+
+
+def test_the_three_kinds_of_arguments_make_one_command_line(tmp_path):
+    parser = HfArgumentParser((ModelArguments, DataArguments, AxeTrainingArguments))
+    model, data, training = parser.parse_args_into_dataclasses(
+        f"--source_lang en --target_lang de --train_file a.tsv --output_dir {tmp_path} --d_model 64 "
+        "--training_loss axe --normalize_before true --dropout 0.1 --train_minutes 10 "
+        "--max_tokens_per_batch 500 --masking full --tokenizer_algorithm unigram".split()
+    )
+    assert model.given() == {
+        "d_model": 64,
+        "training_loss": "axe",
+        "normalize_before": True,
+        "dropout": 0.1,
+    }
+    assert training.train_minutes == 10 and training.masking == "full"
+    assert data.tokenizer_algorithm == "unigram"
+    parser.format_help()

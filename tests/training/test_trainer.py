@@ -1,0 +1,339 @@
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmForConditionalGeneration
+from axe_hf.data import DataCollatorForCmlm
+
+
+class KeepGradients(TrainerCallback):
+    """Keeps the gradients of the first step, before they are clipped or used."""
+
+    def __init__(self):
+        self.gradients = None
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if self.gradients is None:
+            self.gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def one_step_gradients(make_trainer, model, data, accumulation):
+    keep = KeepGradients()
+    trainer = make_trainer(
+        model,
+        train_dataset=data,
+        callbacks=[keep],
+        max_steps=1,
+        per_device_train_batch_size=8 // accumulation,
+        gradient_accumulation_steps=accumulation,
+        masking="full",  # so that the canvas does not hang on how sentences meet in a batch
+        max_grad_norm=0.0,
+    )
+    trainer.train()
+    return keep.gradients, trainer.state.log_history[-1]["train_loss"]
+
+
+@pytest.mark.parametrize("training_loss", ["axe", "cross_entropy"])
+def test_gradient_accumulation_is_exact_with_the_length_loss(
+    make_trainer, make_model, dataset, training_loss
+):
+    data = dataset.select(range(8))
+    results = [
+        one_step_gradients(
+            make_trainer,
+            make_model(training_loss=training_loss, label_smoothing=0.1, length_loss_weight=0.5),
+            data,
+            accumulation,
+        )
+        for accumulation in (1, 4, 8)
+    ]
+    whole, loss = results[0]
+    assert whole["model.encoder.embed_lengths.weight"].abs().sum() > 0
+    for gradients, split_loss in results[1:]:
+        assert split_loss == pytest.approx(loss, rel=1e-6)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, whole[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_the_first_gradient_is_that_of_the_loss_written_out(make_trainer, make_model, dataset):
+    data = dataset.select(range(8))
+    gradients, _ = one_step_gradients(make_trainer, make_model(), data, 4)
+    model = make_model()
+    batch = DataCollatorForCmlm(make_trainer().processing_class, masking="full")(list(data))
+    outputs = model.train()(**batch)
+    num_labels = sum(len(row["labels"]) for row in data)
+    torch.testing.assert_close(
+        outputs.loss.detach(), (outputs.token_loss + 0.1 * outputs.length_loss) / num_labels
+    )
+    outputs.loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_the_stock_trainer_trains_the_model_with_no_code_of_ours(
+    make_model, dataset, tokenizer, tmp_path
+):
+    trainer = Trainer(
+        make_model(),
+        TrainingArguments(
+            str(tmp_path),
+            max_steps=60,
+            learning_rate=3e-3,
+            per_device_train_batch_size=20,
+            logging_steps=10,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=dataset,
+        eval_dataset=dataset,
+        data_collator=DataCollatorForCmlm(tokenizer),
+    )
+    trainer.train()
+    losses = [logs["loss"] for logs in trainer.state.log_history if "loss" in logs]
+    assert losses[-1] < 0.7 * losses[0]
+    assert trainer.evaluate()["eval_loss"] < losses[0]
+
+
+def test_it_learns_a_toy_language(make_model, make_trainer):
+    trainer = make_trainer(
+        make_model(d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128, normalize_before=True),
+        max_steps=160,
+        learning_rate=4e-3,
+        per_device_train_batch_size=30,
+        masking="full",
+        adam_epsilon=1e-8,
+    )
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_bleu"] > 95
+    assert metrics["eval_bleu_signature"].startswith("nrefs:1|")
+    assert metrics["eval_repetition_rate"] < 0.2
+
+
+def test_logs_have_the_parts_of_the_loss_and_the_speed(make_trainer):
+    trainer = make_trainer(logging_steps=2, eval_strategy="steps", eval_steps=4)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logs) == 2
+    for entry in logs:
+        assert {"token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate"} <= (
+            entry.keys()
+        )
+        assert entry["tokens_per_second"] > 0 and entry["elapsed_minutes"] > 0
+        assert 0 <= entry["skipped_target_rate"] <= 1
+    evaluation = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+    assert {"eval_token_loss", "eval_length_loss", "eval_skipped_target_rate", "eval_bleu"} <= (
+        evaluation.keys()
+    )
+    json.dumps(trainer.state.log_history)
+
+
+def test_cross_entropy_has_no_skip_rates(make_trainer, make_model):
+    metrics = make_trainer(make_model(training_loss="cross_entropy")).evaluate()
+    assert "eval_token_loss" in metrics and "eval_skipped_target_rate" not in metrics
+
+
+def test_logged_token_loss_is_a_mean_over_labels(make_trainer, make_model, dataset, tokenizer):
+    data = dataset.select(range(8))
+    trainer = make_trainer(
+        make_model(), train_dataset=data, max_steps=1, masking="full", logging_steps=1
+    )
+    trainer.train()
+    outputs = make_model().train()(**DataCollatorForCmlm(tokenizer, masking="full")(list(data)))
+    num_labels = sum(len(row["labels"]) for row in data)
+    logs = trainer.state.log_history[0]
+    assert logs["token_loss"] == pytest.approx(outputs.token_loss.item() / num_labels, rel=1e-5)
+    assert logs["length_loss"] == pytest.approx(outputs.length_loss.item() / 8, rel=1e-5)
+    assert logs["loss"] == pytest.approx(
+        logs["token_loss"] + 0.1 * outputs.length_loss.item() / num_labels, rel=1e-5
+    )
+
+
+def test_evaluation_counts_every_example_once(make_trainer, make_model, dataset):
+    model = make_model()
+    metrics = [
+        make_trainer(model, per_device_eval_batch_size=size).evaluate() for size in (60, 7, 1)
+    ]
+    for other in metrics[1:]:
+        for name in (
+            "eval_loss",
+            "eval_token_loss",
+            "eval_length_loss",
+            "eval_skipped_target_rate",
+        ):
+            assert other[name] == pytest.approx(metrics[0][name], rel=1e-5), name
+        assert other["eval_bleu"] == pytest.approx(metrics[0]["eval_bleu"])
+    predictions = make_trainer(model, per_device_eval_batch_size=7).predict(dataset)
+    assert len(predictions.predictions) == len(dataset)
+
+
+def test_evaluation_masks_everything_whatever_the_collator_does(make_trainer, make_model):
+    model = make_model()
+    losses = [make_trainer(model, masking=m).evaluate()["eval_loss"] for m in ("uniform", "full")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_evaluation_leaves_the_generation_config_alone(make_trainer, tmp_path):
+    trainer = make_trainer()
+    before = trainer.model.generation_config.to_dict()
+    trainer.evaluate()
+    trainer.predict(trainer.eval_dataset, num_iterations=3)
+    assert trainer.model.generation_config.to_dict() == before
+    trainer.save_model(tmp_path / "saved")
+    reloaded = CmlmForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert reloaded.generation_config.to_dict() == before
+
+
+def test_settings_of_generation_reach_the_decoder(make_trainer, monkeypatch):
+    trainer = make_trainer()
+    seen = []
+    generate = trainer.model.generate
+    monkeypatch.setattr(
+        trainer.model, "generate", lambda **given: seen.append(given) or generate(**given)
+    )
+    trainer.evaluate(num_iterations=2, num_length_candidates=3)
+    assert seen[0]["num_iterations"] == 2 and seen[0]["num_length_candidates"] == 3
+
+
+def test_references_column_is_what_translations_are_scored_against(make_trainer, dataset, pairs):
+    trainer = make_trainer()
+    guessed = trainer.predict(dataset).predictions
+    texts = trainer.processing_class.batch_decode(guessed.clip(min=0), skip_special_tokens=True)
+    with_references = dataset.add_column("references", [["never", text + " x"] for text in texts])
+    alone = trainer.evaluate(dataset)["eval_chrf"]
+    helped = trainer.evaluate(with_references)
+    assert helped["eval_chrf"] > alone + 40
+    assert helped["eval_bleu_signature"].startswith("nrefs:2")
+
+
+def test_several_evaluation_sets_each_have_their_references(make_trainer, dataset):
+    named = {
+        "plain": dataset.select(range(5)),
+        "double": dataset.select(range(7)).add_column("references", [["a", "b"]] * 7),
+    }
+    metrics = make_trainer(eval_dataset=named).evaluate()
+    assert metrics["eval_plain_bleu_signature"].startswith("nrefs:1")
+    assert metrics["eval_double_bleu_signature"].startswith("nrefs:2")
+
+
+def test_label_smoothing_goes_into_axe_and_not_around_it(make_trainer, make_model):
+    model = make_model()
+    trainer = make_trainer(model, label_smoothing_factor=0.2, max_steps=1, logging_steps=1)
+    assert model.config.label_smoothing == 0.2
+    assert trainer.label_smoother is None
+    trainer.train()
+    assert "skipped_target_rate" in trainer.state.log_history[0]  # the loss is AXE
+    assert model.model.encoder.embed_lengths.weight.grad is None  # zeroed after the step, not lost
+    assert trainer.state.log_history[0]["length_loss"] > 0
+
+
+def test_token_budget_holds_and_every_sentence_comes_once(make_trainer, dataset):
+    trainer = make_trainer(max_tokens_per_batch=40)
+    loader = trainer.get_train_dataloader()
+    assert isinstance(loader, DataLoader)
+    orders = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        assert sum(len(batch["labels"]) for batch in batches) == len(dataset)
+        for batch in batches:
+            widest = max(batch["input_ids"].shape[1], batch["labels"].shape[1])
+            assert len(batch["labels"]) * widest <= 40
+        orders.append([batch["input_ids"].tolist() for batch in batches])
+    assert orders[0] != orders[1]
+
+
+def test_token_budget_trains_for_several_epochs_on_new_batches(make_trainer):
+    trainer = make_trainer(max_tokens_per_batch=60, max_steps=-1, num_train_epochs=2)
+    trainer.train()
+    batches_per_epoch = len(trainer.get_train_dataloader())
+    assert trainer.state.global_step == 2 * batches_per_epoch
+
+
+def test_plain_lists_of_features_are_fine(make_trainer, dataset):
+    rows = [dict(row) for row in dataset]
+    trainer = make_trainer(train_dataset=rows, eval_dataset=rows[:5], max_tokens_per_batch=40)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_tokenizer_is_taken_from_the_collator(make_model, dataset, tokenizer, tmp_path):
+    args = AxeTrainingArguments(str(tmp_path), max_steps=1, save_strategy="no", use_cpu=True)
+    trainer = AxeTrainer(
+        make_model(), args, DataCollatorForCmlm(tokenizer), dataset, eval_dataset=dataset
+    )
+    assert trainer.processing_class is tokenizer
+
+
+def test_model_init_models_get_the_label_smoothing_too(make_model, dataset, tokenizer, tmp_path):
+    args = AxeTrainingArguments(
+        str(tmp_path), max_steps=1, save_strategy="no", use_cpu=True, label_smoothing_factor=0.3
+    )
+    trainer = AxeTrainer(
+        args=args, model_init=lambda: make_model(), train_dataset=dataset, processing_class=tokenizer
+    )
+    trainer.train()
+    assert trainer.model.config.label_smoothing == 0.3
+
+
+class TestBadInput:
+    def test_model_of_another_kind(self, tokenizer):
+        with pytest.raises(TypeError, match="`model` must be a CmlmForConditionalGeneration"):
+            AxeTrainer(torch.nn.Linear(1, 1), processing_class=tokenizer)
+
+    def test_arguments_of_another_kind(self, make_model, tokenizer, tmp_path):
+        with pytest.raises(TypeError, match="`args` must be AxeTrainingArguments"):
+            AxeTrainer(make_model(), TrainingArguments(str(tmp_path)), processing_class=tokenizer)
+
+    def test_no_tokenizer(self, make_model, tmp_path):
+        with pytest.raises(ValueError, match="`processing_class` is missing"):
+            AxeTrainer(make_model(), AxeTrainingArguments(str(tmp_path)))
+
+    def test_vocabulary_that_is_too_small(self, make_model, make_trainer, tokenizer):
+        with pytest.raises(ValueError, match="resize_token_embeddings"):
+            make_trainer(make_model(vocab_size=len(tokenizer) - 1))
+
+    def test_special_tokens_that_differ(self, make_model, make_trainer):
+        with pytest.raises(ValueError, match="`mask_token_id` is 3, the model's config has 5"):
+            make_trainer(make_model(mask_token_id=5))
+
+    def test_training_data_without_columns(self, make_trainer):
+        trainer = make_trainer(
+            train_dataset=Dataset.from_dict({"text": ["a"]}), max_tokens_per_batch=9
+        )
+        with pytest.raises(ValueError, match="`train_dataset` lacks the columns"):
+            trainer.train()
+
+    def test_resuming_from_nowhere(self, make_trainer, tmp_path):
+        with pytest.raises(ValueError, match="holds no checkpoint"):
+            make_trainer().train(resume_from_checkpoint=True)
+        with pytest.raises(ValueError, match="there is no folder"):
+            make_trainer().train(resume_from_checkpoint=str(tmp_path / "nowhere"))
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "message"),
+        [
+            ("max_tokens_per_batch", 0, "`max_tokens_per_batch` must be at least 1"),
+            ("masking", "some", "`masking` must be 'uniform' or 'full'"),
+            ("ema_decay", 1.0, "`ema_decay` must be between 0 and 1"),
+            ("label_smoothing_factor", 1.0, r"must be in \[0, 1\)"),
+            ("train_minutes", 0, "`train_minutes` must be positive"),
+        ],
+    )
+    def test_arguments_out_of_range(self, tmp_path, setting, value, message):
+        with pytest.raises(ValueError, match=message):
+            AxeTrainingArguments(str(tmp_path), **{setting: value})
+
+    def test_time_budget_with_a_schedule_it_cannot_follow(self, tmp_path):
+        with pytest.raises(ValueError, match="`lr_scheduler_type` must be one of"):
+            AxeTrainingArguments(
+                str(tmp_path), train_minutes=1, lr_scheduler_type="constant", use_cpu=True
+            )
+        with pytest.raises(ValueError, match="`save_steps` must be a number of steps"):
+            AxeTrainingArguments(str(tmp_path), train_minutes=1, save_steps=0.1, use_cpu=True)
