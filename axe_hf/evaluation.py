@@ -174,7 +174,7 @@ class TranslationMetric(evaluate.Metric):
 
         Args:
             predictions (`Sequence[str]`, *optional*): As in `add_batch`.
-            references (`Sequence[str]` or `Sequence[Sequence[str]]`, *optional*): As in `add_batch`.
+            references (`Sequence[str]` or `Sequence[Sequence[str]]`, *optional*): As there.
 
         Returns:
             `dict`, or `None` in every process but the first: `bleu` and `chrf` (0 to 100),

@@ -8,7 +8,8 @@ import pytest
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
-# A test that would reach for a hub is wrong; offline it fails at once. Set before transformers loads.
+# A test that would reach for a hub is wrong; offline it fails at once. transformers reads this
+# when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

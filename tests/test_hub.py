@@ -43,7 +43,7 @@ trust = {"trust_remote_code": True}
 assert type(AutoConfig.from_pretrained(folder, **trust)).__name__ == "CmlmConfig"
 assert type(AutoModel.from_pretrained(folder, **trust)).__name__ == "CmlmModel"
 model = AutoModelForSeq2SeqLM.from_pretrained(folder, **trust).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
 inputs = tokenizer(json.loads(sys.argv[2]), padding=True, return_tensors="pt")
 sequences = model.generate(**inputs, num_length_candidates=2)
 loss = model(**inputs, labels=inputs["input_ids"]).loss  # the loss travels too
@@ -57,7 +57,7 @@ print(json.dumps([sequences.tolist(), loss.item(), [t["translation_text"] for t 
 def test_a_python_without_the_package_loads_and_translates_the_same(model, tokenizer, tmp_path):
     save_pretrained_with_code(model, tokenizer, tmp_path / "model")
     inputs = tokenizer(SENTENCES, padding=True, return_tensors="pt")
-    # Isolated mode: neither PYTHONPATH nor the working directory; an editable install is hidden by a finder.
+    # Isolated mode leaves out PYTHONPATH and the working directory; this also hides an installed package.
     hide = (
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
         "sys.path[:] = [p for p in sys.path if not __import__('os').path.isdir(p + '/axe_hf')]\n"
@@ -69,9 +69,11 @@ def test_a_python_without_the_package_loads_and_translates_the_same(model, token
         check=False,
         capture_output=True,
         text=True,
+        stdin=subprocess.DEVNULL,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    assert "custom code" not in done.stdout  # it was not asked whether to trust it
     sequences, loss, translations = json.loads(done.stdout.splitlines()[-1])
     assert sequences == model.generate(**inputs, num_length_candidates=2).tolist()
     assert loss == pytest.approx(model(**inputs, labels=inputs["input_ids"]).loss.item(), rel=1e-5)

@@ -171,7 +171,8 @@ def _fill_table(align: Tensor, skip_target: Tensor) -> Tensor:
     Returns `(target + 1, batch, canvas + 1)`.
     """
     target, batch, columns = skip_target.shape
-    table = align.new_zeros((target + 1, batch, columns))
+    table = align.new_empty((target + 1, batch, columns))
+    table[0] = 0
     unused = torch.empty((batch, columns), dtype=torch.long, device=align.device)
     views = (table[:-1], table[:-1, :, :-1], table[1:], align, skip_target, skip_target[:, :, 1:])
     for above, above_left, row, by_align, by_skip, by_skip_tail in zip(
@@ -197,7 +198,8 @@ def _trace_back(
     is_skip_target = row < row_left  # on a tie with skip prediction skip target loses
     # A step into column j is 2j - 1 if it aligns and 2j if it skips a target: half of it is the column left behind.
     double = torch.arange(0, 2 * canvas + 2, 2, device=by_align.device)
-    steps = double.new_zeros(table[1:].shape)
+    steps = double.new_empty((target, batch, canvas + 1))
+    steps[:, :, 0] = 0
     torch.mul(is_align | is_skip_target, double[1:], out=steps[:, :, 1:])
     steps[:, :, 1:] -= is_align.long()
     steps = steps.cummax(2).values  # the last step at or before each column

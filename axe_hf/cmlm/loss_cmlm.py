@@ -87,6 +87,11 @@ def CmlmForConditionalGenerationLoss(
     Returns:
         `CmlmLosses`.
     """
+    if labels.shape[1] > config.max_target_length:
+        raise ValueError(
+            f"`labels` have {labels.shape[1]} positions but `config.max_target_length` is "
+            f"{config.max_target_length}. Truncate the targets, or train a model with a larger limit."
+        )
     target, is_observed = whole_target(labels, canvas, config)
     skips = {}
     if config.training_loss == "axe":

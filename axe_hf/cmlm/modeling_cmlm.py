@@ -86,9 +86,7 @@ class CmlmAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query = self._split_heads(self.q_proj(hidden_states))
-        key, value = (
-            key_values if key_values is not None else self.project_key_values(hidden_states)
-        )
+        key, value = key_values or self.project_key_values(hidden_states)
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -213,6 +211,15 @@ class CmlmPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, CmlmSinusoidalPositionalEmbedding):
             init.copy_(module.weight, module.create_weight())
+
+    def _resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of=None, *args):
+        embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, *args)
+        decoder = getattr(self.base_model, "decoder", None)
+        if decoder is not None and not self.config.tie_word_embeddings:
+            decoder.embed_tokens = self._get_resized_embeddings(
+                decoder.embed_tokens, embeddings.num_embeddings, None, *args
+            )
+        return embeddings
 
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:
@@ -420,18 +427,19 @@ class CmlmModel(CmlmPreTrainedModel):
 
     def __init__(self, config: CmlmConfig):
         super().__init__(config)
-        self.shared = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
+        if config.tie_word_embeddings:
+            self.shared = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
         self.encoder = CmlmEncoder(config)
         self.decoder = CmlmDecoder(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        return self.shared
+        return self.shared if self.config.tie_word_embeddings else self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding):
-        self.shared = value
         self.encoder.embed_tokens = value
-        self.decoder.embed_tokens = value
+        if self.config.tie_word_embeddings:
+            self.shared = self.decoder.embed_tokens = value
 
     @can_return_tuple
     def forward(

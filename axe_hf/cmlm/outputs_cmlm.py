@@ -12,7 +12,8 @@ class CmlmEncoderOutput(BaseModelOutput):
 
     Args:
         last_hidden_state: (batch, source, d_model); the length vector's position is already dropped.
-        hidden_states, attentions: one tensor a layer when asked for; these still hold the length position (first).
+        hidden_states, attentions: one tensor a layer when asked for; in these the length position stands first,
+            except in the last of `hidden_states`, which is `last_hidden_state`.
         length_logits: (batch, max_target_length + 1) fp32; class 0 is excluded.
     """
 

@@ -157,7 +157,12 @@ def _normalised(texts: Iterable[str], tokenizer: Tokenizer) -> list[str]:
             raise TypeError(
                 f"`texts` must yield strings, got {type(text).__name__} as number {index}."
             )
-        sentences.append(tokenizer.normalizer.normalize_str(text))
+        try:
+            sentences.append(tokenizer.normalizer.normalize_str(text))
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`texts` must yield valid Unicode, got {text[:60]!r} as number {index}."
+            ) from error
     if not any(sentences):
         raise ValueError(
             f"`texts` must hold at least one sentence to learn from, got {len(sentences)} texts, "

@@ -46,8 +46,11 @@ class TrainingClock(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._running_since = None
-        if state.global_step == 0:
-            self.elapsed_seconds = 0.0
+        self.elapsed_seconds = 0.0
+        if state.global_step > 0:
+            # Transformers saves the states of callbacks always, but restores them on request only.
+            saved = state.stateful_callbacks.get(type(self).__name__, self.state())
+            self.elapsed_seconds = saved["attributes"]["elapsed_seconds"]
         self._lap_start = self.elapsed_seconds
 
     def on_step_begin(self, args, state, control, **kwargs):

@@ -173,6 +173,10 @@ class AxeTrainer(Seq2SeqTrainer):
         if self._ema is not None:
             self._ema.resume_from = resume_from_checkpoint or None
         self._train_losses = RunningLosses(self.args.device)
+        if self.args.world_size > 1 and self.model_wrapped is self.model:
+            # An evaluation before training marks the bare model as prepared; accelerate would then leave it unwrapped,
+            # and each process would train on its own.
+            self.model._is_accelerate_prepared = False
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:

@@ -238,3 +238,5 @@ def test_bad_arguments_are_an_error_that_names_them():
         train_tokenizer("one long string")
     with pytest.raises(TypeError, match="`texts` must yield strings, got int as number 1"):
         train_tokenizer(["a", 2])
+    with pytest.raises(ValueError, match="`texts` must yield valid Unicode.* as number 1"):
+        train_tokenizer(["a", "b\ud83d"])

@@ -70,10 +70,10 @@ def test_a_run_leaves_everything_one_needs(run, tmp_path):
 
 def test_scores_count_the_pairs_that_are_too_long_for_the_model(run, monkeypatch):
     scored = []
-    compute = TranslationMetric.compute
+    compute = TranslationMetric._compute
     monkeypatch.setattr(
         TranslationMetric,
-        "compute",
+        "_compute",
         lambda self, **given: scored.append(given["references"]) or compute(self, **given),
     )
     run()

@@ -81,7 +81,7 @@ def test_the_stock_trainer_trains_the_model_with_no_code_of_ours(
         make_model(),
         TrainingArguments(
             str(tmp_path),
-            max_steps=60,
+            max_steps=40,
             learning_rate=3e-3,
             per_device_train_batch_size=20,
             logging_steps=10,
@@ -276,7 +276,10 @@ def test_model_init_models_get_the_label_smoothing_too(make_model, dataset, toke
         str(tmp_path), max_steps=1, save_strategy="no", use_cpu=True, label_smoothing_factor=0.3
     )
     trainer = AxeTrainer(
-        args=args, model_init=lambda: make_model(), train_dataset=dataset, processing_class=tokenizer
+        args=args,
+        model_init=lambda: make_model(),
+        train_dataset=dataset,
+        processing_class=tokenizer,
     )
     trainer.train()
     assert trainer.model.config.label_smoothing == 0.3

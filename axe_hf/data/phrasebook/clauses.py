@@ -105,10 +105,12 @@ def english(clause: Clause, asked: str | None = None, is_question: bool = False)
     if clause.object:
         with_any = clause.is_negated and clause.tense in "pf"
         words.append(clause.object.english(clause.subject.possessive, with_any))
+    for phrase in (clause.place, clause.goal):
+        words.append(phrase.english if phrase else "")
     if clause.company:
         words.append("with " + clause.company.english(clause.subject.possessive))
-    for phrase in (clause.place, clause.goal, clause.vehicle):
-        words.append(phrase.english if phrase else "")
+    if clause.vehicle:
+        words.append(clause.vehicle.english)
     if clause.time and not adverb:
         words.append(clause.time.english)
     return " ".join(word for word in words if word)

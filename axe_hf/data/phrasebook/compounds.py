@@ -12,24 +12,25 @@ from .inflection import Pronoun
 from .sentences import WHY, Source, draw_for_question_word, make_source, registers
 
 STYLES = {"p": ("perfect", "preterite"), "f": ("present", "future")}
-# English; German, informal and formal; whether German may drop its conjunction.
+# English; German; the tenses that follow; whether German may drop its conjunction.
 THAT = (
-    ("I think", ("ich glaube", "ich denke"), True),
-    ("I hope", ("ich hoffe",), True),
-    ("I know", ("ich weiß",), False),
-    ("my mother says", ("meine Mutter sagt",), True),
-    ("my brother says", ("mein Bruder sagt",), True),
+    ("I think", ("ich glaube", "ich denke"), "pfns", True),
+    ("I hope", ("ich hoffe",), "f", True),
+    ("I know", ("ich weiß",), "pfns", False),
+    ("my mother says", ("meine Mutter sagt",), "pfns", True),
+    ("my brother says", ("mein Bruder sagt",), "pfns", True),
 )
 WHETHER = (
     ("I do not know", ("ich weiß nicht",), ("ich weiß nicht",)),
     ("do you know", ("weißt du",), ("wissen Sie",)),
     ("can you tell me", ("kannst du mir sagen",), ("können Sie mir sagen",)),
 )
+DUTIES = ("have to", "should")  # nobody hopes for them
 GOOD_WEATHER = ("the sun > shine", "the weather > be nice", "it > be warm")
 BAD_WEATHER = ("it > rain", "it > snow", "it > be cold", "the weather > be bad")
 # Flag of the main clause, whether it is negated, and what gives its reason.
 REASONS = (
-    ("S", False, (*BAD_WEATHER, "be ill")),
+    ("S", False, BAD_WEATHER),
     ("A", False, (*GOOD_WEATHER, "have time", "be happy")),
     ("A", True, (*BAD_WEATHER, "be ill", "be tired", "have no time", "have to work")),
     ("H", False, ("be hungry",)),
@@ -39,10 +40,13 @@ REASONS = (
 )
 CONDITIONS = (
     ("S", BAD_WEATHER),
+    ("S", BAD_WEATHER),
     ("A", (*GOOD_WEATHER, "have time")),
+    ("A", (*GOOD_WEATHER, "have time")),
+    ("F", ("have time",)),
+    ("F", ("have time",)),
     ("H", ("be hungry",)),
     ("T", ("be thirsty",)),
-    ("F", ("have time",)),
 )
 
 
@@ -66,6 +70,8 @@ def draw_because(rng: Random) -> Source:
         main = replace(main, time=next(t for t in drawing.times("n") if t.english == "today"))
     elif rng.random() < 0.5:
         main = replace(main, time=None)
+    elif flag in "HTU" and "K" not in main.time.tenses:
+        main = replace(main, time=drawing.draw_time(rng, "q", "p"))
     reason = _state(rng.choice(names), main.subject, main.tense)
 
     def write() -> Iterator[Weighted]:
@@ -86,6 +92,8 @@ def draw_condition(rng: Random) -> Source:
     main = drawing.draw_clause(rng, flag, "h" if flag in "HT" else "fh", ("you",), False)
     is_habit = main.tense == "h"
     main = replace(main, time=None, company=None if main.goal else main.company)
+    if main.modal in DUTIES:
+        main = replace(main, modal=None)
     if flag in "HTS":
         main = replace(main, place=None)
     side = _state(rng.choice(names), main.subject, main.tense)
@@ -114,7 +122,7 @@ def _manners(main: Clause) -> Iterator[dict]:
 
 def _named_once(first: Clause, second: Clause) -> tuple[Clause, Clause]:
     """Name a shared subject in the clause that comes first, and not again."""
-    if second.subject.pronoun == first.subject.pronoun:
+    if first.subject == second.subject.pronoun:
         first = replace(first, subject=second.subject)
         second = replace(second, subject=second.subject.pronoun)
     return first, second
@@ -142,10 +150,11 @@ def _joined(main: Clause, side: Clause, conjunction: str, weight: float, options
 
 def draw_report(rng: Random) -> Source:
     """Draw what somebody thinks or says: "I think that ..."."""
-    opening, german_openings, may_drop = rng.choice(THAT)
+    opening, german_openings, tenses, may_drop = rng.choice(THAT)
     without = ("I",) if opening.startswith("I ") else ("I", "she", "he", "my mother", "my brother")
-    clause = drawing.draw_clause(rng, "", "pfns", without)
-    clause = replace(clause, company=None)
+    clause = drawing.draw_clause(rng, "", tenses, without)
+    is_duty = clause.modal in DUTIES and opening == "I hope"
+    clause = replace(clause, company=None, modal=None if is_duty else clause.modal)
 
     def write() -> Iterator[Weighted]:
         for is_formal, (rank, words) in product(registers(clause), enumerate(german_openings)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from . import compounds, scenes, sentences
-from .sentences import Source
+from .sentences import Source, render
 
 # Each kind of sentence with how often it is drawn.
 KINDS = (
@@ -25,11 +25,11 @@ KINDS = (
     (scenes.draw_scene, 8),
 )
 # Each meaning belongs to one split: of HELD_OUT_SHARES parts, one to validation and one to test.
-HELD_OUT_SHARES = 20
-MAX_TRANSLATIONS_PER_SOURCE = 3
+HELD_OUT_SHARES = 16
+MAX_TRANSLATIONS_PER_SOURCE = 4
 MIN_WORDS, MAX_WORDS = 4, 14  # of the English
-MAX_PAIRS = 1_000_000
-MAX_HELD_OUT = 10_000
+MAX_PAIRS = 200_000
+MAX_HELD_OUT = 5_000
 SPLITS = ("train", "validation", "test")
 
 
@@ -53,13 +53,13 @@ def make_phrasebook(
 ) -> Phrasebook:
     """Write a corpus of everyday English sentences with right German translations.
 
-    A training source comes with up to three of its translations, each in a row of its own.
+    A training source comes with up to four of its translations, each in a row of its own.
     No English or German sentence of validation or test occurs in training, for any two seeds.
 
     Args:
-        num_pairs: Training rows, all distinct, 0 to 1,000,000. Default 50,000.
-        num_validation: Validation rows, one a source, 0 to 10,000. Default 500.
-        num_test: Test rows, one a source, 0 to 10,000. Default 500.
+        num_pairs: Training rows, all distinct, 0 to 200,000. Default 50,000.
+        num_validation: Validation rows, one a source, 0 to 5,000. Default 500.
+        num_test: Test rows, one a source, 0 to 5,000. Default 500.
         seed: The same seed gives the same rows. Default 0.
 
     Returns:
@@ -120,14 +120,11 @@ def _check_counts(**counts: int) -> None:
 
 
 def _drawn_translations(rng: Random, source: Source, count: int) -> list[str]:
-    """Draw distinct translations, the likelier ones more often."""
-    options = source.translations()
-    drawn = []
-    for _ in range(min(count, len(options))):
-        chosen = rng.choices(list(options), list(options.values()))[0]
-        drawn.append(chosen)
-        del options[chosen]
-    return drawn
+    """Draw up to `count` translations, the likelier ones more often, none twice."""
+    variants = list(source.write_german())
+    weights = [weight for _, weight in variants]
+    chosen = rng.choices(variants, weights, k=count)
+    return list(dict.fromkeys(render(parts, source.english[-1]) for parts, _ in chosen))
 
 
 def _training_rows(rng: Random, source: Source) -> list[dict]:

@@ -1,18 +1,20 @@
 """Draws clauses at random from the phrasebook's tables."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from random import Random
 
+from .circumstances import CLOCK_TIMES, PLACES, TIMES
 from .clauses import Clause, Phrase, Predicate, Subject
 from .inflection import NounPhrase, Pronoun, alternatives, english_verb, nouns, rows
 from .predicates import PREDICATES, STATES
-from .words import CLOCK_TIMES, PLACES, SUBJECTS, TIMES
+from .words import SUBJECTS
 
 # For each tense, how often it is drawn, and the modal verbs' share among past and future.
 TENSE_WEIGHTS = {"p": 0.34, "f": 0.32, "h": 0.16, "n": 0.12, "s": 0.2}
 MODAL_SHARE = 0.3
 PRONOUN_SHARE = 0.6
+NEGATED_SHARE = 0.2
 COMPANY = ("friends", "sister", "brother", "family")
 VEHICLES = {"1": ("by train", "by car", "by bus"), "2": ("by bus", "by bike", "by car")}
 RECIPIENTS = ("parents", "sister", "brother", "aunt", "grandmother", "friends", "uncle")
@@ -158,21 +160,22 @@ def draw_clause(
         if fitting and has_object:
             break
     tense = rng.choices(fitting, [TENSE_WEIGHTS[tense] for tense in fitting])[0]
-    clause = Clause(subject, entry.predicate, tense, modal=_draw_modal(rng, entry, tense))
+    pieces = {"modal": _draw_modal(rng, entry, tense)}
     if tense != "s":
-        clause = replace(clause, time=draw_time(rng, entry.flags, tense))
+        pieces["time"] = draw_time(rng, entry.flags, tense)
     if entry.objects:
-        clause = replace(clause, object=draw_object(rng, entry, subject))
+        pieces["object"] = draw_object(rng, entry, subject)
     if "R" in entry.flags:
-        clause = replace(clause, recipient=_draw_relative(rng, RECIPIENTS, subject))
-    clause = _draw_circumstances(rng, entry, clause)
-    return _draw_negation(rng, entry, clause) if may_negate else clause
+        pieces["recipient"] = _draw_relative(rng, RECIPIENTS, subject)
+    pieces |= _draw_circumstances(rng, entry, subject, tense)
+    if may_negate and rng.random() < NEGATED_SHARE:
+        pieces |= _negation(entry, tense, pieces)
+    return Clause(subject, entry.predicate, tense, **pieces)
 
 
 def draw_time(rng: Random, flags: str, tense: str) -> Phrase:
     """Draw a time that goes with a tense and with a predicate of these flags."""
-    has_clock = "K" in flags and rng.random() < 0.5
-    fitting = times(("K" if has_clock else "") + tense)
+    fitting = times(("K" if "K" in flags else "") + tense)
     return rng.choice([time for time in fitting if "q" not in flags or "q" in time.tenses])
 
 
@@ -194,33 +197,34 @@ def _draw_relative(rng: Random, names: tuple[str, ...], subject: Subject) -> Nou
     return NounPhrase(nouns()[rng.choice(fitting)], "p")
 
 
-def _draw_circumstances(rng: Random, entry: Entry, clause: Clause) -> Clause:
+def _draw_circumstances(rng: Random, entry: Entry, subject: Subject, tense: str) -> dict:
+    pieces = {}
     if entry.goals:
-        clause = replace(clause, goal=places()[rng.choice(entry.goals)])
+        pieces["goal"] = places()[rng.choice(entry.goals)]
     for kind, names in VEHICLES.items():
         if kind in entry.flags and (kind == "2" or rng.random() < 0.4):
-            clause = replace(clause, vehicle=places()[rng.choice(names)])
-    if entry.places and (clause.tense == "s" or rng.random() < 0.4):
-        clause = replace(clause, place=places()[rng.choice(entry.places)])
-    is_short = not (clause.place or clause.vehicle)
+            pieces["vehicle"] = places()[rng.choice(names)]
+    if entry.places and (tense == "s" or "L" in entry.flags or rng.random() < 0.4):
+        pieces["place"] = places()[rng.choice(entry.places)]
+    is_short = not ("place" in pieces or "vehicle" in pieces)
     if "C" in entry.flags and rng.random() < (0.35 if is_short else 0.12):
-        clause = replace(clause, company=_draw_relative(rng, COMPANY, clause.subject))
-    return clause
+        pieces["company"] = _draw_relative(rng, COMPANY, subject)
+    return pieces
 
 
-def _draw_negation(rng: Random, entry: Entry, clause: Clause) -> Clause:
-    is_clear = not (
+def _negation(entry: Entry, tense: str, pieces: dict) -> dict:
+    """What turns a clause into its negation, or nothing where that would be unclear."""
+    what, when = pieces.get("object"), pieces.get("time")
+    is_unclear = (
         "+" in entry.flags
-        or clause.company
-        or clause.modal == "would like to"
-        or (clause.time and clause.time.english in NEVER_NEGATED)
-        or (clause.object and clause.place and clause.object.is_definite)
+        or "company" in pieces
+        or pieces["modal"] == "would like to"
+        or (when and when.english in NEVER_NEGATED)
+        or (what and "place" in pieces and what.is_definite)
+        or (tense == "h" and not (what and not what.is_definite))
     )
-    if not is_clear or rng.random() > 0.2:
-        return clause
-    if clause.tense == "h":
-        # "I do not drink coffee every day" would deny the day, not the coffee.
-        if not clause.object or clause.object.is_definite:
-            return clause
-        clause = replace(clause, time=None, place=None)
-    return replace(clause, is_negated=True)
+    if is_unclear:
+        return {}
+    # "I do not drink coffee every day" would deny the day, not the coffee.
+    everyday = {"time": None, "place": None} if tense == "h" else {}
+    return everyday | {"is_negated": True}

@@ -9,6 +9,7 @@ from .inflection import GermanVerb, Pronoun, german_verb
 
 # How much rarer each further alternative is than the one before it.
 SECOND_CHOICE = 0.6
+RANKS = tuple(SECOND_CHOICE**rank for rank in range(5))
 MODALS = {
     "have to": "müssen",
     "want to": "wollen",
@@ -191,12 +192,21 @@ def _templates(clause: Clause, order: str, is_wh: bool) -> list[tuple[str, ...]]
 
 
 def fill(template: tuple[str, ...], texts: dict, weight: float) -> Iterator[Weighted]:
-    choices = []
-    for place, role in enumerate(template):
-        options = texts.get(role, ("",))
-        if role == "time" and place == 0:
-            options = tuple(option for option in options if not option.endswith("*"))
-        choices.append([(role, option.rstrip("*"), n) for n, option in enumerate(options)])
-    for chosen in product(*choices):
-        parts = tuple((role, text) for role, text, _ in chosen if text)
-        yield parts, weight * SECOND_CHOICE ** sum(n for _, _, n in chosen)
+    """Write a template of roles with every choice among each role's texts.
+
+    Later texts weigh less, roles without a text fall away, and a text ending in `*` does not open
+    the sentence.
+    """
+    slots = []
+    for role in template:
+        options = texts.get(role, ())
+        if role == "time":
+            opens = role == template[0]
+            options = [text.rstrip("*") for text in options if not (opens and text[-1:] == "*")]
+        if options != ("",) and role in texts:
+            slots.append([((role, text), RANKS[rank]) for rank, text in enumerate(options)])
+    for chosen in product(*slots):
+        share = weight
+        for _, rank_weight in chosen:
+            share *= rank_weight
+        yield tuple([part for part, _ in chosen if part[1]]), share

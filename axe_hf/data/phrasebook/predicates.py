@@ -10,7 +10,7 @@ places; goals; flags. Flags:
     k           children do it too
     C           can be done with somebody
     1 2         vehicles: far (train, car, bus), near (bike, bus, car)
-    K           happens at a clock time
+    K L         always at a clock time; always with a place
     R P         a recipient; a person in the dative in place of the object
     m           the object can be me, us or you
     i           can be asked of somebody: "Please ...", "Can you please ...?"
@@ -38,9 +38,10 @@ drink/drank; trinken; a: water, juice, milk, glass of water, glass of juice; in 
 drink/drank; trinken; a: coffee, tea, cup of coffee, cup of tea
     ; in the kitchen, in the café, on the balcony; ; pfhnjlw
 cook; kochen; a: soup, fish, potatoes, vegetables; ; ; pfhndjlwCHF
-bake; backen; a: cake, bread; ; ; pfndjlwCHF
+bake; backen; a: cake, bread; ; ; pfndjlwCF
 order; bestellen; a: pizza, soup, fish, salad; in the restaurant; ; pfjwH
-read/read; lesen; a: book; in bed, in the garden, on the train, on the balcony; ; pfhnjlwkSF
+read/read; lesen; a: book; in bed, in the garden, on the train, on the balcony; ; pfnjwkSF
+read/read; lesen; a: books; in bed, in the garden, on the train, on the balcony; ; hlkSF
 read/read; lesen; t: newspaper; in bed, in the garden, on the train, in the kitchen; ; pfhnjl
 write/wrote; schreiben; a: letter, email, postcard; ; ; pfndjwR
 send/sent; schicken; a: letter, email, parcel, postcard, photos; ; ; pfdjwR
@@ -50,12 +51,12 @@ clean; putzen, machen [sauber]; t: kitchen, bathroom, windows, flat; ; ; pfhndck
 tidy up; auf|räumen; t: kitchen, room, flat; ; ; pfhndicCF
 repair; reparieren; t: car, bike, computer, washing machine, heating, television; ; ; pfndic
 repair; reparieren; p: car, bike, computer; ; ; pfndc
-wash; waschen; p: car; ; ; pfhndc
+wash; waschen; p: car; ; ; pfndc
 wash; spülen, ab|waschen; t: dishes; ; ; pfhndik
-look for; suchen; p: key, glasses, phone, bag, umbrella; ; ; pnk
-find/found; finden; p: key, glasses, phone, bag, umbrella; ; ; pk
-lose/lost; verlieren; p: key, glasses, phone, bag, umbrella; ; ; p+k
-forget/forgot; vergessen; p: key, glasses, phone, bag, umbrella; ; ; pk
+look for; suchen; p: key, phone, bag, umbrella; ; ; pnk
+find/found; finden; p: key, phone, bag, umbrella; ; ; pk
+lose/lost; verlieren; p: key, phone, bag, umbrella; ; ; p+k
+forget/forgot; vergessen; p: key, phone, bag, umbrella; ; ; pk
 open; öffnen, auf|machen; t: window, door; ; ; piq
 close; schließen, zu|machen; t: window, door; ; ; piq
 turn on; ein|schalten, an|machen; t: light, radio, television, heating; ; ; piq
@@ -75,7 +76,8 @@ help; helfen; p: mother, father, sister, brother, neighbours; in the kitchen, in
 talk to; sprechen; @mit p: boss, parents, sister, brother, neighbours; ; ; pfdj
 wait for; warten; @auf t: bus, train; at the station; ; pn
 wait for; warten; @auf p: sister, brother, friends, aunt; at the station, in the café; ; pnmi
-watch; sehen; a: film; at the cinema, at home; ; pfhjlwkCSF
+watch; sehen; a: film; at the cinema, at home; ; pfjwkCSF
+watch; sehen; a: films; at the cinema, at home; ; hlkCSF
 listen to; hören; a: music, the radio; in the kitchen, in the car, in the living room
     ; ; pfhnlkS
 play; spielen; a: football; in the park, in the garden; ; pfhnjlkCAF
@@ -97,7 +99,7 @@ live; wohnen, leben; ; in Berlin, in Hamburg, in Munich, in Vienna, in Switzerla
 work; arbeiten; ; in the office, at home, in the garden, in the hospital; ; pfhndc
 put/put; legen; t: book, newspaper, letter, phone, photos; ; on the table^, on the chair^, on the bed^
     ; piq
-sleep/slept; schlafen; ; in the garden, in the living room, on the train; ; pU
+sleep/slept; schlafen; ; in the garden, in the living room, on the train; ; pLU
 get/got up; auf|stehen; ; ; ; pfdKk+
 stay at home; bleiben [zu Hause], bleiben [daheim]; ; ; ; pfhjdckS
 stay in bed; bleiben [im Bett]; ; ; ; pfhjkU

@@ -226,7 +226,7 @@ def draw_position(rng: Random) -> Source:
     """Draw "The key is on the table." or "Is my key on the table?"."""
     thing = _thing(rng, LYING, "t", 0.0)
     owners = [subject for subject in drawing.subjects() if " " not in subject.german[0]]
-    owner = rng.choice([subject for subject in owners if subject.english != "you"])
+    owner = rng.choice([subject for subject in owners if subject.english not in ("you", "they")])
     if rng.random() < 0.7:
         thing = replace(thing, article="p")
     is_plural = _is_plural(thing)

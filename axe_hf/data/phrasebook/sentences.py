@@ -29,17 +29,15 @@ class Source:
         """List the German translations with their weights, in a fixed order."""
         found: dict[str, float] = {}
         for parts, weight in self.write_german():
-            sentence = render(parts)
+            sentence = render(parts, self.english[-1])
             found[sentence] = found.get(sentence, 0.0) + weight
         return found
 
 
-def render(parts: tuple[Part, ...]) -> str:
-    """Join the parts of a sentence; marks such as the comma stick to the word before."""
-    text = " ".join(text for _, text in parts)
-    for mark in ",.?!":
-        text = text.replace(" " + mark, mark)
-    return text[0].upper() + text[1:]
+def render(parts: tuple[Part, ...], mark: str) -> str:
+    """Join the parts of a sentence, commas close to the word before, and close it with its mark."""
+    text = " ".join([text for _, text in parts]).replace(" ,", ",")
+    return text[0].upper() + text[1:] + mark
 
 
 def make_source(text: str, mark: str, write_german, fronted: str | None = None) -> Source:
@@ -51,12 +49,7 @@ def make_source(text: str, mark: str, write_german, fronted: str | None = None) 
     words = ["their" if word == "your" else word for word in words]
     shown = fronted or text
     sentence = shown[0].upper() + shown[1:] + mark
-
-    def ended() -> Iterator[Weighted]:
-        for parts, weight in write_german():
-            yield (*parts, ("mark", mark)), weight
-
-    return Source(sentence, " ".join(words) + mark, ended)
+    return Source(sentence, " ".join(words) + mark, write_german)
 
 
 def registers(*clauses: Clause, always: bool = False) -> tuple[bool, ...]:
@@ -147,7 +140,7 @@ def draw_wh_question(rng: Random) -> Source:
 def draw_for_question_word(rng: Random, asked: str) -> Clause:
     while True:
         flag, tenses = "w" if asked == "what" else "", "pn" if asked == "why" else "pfh"
-        clause = _draw_asked(rng, flag, tenses)
+        clause = _draw_asked(rng, flag, tenses, may_negate=asked == "why")
         noun = clause.object
         is_habit, keeps_time = clause.tense == "h", rng.random() < 0.6
         if asked == "when" and not is_habit:
@@ -157,10 +150,12 @@ def draw_for_question_word(rng: Random, asked: str) -> Clause:
                 if is_habit and not noun.noun.is_bare:
                     continue
                 noun = noun if is_habit else replace(noun, article="t")
+            # Without its time, the German present could mean a habit as well as the future.
+            keeps_time = keeps_time or clause.tense == "f"
             time = clause.time if keeps_time and not is_habit else None
-            return replace(clause, place=None, object=noun, time=time)
+            return replace(clause, place=None, object=noun, time=time, company=None)
         if asked == "why":
-            return clause if keeps_time else replace(clause, is_negated=not clause.company)
+            return clause
         if asked == "what" and not is_habit:
             return replace(clause, object=None)
         is_possessive = isinstance(noun, NounPhrase) and noun.article == "p"

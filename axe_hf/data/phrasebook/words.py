@@ -24,7 +24,6 @@ coffee~; m Kaffee; hot
 tea~; m Tee; hot
 water~; n Wasser; cold
 juice~; m Saft; cold
-wine~; m Wein
 cup of coffee; f Tasse Kaffee
 cup of tea; f Tasse Tee
 glass of water; n Glas Wasser
@@ -47,15 +46,16 @@ sofa; n Sofa, f Couch; new, comfortable
 table; m Tisch; big
 lamp; f Lampe; new, small
 book; n Buch; interesting, exciting
+books~; p Bücher; interesting, exciting
 newspaper; f Zeitung
 letter; m Brief; long, important
 email; f E-Mail; long, important
 parcel; n Paket; big, small
 postcard; f Postkarte
 film; m Film; exciting, old, interesting
+films~; p Filme; exciting, old
 umbrella; m Regenschirm, m Schirm
 key; m Schlüssel
-glasses; f Brille
 watch; f Uhr; new, expensive
 flowers~; p Blumen; beautiful
 photos; p Fotos, p Bilder
@@ -113,10 +113,6 @@ neighbours; p Nachbarn
 children; p Kinder
 family; f Familie
 boss; m Chef
-weather; n Wetter
-sun; f Sonne
-head; m Kopf
-back; m Rücken
 """
 
 ADJECTIVES = """
@@ -163,6 +159,8 @@ nehmen; nimmt; nahm; genommen
 fahren; fährt; fuhr; gefahren+
 gehen; geht; ging; gegangen+
 fliegen; fliegt; flog; geflogen+
+schwimmen; schwimmt; schwamm; geschwommen+
+backen; backt; backte; gebacken
 schlafen; schläft; schlief; geschlafen
 stehen; steht; stand; gestanden+
 bleiben; bleibt; blieb; geblieben+
@@ -181,117 +179,6 @@ wollen; will; wollte; gewollt
 sollten; sollte; sollte; gesollt
 möchten; möchte; wollte; gewollt
 würden; würde; würde; geworden+
-"""
-
-# English; German (a `*` alternative cannot open a sentence); tenses; `m`: English puts it before
-# the verb. Tenses: p past, f future, h habit, n now; `q` suits what is done in a moment.
-TIMES = """
-yesterday; gestern; pq
-yesterday evening; gestern Abend; pq
-last week; letzte Woche, in der letzten Woche; p
-last weekend; letztes Wochenende, am letzten Wochenende; p
-this morning; heute Morgen, heute früh; pq
-on Monday; am Montag; pf
-on Friday; am Freitag; pf
-on Saturday; am Samstag; pf
-this afternoon; heute Nachmittag; pfq
-this evening; heute Abend; fq
-today; heute; n
-tomorrow; morgen; fq
-tomorrow morning; morgen früh, morgen Vormittag; fq
-next week; nächste Woche, in der nächsten Woche; f
-at the weekend; am Wochenende; f
-soon; bald; f
-later; später, nachher; fq
-every day; jeden Tag, täglich; h
-every evening; jeden Abend; h
-in the evening; abends, am Abend; h
-on Sundays; sonntags, jeden Sonntag; h
-often; oft, häufig; hm
-sometimes; manchmal, ab und zu; hm
-usually; meistens, normalerweise; hm
-always; immer*; hm
-at the moment; gerade*, im Moment, im Augenblick; n
-"""
-
-CLOCK_TIMES = """
-at six; um sechs Uhr, um sechs; pfh
-at seven; um sieben Uhr, um sieben; pfh
-at eight; um acht Uhr, um acht; pfh
-at nine; um neun Uhr, um neun; pfh
-at half past eight; um halb neun; pfh
-"""
-
-PLACES = """
-in the supermarket; im Supermarkt
-at the market; auf dem Markt
-in town; in der Stadt
-in the garden; im Garten
-on the balcony; auf dem Balkon
-in bed; im Bett
-on the train; im Zug
-in the car; im Auto
-in the kitchen; in der Küche
-in the living room; im Wohnzimmer
-in the restaurant; im Restaurant
-in the café; im Café
-at home; zu Hause, daheim
-in the park; im Park
-in the forest; im Wald
-in the lake; im See
-in the sea; im Meer
-at the seaside; am Meer
-at the station; am Bahnhof
-at the cinema; im Kino
-at school; in der Schule
-in the office; im Büro
-in the hospital; im Krankenhaus
-in Berlin; in Berlin
-in Hamburg; in Hamburg
-in Munich; in München
-in Vienna; in Wien
-in Switzerland; in der Schweiz
-on the table; auf dem Tisch
-on the chair; auf dem Stuhl
-on the bed; auf dem Bett
-on the table^; auf den Tisch
-on the chair^; auf den Stuhl
-on the bed^; auf das Bett
-to Berlin; nach Berlin
-to Hamburg; nach Hamburg
-to Munich; nach München
-to Vienna; nach Wien
-to Italy; nach Italien
-to Spain; nach Spanien
-to Switzerland; in die Schweiz
-to the sea; ans Meer
-to the mountains; in die Berge
-into town; in die Stadt
-to the station; zum Bahnhof
-to the airport; zum Flughafen
-to the cinema; ins Kino
-to the theatre; ins Theater
-to the doctor; zum Arzt
-to the park; in den Park
-to the market; auf den Markt, zum Markt
-to the swimming pool; ins Schwimmbad
-to the bakery; zum Bäcker, in die Bäckerei
-to the post office; zur Post
-to the party; auf die Party, zur Party
-to bed; ins Bett
-to work; zur Arbeit
-to school; in die Schule, zur Schule
-to dinner; zum Abendessen
-from the station; vom Bahnhof
-from the airport; vom Flughafen
-from school; von der Schule
-from holiday; aus dem Urlaub
-from Berlin; aus Berlin
-from Hamburg; aus Hamburg
-by train; mit dem Zug, mit der Bahn
-by car; mit dem Auto, mit dem Wagen
-by bus; mit dem Bus
-by bike; mit dem Fahrrad, mit dem Rad
 """
 
 # English; German; person and number; English and German possessive; `k` children,
