@@ -36,6 +36,12 @@ class AxeAlignment:
         num_skipped_targets: `(batch,)`, long.
         num_skipped_predictions: `(batch,)`, long.
         cost: `(batch,)`, float. The cost of the path in nats per sentence, without label smoothing.
+
+    Example:
+        >>> import torch
+        >>> costs = torch.tensor([[[9.0, 0.1, 9.0], [9.0, 9.0, 0.1]]])  # two tokens, three positions
+        >>> align_axe(costs, torch.tensor([[0.5, 9.0, 9.0]]), delta=1.0).position_to_target
+        tensor([[-1,  0,  1]])
     """
 
     target_to_position: Tensor

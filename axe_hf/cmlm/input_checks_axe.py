@@ -9,16 +9,27 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def check_options(
-    blank_token_id: int, delta: float, label_smoothing: float, reduction: str
+    blank_token_id: int,
+    delta: float,
+    label_smoothing: float,
+    reduction: str,
+    num_items_in_batch: int | Tensor | None,
 ) -> None:
-    """Checks the options that are not tensors."""
+    """Checks the options that are not as long as the batch."""
     if isinstance(blank_token_id, bool) or not isinstance(blank_token_id, int):
         raise TypeError(
             f"`blank_token_id` must be an int, got {blank_token_id!r}. It is the id of a token of its own, "
             "e.g. tokenizer.convert_tokens_to_ids('<blank>')."
         )
+    for name, value in (("delta", delta), ("label_smoothing", label_smoothing)):
+        if not isinstance(value, int | float):
+            raise TypeError(f"`{name}` must be a number, got {_describe(value)}.")
     if not 0 <= delta < float("inf"):
         raise ValueError(f"`delta` must be a finite number of at least 0, got {delta}.")
+    if isinstance(num_items_in_batch, int | float) and not num_items_in_batch > 0:
+        raise ValueError(
+            f"`num_items_in_batch` must be the number of targets to divide by, got {num_items_in_batch}."
+        )
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must be in [0, 1), got {label_smoothing}.")
     if reduction not in REDUCTIONS:

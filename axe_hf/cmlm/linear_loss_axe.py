@@ -70,7 +70,7 @@ def linear_axe_loss(
         >>> weight.grad.shape
         torch.Size([7, 8])
     """
-    check_options(blank_token_id, delta, label_smoothing, reduction)
+    check_options(blank_token_id, delta, label_smoothing, reduction, num_items_in_batch)
     check_projection(hidden_states, weight, bias)
     batch, canvas, _ = hidden_states.shape
     check_tensors(batch, canvas, len(weight), labels, blank_token_id, canvas_lengths, observed_mask)

@@ -26,6 +26,14 @@ class AxeOutput:
     Args:
         loss: The reduced loss, or `(batch,)` with `reduction="none"`; nats.
         alignment: The alignment it was computed along, without gradient.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]])  # says 1, then 2
+        >>> options = {"blank_token_id": 2, "delta": 4.0, "return_alignment": True}
+        >>> output = axe_loss(logits, torch.tensor([[1]]), **options)
+        >>> output.alignment.target_to_position, output.alignment.num_skipped_predictions
+        (tensor([[0]]), tensor([1]))
     """
 
     loss: Tensor
@@ -86,7 +94,7 @@ def axe_loss(
         >>> round(axe_loss(logits, labels, blank_token_id=3, delta=4.0).item(), 4)
         0.0
     """
-    check_options(blank_token_id, delta, label_smoothing, reduction)
+    check_options(blank_token_id, delta, label_smoothing, reduction, num_items_in_batch)
     check_logits(logits)
     check_tensors(*logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
     if inplace_backward and logits.requires_grad and logits.is_leaf:

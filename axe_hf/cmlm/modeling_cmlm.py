@@ -195,7 +195,17 @@ class CmlmDecoderLayer(CmlmLayer):
 
 
 class CmlmPreTrainedModel(PreTrainedModel):
-    """Weights initialisation and loading, shared by every CMLM class."""
+    """Weights initialisation and loading, shared by every CMLM class.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import CmlmForConditionalGeneration, CmlmPreTrainedModel
+    >>> issubclass(CmlmForConditionalGeneration, CmlmPreTrainedModel)
+    True
+
+    ```
+    """
 
     config: CmlmConfig
     base_model_prefix = "model"
@@ -220,18 +230,6 @@ class CmlmPreTrainedModel(PreTrainedModel):
                 decoder.embed_tokens, embeddings.num_embeddings, None, *args
             )
         return embeddings
-
-    @property
-    def dummy_inputs(self) -> dict[str, torch.Tensor]:
-        """A small batch that `forward` accepts."""
-        pad = self.config.pad_token_id
-        input_ids = torch.tensor([[5, 6, 7, 1], [8, 9, 1, pad]], device=self.device)
-        canvas = torch.full((2, 3), self.config.mask_token_id, device=self.device)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": input_ids.ne(pad),
-            "decoder_input_ids": canvas,
-        }
 
 
 class CmlmStack(CmlmPreTrainedModel):

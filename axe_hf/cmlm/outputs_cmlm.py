@@ -39,6 +39,16 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
         num_skipped_targets, num_skipped_predictions: (batch,) counts of the AXE alignment; None for cross entropy.
         decoder_hidden_states, decoder_attentions, cross_attentions, encoder_last_hidden_state,
             encoder_hidden_states, encoder_attentions: as in `Seq2SeqLMOutput`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmSeq2SeqLMOutput
+    >>> CmlmSeq2SeqLMOutput(loss=torch.tensor(2.5), logits=torch.zeros(1, 4, 9)).to_tuple()[0]
+    tensor(2.5000)
+
+    ```
     """
 
     loss: torch.FloatTensor | None = None

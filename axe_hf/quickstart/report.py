@@ -86,7 +86,7 @@ def format_what_next(results: dict[str, Any], output_dir: str | Path) -> str:
     """Where everything is, and commands to go on with."""
     folder = Path(output_dir)
     axe, data = (shlex.quote(str(folder / name)) for name in ("axe", "data"))
-    languages = f"--source_lang {SOURCE_LANG} --target_lang {TARGET_LANG}"
+    languages = f"--source-lang {SOURCE_LANG} --target-lang {TARGET_LANG}"
     pictures = [name for name in PICTURES if (folder / name).exists()]
     contents = {
         f"{folder}/axe": "the model trained with AXE, its tokenizer and model card",
@@ -103,9 +103,9 @@ def format_what_next(results: dict[str, Any], output_dir: str | Path) -> str:
         "",
         "Try next:",
         f'  axe-hf translate {axe} "Where is the station?"',
-        f'  axe-hf translate {axe} --show-steps --num_iterations 4 "She is buying a new car tomorrow."',
-        f"  axe-hf evaluate {axe} {data}/test.jsonl {languages} --num_iterations 4",
-        f"  axe-hf train {languages} --train_file {data}/train.jsonl --test_file {data}/test.jsonl \\",
-        "    --output_dir my_model --train_minutes 10 --max_tokens_per_batch 1000",
+        f'  axe-hf translate {axe} --show-steps --num-iterations 4 "She is buying a new car tomorrow."',
+        f"  axe-hf evaluate {axe} {data}/test.jsonl {languages} --num-iterations 4",
+        f"  axe-hf train {languages} --train-file {data}/train.jsonl --test-file {data}/test.jsonl \\",
+        "    --output-dir my_model --train-minutes 10 --max-tokens-per-batch 1000",
     ]
     return "\n".join(lines)

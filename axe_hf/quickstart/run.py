@@ -18,6 +18,7 @@ import torch
 import transformers
 from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .. import __version__, load_translations, tokenize_translations, train_tokenizer
 from ..data import write_phrasebook
@@ -64,18 +65,27 @@ def run_quickstart(
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite)
     has_matplotlib = _check_extras()
     _greet(arguments, has_matplotlib)
-    bars_were_on = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        with all_or_nothing(arguments.output_dir) as folder:
-            results = _Run(arguments, recipe, folder, has_matplotlib).results()
-            text = json.dumps(results, indent=2, ensure_ascii=False, default=str)
-            (folder / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
-    finally:
-        if bars_were_on:
-            datasets.enable_progress_bars()
+    with _own_progress_bars_only(), all_or_nothing(arguments.output_dir) as folder:
+        results = _Run(arguments, recipe, folder, has_matplotlib).results()
+        text = json.dumps(results, indent=2, ensure_ascii=False)
+        (folder / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
     _say(format_what_next(results, arguments.output_dir))
     return results
+
+
+@contextmanager
+def _own_progress_bars_only() -> Iterator[None]:
+    """Without those of datasets and transformers, which come and go too quickly to be read."""
+    were_on = datasets.is_progress_bar_enabled(), logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on[0]:
+            datasets.enable_progress_bars()
+        if were_on[1]:
+            logging.enable_progress_bar()
 
 
 def _check_extras() -> bool:

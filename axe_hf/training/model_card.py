@@ -66,13 +66,14 @@ def model_card_text(details: ModelCardDetails) -> str:
     ```
     """
     languages = [code for code in (details.source_lang, details.target_lang) if code]
+    is_local = details.base_model is not None and Path(details.base_model).exists()
     data = ModelCardData(
         language=languages or None,
         license=details.license,
         library_name="transformers",
         pipeline_tag="translation",
         tags=list(TAGS),
-        base_model=details.base_model,
+        base_model=None if is_local else details.base_model,
         model_name=details.model_name if details.scores else None,
         eval_results=_eval_results(details) or None,
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..data import load_translations, tokenize_translations, train_tokenizer
 from .arguments import AxeTrainingArguments
+from .checkpoints import resolve_checkpoint
 from .checks import check_model_and_tokenizer
 from .run_arguments import DataArguments, ModelArguments
 from .trainer import AxeTrainer
@@ -82,7 +82,7 @@ def run_training(
 
     ```
     """
-    checkpoint = _checkpoint_to_resume(training_args)
+    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     _check_output_dir(training_args.output_dir, is_resuming=checkpoint is not None)
     raw = _load(data_args)
     if training_args.predict_with_generate and len(raw) > 1:
@@ -121,26 +121,6 @@ def run_training(
         scores={split: values for split, values in scores.items() if "bleu" in values},
     )
     return TrainingResult(trainer, trainer.model, tokenizer, metrics)
-
-
-def _checkpoint_to_resume(args: AxeTrainingArguments) -> str | None:
-    asked = args.resume_from_checkpoint
-    if asked in (None, False, "", "False", "false"):
-        return None
-    if asked in (True, "last", "True", "true"):
-        last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-        if last is None:
-            raise ValueError(
-                f"`resume_from_checkpoint`: {args.output_dir} holds no checkpoint-* folder. Start anew in another "
-                "`output_dir`, without `resume_from_checkpoint`."
-            )
-        return last
-    if not (Path(asked) / "trainer_state.json").is_file():
-        raise ValueError(
-            f"`resume_from_checkpoint` must be 'last' or a checkpoint of the trainer; {asked} holds no "
-            "trainer_state.json."
-        )
-    return str(asked)
 
 
 def _check_output_dir(output_dir: str, *, is_resuming: bool) -> None:

@@ -1,6 +1,12 @@
 """The learning rate of a run that ends by time."""
 
 import math
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from .arguments import AxeTrainingArguments
 
 
 def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) -> float:
@@ -33,3 +39,18 @@ def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) ->
     if shape == "cosine":
         remaining = (1 - math.cos(math.pi * remaining)) / 2
     return min(warmed, 1.0) * remaining
+
+
+def timed_schedule(
+    optimizer: Optimizer,
+    args: AxeTrainingArguments,
+    num_training_steps: int,
+    elapsed_minutes: Callable[[], float],
+) -> LambdaLR:
+    """A schedule over `args.train_minutes` or `num_training_steps`, whichever is over first."""
+
+    def factor(step: int) -> float:
+        progress = max(step / num_training_steps, elapsed_minutes() / args.train_minutes)
+        return timed_factor(progress, step, args.warmup_steps, args.lr_scheduler_type.value)
+
+    return LambdaLR(optimizer, factor)

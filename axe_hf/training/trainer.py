@@ -1,29 +1,26 @@
 """`AxeTrainer`: Transformers' sequence-to-sequence trainer for conditional masked language models."""
 
 from contextlib import nullcontext
-from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import GenerationConfig, Seq2SeqTrainer
+from transformers import Seq2SeqTrainer
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
+from transformers.trainer_utils import EvalPrediction
 
-from ..cmlm.generation_cmlm import MaskPredictGenerationConfig
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.outputs_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm
 from .arguments import AxeTrainingArguments
 from .batches import references_of, token_budget_loader
 from .callbacks import BudgetProgressCallback, EmaCallback, TrainingClock
+from .checkpoints import resolve_checkpoint
 from .checks import check_model_and_tokenizer
 from .model_card import details_of_training, write_model_card
 from .running_losses import RunningLosses
-from .schedule import timed_factor
+from .schedule import timed_schedule
 from .scoring import score_translations
 
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
@@ -98,9 +95,8 @@ class AxeTrainer(Seq2SeqTrainer):
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
         self._honour_label_smoothing(self.model)
-        self.label_smoother = (
-            None  # made by the base class; it would put a position-wise loss in AXE's place
-        )
+        # Made by the base class; it would put a position-wise loss in AXE's place.
+        self.label_smoother = None
         if self.compute_metrics is None and args.predict_with_generate:
             if args.eval_strategy != "no":
                 from ..evaluation import TranslationMetric  # noqa: F401 (missing sacrebleu shows here, not hours later)
@@ -111,9 +107,14 @@ class AxeTrainer(Seq2SeqTrainer):
         self._num_parameters: int | None = None
         self._add_callbacks(args)
 
-    def _honour_label_smoothing(self, model) -> None:
+    def _honour_label_smoothing(self, model):
         if self.args.label_smoothing_factor > 0:
             model.config.label_smoothing = self.args.label_smoothing_factor
+        return model
+
+    def call_model_init(self, trial=None):
+        """A new model of `model_init`, with `label_smoothing_factor` put into its config."""
+        return self._honour_label_smoothing(super().call_model_init(trial))
 
     def _add_callbacks(self, args: AxeTrainingArguments) -> None:
         self._ema = None
@@ -126,7 +127,7 @@ class AxeTrainer(Seq2SeqTrainer):
 
     @property
     def _clock(self) -> TrainingClock:
-        # Looked up each time: resuming replaces the callbacks that have a state.
+        # Looked up each time: `restore_callback_states_from_checkpoint` replaces it.
         return next(c for c in self.callback_handler.callbacks if isinstance(c, TrainingClock))
 
     @property
@@ -137,47 +138,19 @@ class AxeTrainer(Seq2SeqTrainer):
     def _averaged_weights(self):
         return nullcontext() if self._ema is None else self._ema.applied()
 
-    def call_model_init(self, trial=None):
-        """A new model of `model_init`, with `label_smoothing_factor` put into its config."""
-        model = super().call_model_init(trial)
-        self._honour_label_smoothing(model)
-        return model
-
-    @staticmethod
-    def load_generation_config(gen_config_arg) -> MaskPredictGenerationConfig:
-        """`args.generation_config`, an object, a folder or a name on the Hub, as Mask-Predict's class."""
-        if isinstance(gen_config_arg, MaskPredictGenerationConfig):
-            return deepcopy(gen_config_arg)
-        if isinstance(gen_config_arg, GenerationConfig):
-            return MaskPredictGenerationConfig.from_dict(gen_config_arg.to_dict())
-        return MaskPredictGenerationConfig.from_pretrained(gen_config_arg)
-
     # Training
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        """Train, or go on from a checkpoint: a folder, or True for the last one in `args.output_dir`.
-
-        Raises:
-            ValueError: `resume_from_checkpoint` names no checkpoint.
-        """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
-            if resume_from_checkpoint is None:
-                raise ValueError(
-                    f"`resume_from_checkpoint` is True but {self.args.output_dir} holds no checkpoint-* folder."
-                )
-        if resume_from_checkpoint and not Path(resume_from_checkpoint).is_dir():
-            raise ValueError(
-                f"`resume_from_checkpoint`: there is no folder {resume_from_checkpoint}."
-            )
+        """Train, or go on from a checkpoint: a folder, or True for the last one in `args.output_dir`."""
+        checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if self._ema is not None:
-            self._ema.resume_from = resume_from_checkpoint or None
+            self._ema.resume_from = checkpoint
         self._train_losses = RunningLosses(self.args.device)
         if self.args.world_size > 1 and self.model_wrapped is self.model:
             # An evaluation before training marks the bare model as prepared; accelerate would then leave it unwrapped,
             # and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` sentences, or of `max_tokens_per_batch` tokens."""
@@ -198,17 +171,14 @@ class AxeTrainer(Seq2SeqTrainer):
         """The learning-rate schedule: Transformers', or with `train_minutes` one that follows the clock."""
         if self.args.train_minutes is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        self.lr_scheduler = LambdaLR(
+        self.lr_scheduler = timed_schedule(
             self.optimizer if optimizer is None else optimizer,
-            lambda step: self._timed_factor(step, num_training_steps),
+            self.args,
+            num_training_steps,
+            elapsed_minutes=lambda: self.elapsed_minutes,
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
-
-    def _timed_factor(self, step: int, num_training_steps: int) -> float:
-        args = self.args
-        progress = max(step / num_training_steps, self.elapsed_minutes / args.train_minutes)
-        return timed_factor(progress, step, args.warmup_steps, args.lr_scheduler_type.value)
 
     def compute_loss(
         self, model, inputs, return_outputs: bool = False, num_items_in_batch=None

@@ -40,6 +40,12 @@ def with_nan():
         ({"blank_token_id": None}, TypeError, "`blank_token_id` must be an int, got None"),
         ({"delta": -1.0}, ValueError, "`delta` must be a finite number of at least 0, got -1"),
         ({"delta": float("nan")}, ValueError, "`delta` must be a finite number"),
+        ({"delta": None}, TypeError, "`delta` must be a number, got NoneType"),
+        (
+            {"num_items_in_batch": 0},
+            ValueError,
+            "`num_items_in_batch` must be the number of targets",
+        ),
         ({"label_smoothing": 1.0}, ValueError, r"`label_smoothing` must be in \[0, 1\), got 1"),
         ({"reduction": "avg"}, ValueError, "`reduction` must be one of mean, sum, none, got 'avg'"),
         ({"canvas_lengths": torch.tensor([3])}, ValueError, "`canvas_lengths` must be .batch,."),

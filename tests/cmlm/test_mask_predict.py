@@ -237,3 +237,20 @@ def test_one_position_is_masked_again_even_if_a_share_of_the_canvas_is_less(
         return_dict_in_generate=True,
     )
     assert (output.history["canvas"] == MASK).all() and output.lengths.tolist() == [1]
+
+
+def test_among_equally_probable_tokens_the_earlier_is_masked_first(make_model, make_sources):
+    model = make_model()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    output = model.generate(
+        **make_sources([4, 9]),
+        num_iterations=4,
+        min_length=7,
+        max_length=7,
+        output_history=True,
+        return_dict_in_generate=True,
+    )
+    is_masked = output.history["canvas"] == MASK  # (iterations, batch, canvas)
+    for t, num_masked in enumerate([7, 5, 3, 1]):
+        expected = [position < num_masked for position in range(7)]
+        assert is_masked[t].tolist() == [expected] * 2

@@ -6,7 +6,12 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmForConditionalGeneration
+from axe_hf import (
+    AxeTrainer,
+    AxeTrainingArguments,
+    CmlmForConditionalGeneration,
+    MaskPredictGenerationConfig,
+)
 from axe_hf.data import DataCollatorForCmlm
 
 
@@ -201,6 +206,21 @@ def test_settings_of_generation_reach_the_decoder(make_trainer, monkeypatch):
     assert seen[0]["num_iterations"] == 2 and seen[0]["num_length_candidates"] == 3
 
 
+@pytest.mark.parametrize("is_path", [False, True])
+def test_a_generation_config_in_the_arguments_becomes_the_models(
+    make_trainer, tmp_path, dataset, is_path
+):
+    config = MaskPredictGenerationConfig(num_iterations=3, num_length_candidates=2)
+    config.save_pretrained(tmp_path / "generation")
+    given = str(tmp_path / "generation") if is_path else config
+    trainer = make_trainer(eval_dataset=dataset.select(range(3)), generation_config=given)
+    trainer.evaluate()
+    trainer.save_model(tmp_path / "saved")
+    reloaded = CmlmForConditionalGeneration.from_pretrained(tmp_path / "saved").generation_config
+    assert isinstance(reloaded, MaskPredictGenerationConfig)
+    assert (reloaded.num_iterations, reloaded.num_length_candidates) == (3, 2)
+
+
 def test_references_column_is_what_translations_are_scored_against(make_trainer, dataset, pairs):
     trainer = make_trainer()
     guessed = trainer.predict(dataset).predictions
@@ -316,7 +336,7 @@ class TestBadInput:
     def test_resuming_from_nowhere(self, make_trainer, tmp_path):
         with pytest.raises(ValueError, match="holds no checkpoint"):
             make_trainer().train(resume_from_checkpoint=True)
-        with pytest.raises(ValueError, match="there is no folder"):
+        with pytest.raises(ValueError, match="holds no trainer_state.json"):
             make_trainer().train(resume_from_checkpoint=str(tmp_path / "nowhere"))
 
     @pytest.mark.parametrize(

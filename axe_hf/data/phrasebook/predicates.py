@@ -97,8 +97,8 @@ go/went; gehen; ; ; to bed; pfdKk+U
 fly/flew; fliegen; ; ; to Italy, to Spain, to Switzerland, to Vienna; pfjC
 live; wohnen, leben; ; in Berlin, in Hamburg, in Munich, in Vienna, in Switzerland; ; s
 work; arbeiten; ; in the office, at home, in the garden, in the hospital; ; pfhndc
-put/put; legen; t: book, newspaper, letter, phone, photos; ; on the table^, on the chair^, on the bed^
-    ; piq
+put/put; legen; t: book, newspaper, letter, phone, photos
+    ; ; on the table^, on the chair^, on the bed^; piq
 sleep/slept; schlafen; ; in the garden, in the living room, on the train; ; pLU
 get/got up; auf|stehen; ; ; ; pfdKk+
 stay at home; bleiben [zu Hause], bleiben [daheim]; ; ; ; pfhjdckS

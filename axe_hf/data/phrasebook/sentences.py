@@ -172,7 +172,7 @@ def _draw_order(rng: Random) -> Clause:
         is_odd = isinstance(noun, NounPhrase) and noun.article == "p"
         if not is_odd and not (isinstance(noun, Pronoun) and noun.text == "you"):
             break
-    time = rng.choice(drawing.times("f")) if rng.random() < 0.4 else None
+    time = drawing.draw_time(rng, "q", "f") if rng.random() < 0.4 else None
     return replace(clause, subject=you, tense="i", modal=None, time=time, is_polite=True)
 
 

@@ -1,0 +1,136 @@
+"""The command `axe-hf`: finds the command to run, and turns every failure into one line and an exit code."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from . import __version__
+from .commands import COMMANDS, UsageError
+
+FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+# Failures that our own messages explain; any other is shown with the name of its type.
+_EXPLAINED = (ValueError, TypeError, OSError, ImportError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `axe-hf`.
+
+    Args:
+        argv: what stands behind `axe-hf`; that of the process by default.
+
+    Returns:
+        The exit code: 0, 1 (it failed), 2 (wrong arguments), 130 (Ctrl-C) or 141 (nobody reads the output).
+
+    Example:
+
+    ```python
+    >>> from axe_hf.cli import main
+    >>> main(["--version"]) == 0  # doctest: +ELLIPSIS
+    axe-hf ...
+    True
+
+    ```
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # translations do not fit into every locale's encoding
+            stream.reconfigure(encoding="utf-8")
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    return code
+
+
+def _dispatch(argv: list[str]) -> int:
+    num_global = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv[:num_global])
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    except UsageError as error:
+        return _complain("axe-hf", f"{error} (axe-hf --help)", WRONG_USAGE)
+    if num_global == len(argv):
+        parser.print_help(sys.stderr)
+        return WRONG_USAGE
+    name, *rest = argv[num_global:]
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
+        return _complain("axe-hf", f"there is no command {name!r}. {hint}", WRONG_USAGE)
+    return _run(name, rest, is_debugging=options.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .commands.parsing import CommandParser
+
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    parser = CommandParser(
+        prog="axe-hf",
+        usage="axe-hf [--debug] COMMAND ...",
+        description="Train, use and score translation models that write a whole sentence at once: CMLMs,\n"
+        "trained with Aligned Cross Entropy (AXE), decoded by Mask-Predict.\n\n"
+        f"commands:\n{commands}",
+        epilog="Start with: axe-hf quickstart\nMore on a command: axe-hf COMMAND --help",
+    )
+    parser.add_argument("--version", action="version", version=f"axe-hf {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show where an error came from; stands before COMMAND"
+    )
+    return parser
+
+
+def _run(name: str, argv: list[str], *, is_debugging: bool) -> int:
+    command = import_module(f".commands.{name}", __package__)
+    prefix, options = f"axe-hf {name}", None
+    try:
+        options = command.parse(argv)
+        command.run(options)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except UsageError as error:
+        return _complain(prefix, f"{error} (axe-hf {name} --help)", WRONG_USAGE)
+    except KeyboardInterrupt:
+        hint = "" if options is None else command.after_interrupt(options)
+        print(f"\n{prefix}: stopped. {hint}".rstrip(), file=sys.stderr, flush=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if is_debugging:
+            raise
+        again = shlex.join(["axe-hf", "--debug", name, *argv])
+        return _complain(prefix, _one_line(error, again), FAILED)
+    return 0
+
+
+def _complain(prefix: str, message: str, code: int) -> int:
+    sys.stdout.flush()  # what was printed so far stands above the error
+    print(f"{prefix}: error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _one_line(error: Exception, again: str) -> str:
+    if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
+        error = error.__cause__  # a config's own words, without the name of its validator
+    text = " ".join(str(error).split())
+    if isinstance(error, _EXPLAINED) and text:
+        return text
+    return f"{type(error).__name__}: {text} (to see where: {again})"
+
+
+def _silence_stdout() -> None:
+    """Without this, Python complains about the closed pipe once more when it exits."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a real file
+        pass

@@ -1,0 +1,90 @@
+"""Loads the model that a command is given."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .parsing import CommandParser, add_option, positive_int
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from .. import CmlmForConditionalGeneration
+
+
+def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None:
+    """Add MODEL and how to run it."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs=None if is_model_required else "?",
+        help="folder of a trained model, or its name on the Hub",
+    )
+    group = parser.add_argument_group("running")
+    add_option(
+        group,
+        "batch_size",
+        type=positive_int,
+        default=64,
+        metavar="N",
+        help="sentences at once (64)",
+    )
+    add_option(group, "device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
+
+
+def load_model(
+    name: str, device: str | None
+) -> "tuple[CmlmForConditionalGeneration, PreTrainedTokenizerBase]":
+    """A trained model, ready to decode, and its tokenizer.
+
+    Raises:
+        FileNotFoundError: `name` is a path where there is nothing.
+        ValueError: there is no CMLM of that name, it has no tokenizer, or there is no such device.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    _check_folder(name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"MODEL: {name} is neither a folder with a model nor one on the Hub ({_first_line(error)})"
+        ) from error
+    if config.model_type != "cmlm":
+        raise ValueError(
+            f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {config.model_type!r}."
+        )
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {device!r} cannot be used ({_first_line(error)})") from error
+    model = AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(place)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"MODEL: {name} has no tokenizer ({_first_line(error)})") from error
+    return model, tokenizer
+
+
+def _check_folder(name: str) -> None:
+    """Say plainly what is wrong with a path, for which Transformers would ask the Hub."""
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ValueError(f"MODEL: {name} holds no model: there is no config.json in it.")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"MODEL: must be the folder of a model, {name} is a file.")
+    is_path = (
+        name.startswith((".", "~", os.sep))
+        or name.count("/") > 1
+        or os.sep != "/"
+        and os.sep in name
+    )
+    if is_path and not path.exists():
+        raise FileNotFoundError(f"MODEL: there is no folder {name}.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,106 @@
+"""`axe-hf translate`."""
+
+import argparse
+import sys
+from typing import Any
+
+from . import UsageError
+from .files import check_output, read_lines, write_text
+from .models import add_model_options, load_model
+from .parsing import (
+    CommandParser,
+    add_generation_options,
+    add_option,
+    generation_settings,
+)
+
+_DESCRIPTION = """\
+Translates sentences: those on the command line, the lines of a file, or those of standard input.
+Prints one translation a line, in the same order; an empty line stays empty.
+"""
+_EXAMPLES = """\
+examples:
+  axe-hf translate my_model "Where is the station?" "I am hungry."
+  axe-hf translate my_model --input news.en --output news.de --num-iterations 4
+  cat news.en | axe-hf translate my_model > news.de
+  axe-hf translate my_model --show-steps --num-iterations 4 "Where is the station?"
+
+More iterations refine a translation and take as much longer; models trained with AXE on full
+canvases are made for one. Long texts must be split into sentences first, one a line.
+"""
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """What `argv` asks for, with the decoding settings in `generation`."""
+    parser = CommandParser(
+        prog="axe-hf translate",
+        usage="axe-hf translate MODEL [TEXT ...] [OPTIONS]",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+    )
+    add_model_options(parser, is_model_required=True)
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="sentences; none: standard input")
+    files = parser.add_argument_group("input and output (UTF-8)")
+    add_option(files, "input", metavar="FILE", help="read sentences from here, one a line")
+    add_option(files, "output", metavar="FILE", help="write translations here, all or nothing")
+    add_option(files, "overwrite", action="store_true", help="replace the output file")
+    add_option(
+        files,
+        "show_steps",
+        action="store_true",
+        help="print each sentence and, line by line, how it was filled in above its translation; "
+        '"_" is predicted again, "ε" is a blank, "·" goes on inside a word',
+    )
+    add_generation_options(parser)
+    options = parser.parse_intermixed_args(argv)
+    if options.texts and options.input is not None:
+        raise UsageError("give sentences either as TEXT or in --input, not both")
+    options.generation = generation_settings(options)
+    return options
+
+
+def run(options: argparse.Namespace) -> None:
+    """Translate; with `--output` nothing is written unless all is translated."""
+    check_output(options.output, overwrite=options.overwrite)
+    texts = options.texts or read_lines(options.input)
+    model, tokenizer = load_model(options.model, options.device)
+    if options.show_steps:
+        translations = [_with_steps(model, tokenizer, text, options) for text in texts]
+    else:
+        from ..translation import translate
+
+        translations = translate(
+            model, tokenizer, texts, batch_size=options.batch_size, **options.generation
+        )
+    # A line is a line, whatever a tokenizer makes of it.
+    lines = [" ".join(translation.split("\n")) + "\n" for translation in translations]
+    if options.output is not None:
+        write_text(options.output, "".join(lines))
+    elif not options.show_steps:
+        sys.stdout.writelines(lines)
+
+
+def _with_steps(model: Any, tokenizer: Any, text: str, options: argparse.Namespace) -> str:
+    """Print the sentence, the iterations and the translation, and return the translation."""
+    from ..history import format_history
+    from ..translation import translate
+
+    print(text)
+    limit = model.config.max_source_length
+    inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=limit)
+    (translation,) = translate(model, tokenizer, [text], show_progress=False, **options.generation)
+    if text.strip():
+        output = model.generate(
+            **inputs.to(model.device),
+            **options.generation,
+            output_history=True,
+            return_dict_in_generate=True,
+        )
+        print(format_history(output, tokenizer))
+    print(f"{translation}\n", flush=True)
+    return translation
+
+
+def after_interrupt(options: argparse.Namespace) -> str:
+    """What to say after Ctrl-C."""
+    return "" if options.output is None else f"Nothing was written to {options.output}."
