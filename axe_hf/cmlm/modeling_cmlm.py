@@ -569,23 +569,25 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
                 config=self.config,
                 num_items_in_batch=num_items_in_batch,
             )
+        states = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return CmlmSeq2SeqLMOutput(
-            logits=logits,
-            length_logits=outputs.length_logits,
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-            encoder_attentions=outputs.encoder_attentions,
-            **({} if losses is None else vars(losses)),
+            logits=logits, **states, **({} if losses is None else vars(losses))
         )
 
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
-        """A fully masked canvas as long as each target; `labels` (batch, target), -100 behind a target's end."""
-        is_padding = labels == -100
-        canvas = torch.full_like(labels, self.config.mask_token_id)
-        return canvas.masked_fill(is_padding, self.config.pad_token_id)
+    def prepare_decoder_input_ids_from_labels(
+        self, labels: torch.LongTensor, length_multiplier: float = 1.0
+    ) -> torch.LongTensor:
+        """A fully masked canvas for each target; `labels` (batch, target), -100 behind a target's end.
+
+        `length_multiplier` (default 1.0): positions per target token; at most `max_target_length` in all."""
+        lengths = ((labels != -100).sum(dim=1) * length_multiplier).round().long()
+        lengths = lengths.clamp(1, self.config.max_target_length)
+        width = min(
+            max(1, round(labels.shape[1] * length_multiplier)), self.config.max_target_length
+        )
+        is_masked = torch.arange(width, device=labels.device) < lengths[:, None]  # (batch, canvas)
+        canvas = torch.full_like(is_masked, self.config.pad_token_id, dtype=labels.dtype)
+        return canvas.masked_fill(is_masked, self.config.mask_token_id)
 
 
 __all__ = [

@@ -1,6 +1,8 @@
 """Loads the model that a command is given."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +63,8 @@ def load_model(
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: {device!r} cannot be used ({_first_line(error)})") from error
-    model = AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(place)
+    with _no_loading_bar():
+        model = AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(place)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -84,6 +87,19 @@ def _check_folder(name: str) -> None:
     )
     if is_path and not path.exists():
         raise FileNotFoundError(f"MODEL: there is no folder {name}.")
+
+
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 import shlex
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -44,16 +45,34 @@ def parse(argv: list[str]) -> TrainOptions:
     options = list(argv)
     if options and not options[0].startswith("-"):
         options = _options_of_file(options[0]) + options[1:]
+    _check_names(options)
     parser = _Parser(_KINDS, prog="axe-hf train", add_help=False, allow_abbrev=False)
     namespace, unknown = parser.parse_known_args(options)
     if unknown:
-        raise UsageError(f"there is no option {unknown[0]}")
-    if namespace.output_dir is None:
-        raise UsageError("the following arguments are required: --output-dir")
+        raise UsageError(f"there is no place for {shlex.join(unknown)}")
     try:
         return TrainOptions(*(_make(kind, namespace) for kind in _KINDS), argv)
     except ValueError as error:
         raise UsageError(" ".join(str(error).split())) from error
+
+
+def _check_names(options: list[str]) -> None:
+    """Name an option that is not there or is missing, before argparse reads any."""
+    names = {f.name: f for kind in _KINDS for f in fields(kind) if f.init}
+    given = [word[2:].partition("=")[0].replace("-", "_") for word in options if word[:2] == "--"]
+    for name in given:
+        if name not in names and name.removeprefix("no_") not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"; did you mean {_flag(near[0])}?" if near else ""
+            raise UsageError(f"there is no option {_flag(name)}{hint}")
+    needed = [n for n, f in names.items() if f.default is f.default_factory is MISSING]
+    missing = [_flag(name) for name in (*needed, "output_dir") if name not in given]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _options_of_file(path: str) -> list[str]:

@@ -55,6 +55,25 @@ _IMPORTANT = (
     "push_to_hub",
     "use_cpu",
 )
+# Where Transformers' own words do not say what `axe-hf train` does.
+_TEXTS = {
+    "output_dir": "Folder for everything the run leaves; a new or an empty one.",
+    "max_steps": "Steps to train for, in place of epochs.",
+    "eval_strategy": "When to evaluate on the validation data besides the end: no, steps or epoch.",
+    "eval_steps": "Steps between two evaluations; those of --logging-steps if not given.",
+    "save_steps": "Steps between two checkpoints.",
+    "gradient_accumulation_steps": "Batches whose gradients make one step.",
+    "lr_scheduler_type": "Shape of the learning rate: linear, cosine, inverse_sqrt ...",
+    "bf16": "Train in bfloat16: faster where the hardware has it.",
+    "optim": "Optimizer, a name of Transformers'.",
+    "seed": "Of the first weights, the batches and the masks.",
+    "load_best_model_at_end": "Keep the checkpoint that evaluates best, not the last one.",
+    "metric_for_best_model": "What is best: loss if not given, or bleu, chrf ...",
+    "resume_from_checkpoint": "Go on with a run: 'last', for the last checkpoint in --output-dir, or "
+    "the folder of one.",
+    "push_to_hub": "Upload the model to the Hub whenever it is saved.",
+    "use_cpu": "Leave a GPU alone.",
+}
 _FIRST = ("source_lang", "target_lang", "train_file", "output_dir")
 
 
@@ -90,11 +109,13 @@ def print_help(kinds: Sequence[type], *, is_complete: bool) -> None:
             shown.add(name)
             option = options[name]
             flag = f"--{name.replace('_', '-')}"
-            group.add_argument(flag, metavar=_metavar(option), help=_text(option))
+            group.add_argument(flag, metavar=_metavar(option), help=_text(name, option))
     more = parser.add_argument_group("help")
     more.add_argument("-h", "--help", action="store_true", help="show these options")
     rest = len(training.keys() - important.keys())
-    more.add_argument("--help-all", action="store_true", help=f"show {rest} more, of Transformers")
+    more.add_argument(
+        "--help-all", action="store_true", help=f"show {rest} more, of Transformers' trainer"
+    )
     parser.print_help()
 
 
@@ -111,8 +132,8 @@ def _metavar(option: Field) -> str:
     return next((words[kind] for kind in inner if kind in words), "TEXT")
 
 
-def _text(option: Field) -> str:
-    text = " ".join(option.metadata.get("help", "").split())
+def _text(name: str, option: Field) -> str:
+    text = _TEXTS.get(name) or " ".join(option.metadata.get("help", "").split())
     default = option.default
     if default is MISSING or default is None:
         return text

@@ -39,7 +39,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog=_EXAMPLES,
     )
     add_model_options(parser, is_model_required=True)
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="sentences; none: standard input")
+    parser.add_argument(
+        "texts", metavar="TEXT", nargs="*", default=[], help="sentences; none: standard input"
+    )
     files = parser.add_argument_group("input and output (UTF-8)")
     add_option(files, "input", metavar="FILE", help="read sentences from here, one a line")
     add_option(files, "output", metavar="FILE", help="write translations here, all or nothing")

@@ -30,11 +30,16 @@ class DataCollatorForCmlm:
         masking (default "uniform"): "uniform", as the paper trains, or "full".
         seed (default 0): any integer.
         pad_to_multiple_of (default None): widen sources and targets to a multiple of this.
+        length_multiplier (default 1.0): canvas positions per target token (lambda of the AXE
+            paper, which is not known to use it in training; that is ours). Over 1 it
+            leaves room for blanks, which AXE needs to learn. Only with `masking="full"`, and
+            decode with the same value.
+        max_canvas_length (default None): longest canvas made; the model's `max_target_length`.
 
     Returns:
         When called with a list of features, each with `input_ids` and `labels` (sequences of ids,
         other columns are ignored), a dict of int64 tensors: `input_ids` and `attention_mask`
-        (batch, source_length); `decoder_input_ids` (batch, target_length), the canvas: mask, or
+        (batch, source_length); `decoder_input_ids` (batch, canvas_length), the canvas: mask, or
         the token itself where it is observed; `labels` (batch, target_length), -100 at observed
         positions and padding.
 
@@ -57,10 +62,19 @@ class DataCollatorForCmlm:
     masking: Literal["uniform", "full"] = "uniform"
     seed: int = 0
     pad_to_multiple_of: int | None = None
+    length_multiplier: float = 1.0
+    max_canvas_length: int | None = None
 
     def __post_init__(self):
         if self.masking not in ("uniform", "full"):
             raise ValueError(f"`masking` must be 'uniform' or 'full', got {self.masking!r}.")
+        if not self.length_multiplier > 0:
+            raise ValueError(f"`length_multiplier` must be > 0, got {self.length_multiplier}.")
+        if self.length_multiplier != 1 and self.masking != "full":
+            raise ValueError(
+                f"`length_multiplier` is {self.length_multiplier}, but where tokens are observed "
+                "the canvas is as long as the target. Use masking='full' or 1.0."
+            )
         if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
             raise ValueError(
                 f"`pad_to_multiple_of` must be at least 1 or None, got {self.pad_to_multiple_of}."
@@ -99,12 +113,23 @@ class DataCollatorForCmlm:
         is_masked = is_target
         if self.masking == "uniform":
             is_masked = _draw_masks(is_target, seed=_batch_seed(self.seed, sources, targets))
+        canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
+        if self.length_multiplier != 1:
+            canvas = self._stretched_canvas(is_target.sum(dim=1))
         return {
             "input_ids": input_ids,
             "attention_mask": is_source.long(),
-            "decoder_input_ids": target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id),
+            "decoder_input_ids": canvas,
             "labels": target_ids.masked_fill(~is_masked, IGNORED_LABEL),
         }
+
+    def _stretched_canvas(self, target_lengths: torch.Tensor) -> torch.Tensor:
+        lengths = (target_lengths * self.length_multiplier).round().long()
+        lengths = lengths.clamp(1, self.max_canvas_length)  # (batch,)
+        width = _round_up(int(lengths.max()), self.pad_to_multiple_of)
+        is_masked = torch.arange(width) < lengths[:, None]  # (batch, canvas)
+        canvas = torch.full(is_masked.shape, self.tokenizer.pad_token_id)
+        return canvas.masked_fill(is_masked, self.tokenizer.mask_token_id)
 
     def _check_targets(self, targets: list[list[int]]) -> None:
         names = ("pad_token", "mask_token", "blank_token")
@@ -150,13 +175,15 @@ def _pad(
     rows: list[list[int]], pad_token_id: int, multiple: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(ids) for ids in rows])
-    width = int(lengths.max())
-    if multiple is not None:
-        width = -(-width // multiple) * multiple
+    width = _round_up(int(lengths.max()), multiple)
     is_token = torch.arange(width) < lengths[:, None]  # (batch, width)
     padded = torch.full((len(rows), width), pad_token_id)
     padded[is_token] = torch.tensor(list(chain.from_iterable(rows)))
     return padded, is_token
+
+
+def _round_up(width: int, multiple: int | None) -> int:
+    return width if multiple is None else -(-width // multiple) * multiple
 
 
 def _batch_seed(seed: int, sources: list[list[int]], targets: list[list[int]]) -> int:

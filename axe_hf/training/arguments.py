@@ -26,6 +26,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             of the two sides), instead of `per_device_train_batch_size` sentences.
         masking (default "uniform"): canvases in training: "uniform" hides 1 to N tokens, as Mask-Predict trains;
             "full" hides all, for models that decode in one pass. A `data_collator` given to the trainer overrides it.
+        length_multiplier (default 1.0): canvas positions per target token in training, with `masking="full"` and AXE;
+            also put into `model.generation_config`, since a model wants canvases like those it was trained on. Over 1
+            it leaves room for blanks, without which AXE hardly differs from cross entropy on a full mask.
         train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation and saving not
             counted. The learning rate follows max(step / max_steps, elapsed / budget), and training ends with it.
         ema_decay (default None): decay of an exponential moving average of the weights, for instance 0.999, which is
@@ -61,6 +64,13 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         metadata={
             "help": "Training canvases: 'uniform' hides 1 to N tokens of each target (Mask-Predict), 'full' hides all "
             "(for decoding in one pass)."
+        },
+    )
+    length_multiplier: float = field(
+        default=1.0,
+        metadata={
+            "help": "Canvas positions per target token, in training (with masking=full) and afterwards in decoding. Over "
+            "1 it leaves room for blanks: 1.25 serves AXE well."
         },
     )
     train_minutes: float | None = field(
@@ -145,6 +155,13 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             )
         if self.masking not in ("uniform", "full"):
             raise ValueError(f"`masking` must be 'uniform' or 'full', got {self.masking!r}.")
+        if not self.length_multiplier > 0:
+            raise ValueError(f"`length_multiplier` must be > 0, got {self.length_multiplier}.")
+        if self.length_multiplier != 1 and self.masking != "full":
+            raise ValueError(
+                f"`length_multiplier` is {self.length_multiplier}, but where tokens are observed the canvas is as long "
+                "as the target. Set `masking='full'` too."
+            )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
                 f"`ema_decay` must be between 0 and 1, got {self.ema_decay}. Leave it out for no average."

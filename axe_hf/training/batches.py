@@ -4,9 +4,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
-from ..data import MaxTokensBatchSampler
+from ..cmlm import CmlmConfig
+from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
 from .arguments import AxeTrainingArguments
+
+
+def collator_of(
+    args: AxeTrainingArguments, tokenizer: PreTrainedTokenizerBase, config: CmlmConfig | None
+) -> DataCollatorForCmlm:
+    """The collator that `args` ask for, with canvases within the limit of `config`."""
+    return DataCollatorForCmlm(
+        tokenizer,
+        masking=args.masking,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        length_multiplier=args.length_multiplier,
+        max_canvas_length=getattr(config, "max_target_length", None),
+    )
 
 
 def token_budget_loader(

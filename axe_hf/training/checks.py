@@ -1,6 +1,8 @@
-"""Do the model and the tokenizer fit together?"""
+"""Do model, tokenizer and arguments fit together?"""
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .arguments import AxeTrainingArguments
 
 _SPECIAL_TOKENS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_token_id")
 
@@ -29,3 +31,21 @@ def check_model_and_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedToken
             f"The tokenizer has {len(tokenizer)} symbols, `config.vocab_size` is {config.vocab_size}. Build the model "
             "with vocab_size=len(tokenizer) or call model.resize_token_embeddings(len(tokenizer))."
         )
+
+
+def honour_arguments(model: PreTrainedModel, args: AxeTrainingArguments) -> PreTrainedModel:
+    """Write the settings of `args` that travel with a model into it, and return it.
+
+    Raises:
+        ValueError: `length_multiplier` for a model that is trained with cross entropy.
+    """
+    if args.label_smoothing_factor > 0:
+        model.config.label_smoothing = args.label_smoothing_factor
+    if args.length_multiplier != 1:
+        if model.config.training_loss != "axe":
+            raise ValueError(
+                f"`length_multiplier` is {args.length_multiplier}, but cross entropy needs a label at every position "
+                'of the canvas. Set `training_loss="axe"` in the model\'s config, or leave it at 1.0.'
+            )
+        model.generation_config.length_multiplier = args.length_multiplier
+    return model

@@ -12,12 +12,11 @@ from transformers.trainer_utils import EvalPrediction
 
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.outputs_cmlm import CmlmEncoderOutput
-from ..data import DataCollatorForCmlm
 from .arguments import AxeTrainingArguments
-from .batches import references_of, token_budget_loader
+from .batches import collator_of, references_of, token_budget_loader
 from .callbacks import BudgetProgressCallback, EmaCallback, TrainingClock
 from .checkpoints import resolve_checkpoint
-from .checks import check_model_and_tokenizer
+from .checks import check_model_and_tokenizer, honour_arguments
 from .model_card import details_of_training, write_model_card
 from .running_losses import RunningLosses
 from .schedule import timed_schedule
@@ -89,12 +88,11 @@ class AxeTrainer(Seq2SeqTrainer):
         if model is not None:
             check_model_and_tokenizer(model, processing_class)
         if data_collator is None:
-            seed = args.seed if args.data_seed is None else args.data_seed
-            data_collator = DataCollatorForCmlm(processing_class, masking=args.masking, seed=seed)
+            data_collator = collator_of(args, processing_class, getattr(model, "config", None))
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
-        self._honour_label_smoothing(self.model)
+        honour_arguments(self.model, args)
         # Made by the base class; it would put a position-wise loss in AXE's place.
         self.label_smoother = None
         if self.compute_metrics is None and args.predict_with_generate:
@@ -107,14 +105,9 @@ class AxeTrainer(Seq2SeqTrainer):
         self._num_parameters: int | None = None
         self._add_callbacks(args)
 
-    def _honour_label_smoothing(self, model):
-        if self.args.label_smoothing_factor > 0:
-            model.config.label_smoothing = self.args.label_smoothing_factor
-        return model
-
     def call_model_init(self, trial=None):
-        """A new model of `model_init`, with `label_smoothing_factor` put into its config."""
-        return self._honour_label_smoothing(super().call_model_init(trial))
+        """A new model of `model_init`, which gets the settings of `args` that live in a model."""
+        return honour_arguments(super().call_model_init(trial), self.args)
 
     def _add_callbacks(self, args: AxeTrainingArguments) -> None:
         self._ema = None
@@ -258,7 +251,9 @@ class AxeTrainer(Seq2SeqTrainer):
         loss, encoder_outputs = None, None
         if labels is not None:
             labels, _ = whole_target(labels, inputs.get("decoder_input_ids"), self.model.config)
-            canvas = self.model.prepare_decoder_input_ids_from_labels(labels)
+            canvas = self.model.prepare_decoder_input_ids_from_labels(
+                labels, self.args.length_multiplier
+            )
             with self.compute_loss_context_manager():
                 outputs = model(**batch, decoder_input_ids=canvas, labels=labels)
             self._add_eval_losses(model, outputs, batch | {"labels": labels})

@@ -247,3 +247,34 @@ def test_tokenizer_without_a_blank_is_refused_until_it_is_loaded_with_one(tokeni
     )
     assert mended.blank_token_id == len(tokenizer)
     DataCollatorForCmlm(mended)
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 1.25, 2.0])
+def test_length_multiplier_stretches_the_canvas_and_leaves_the_labels(tokenizer, multiplier):
+    features = random_features(6)
+    batch = DataCollatorForCmlm(tokenizer, masking="full", length_multiplier=multiplier)(features)
+    expected = [max(1, round(len(row["labels"]) * multiplier)) for row in features]
+    assert (batch["decoder_input_ids"] == tokenizer.mask_token_id).sum(1).tolist() == expected
+    assert batch["decoder_input_ids"].shape[1] == max(expected)
+    plain = DataCollatorForCmlm(tokenizer, masking="full")(features)
+    assert torch.equal(batch["labels"], plain["labels"])
+
+
+def test_stretched_canvas_stays_within_its_limit_and_multiple(tokenizer):
+    collator = DataCollatorForCmlm(
+        tokenizer,
+        masking="full",
+        length_multiplier=3.0,
+        max_canvas_length=10,
+        pad_to_multiple_of=8,
+    )
+    canvas = collator(random_features(6))["decoder_input_ids"]
+    assert canvas.shape[1] == 16
+    assert (canvas == tokenizer.mask_token_id).sum(1).max() == 10
+
+
+def test_length_multiplier_needs_full_masks(tokenizer):
+    with pytest.raises(ValueError, match="`length_multiplier` is 1.25, but where tokens are obs"):
+        DataCollatorForCmlm(tokenizer, length_multiplier=1.25)
+    with pytest.raises(ValueError, match="`length_multiplier` must be > 0, got 0"):
+        DataCollatorForCmlm(tokenizer, masking="full", length_multiplier=0)

@@ -1,0 +1,75 @@
+"""Train a translation model with `AxeTrainer`, on sentence pairs of your own or on the phrasebook.
+
+What it does: reads pairs, trains a tokenizer and a small CMLM with Aligned Cross Entropy, scores it, saves it.
+Takes 10 minutes on two CPU cores with the command below; a GPU is used if there is one.
+
+    python examples/02_train.py --output_dir my_model --train_minutes 10 --max_tokens_per_batch 1000 \
+        --masking full --learning_rate 1e-3
+
+Every field of `AxeTrainingArguments` is an option, and so are the fields of `Task` below.
+Expected output: a log of the losses, and at the end BLEU, chrF and repetition rate on unseen sentences.
+"""
+
+from dataclasses import dataclass
+
+from transformers import AutoTokenizer, HfArgumentParser, set_seed
+
+from axe_hf import (
+    AxeTrainer,
+    AxeTrainingArguments,
+    CmlmConfig,
+    CmlmForConditionalGeneration,
+    load_translations,
+    tokenize_translations,
+    train_tokenizer,
+)
+from axe_hf.data import write_phrasebook
+
+
+@dataclass
+class Task:
+    train_file: str | None = None  # what load_translations reads; without it, the phrasebook
+    test_file: str | None = None
+    num_pairs: int = 50_000  # of the phrasebook
+    source_lang: str = "en"
+    target_lang: str = "de"
+    model_name_or_path: str | None = None  # fine-tune this one instead of a new one
+    d_model: int = 192
+    num_layers: int = 2
+    vocab_size: int = 2000
+
+
+task, args = HfArgumentParser((Task, AxeTrainingArguments)).parse_args_into_dataclasses()
+set_seed(args.seed)
+
+# 1. Sentence pairs.
+languages = {"source_lang": task.source_lang, "target_lang": task.target_lang}
+files = {"train": task.train_file, "test": task.test_file}
+if task.train_file is None:
+    files = write_phrasebook(f"{args.output_dir}/phrasebook", task.num_pairs, seed=args.seed)
+pairs = {name: load_translations(files[name], **languages) for name in ("train", "test")}
+
+# 2. A model and its tokenizer: both from a folder or the Hub, or both new.
+if task.model_name_or_path is not None:
+    tokenizer = AutoTokenizer.from_pretrained(task.model_name_or_path)
+    model = CmlmForConditionalGeneration.from_pretrained(task.model_name_or_path)
+else:
+    texts = (text for pair in pairs["train"]["translation"] for text in pair.values())
+    tokenizer = train_tokenizer(texts, vocab_size=task.vocab_size)
+    sizes = {"encoder_layers": task.num_layers, "decoder_layers": task.num_layers}
+    sizes |= {"encoder_ffn_dim": 4 * task.d_model, "decoder_ffn_dim": 4 * task.d_model}
+    config = CmlmConfig(vocab_size=len(tokenizer), d_model=task.d_model, dropout=0.1, **sizes)
+    model = CmlmForConditionalGeneration(config)
+
+# 3. Token ids; the trainer's collator masks them.
+lengths = {"max_source_length": 128, "max_target_length": 128}
+data = {n: tokenize_translations(p, tokenizer, **languages, **lengths) for n, p in pairs.items()}
+
+# 4. Train, score, save: the folder loads with AutoModelForSeq2SeqLM after `import axe_hf`.
+trainer = AxeTrainer(model, args, train_dataset=data["train"], processing_class=tokenizer)
+trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+scores = trainer.evaluate(data["test"], metric_key_prefix="test")
+trainer.save_model()
+trainer.create_model_card(**languages)
+for name in ("test_bleu", "test_chrf", "test_repetition_rate"):
+    print(f"{name}: {scores[name]:.4g}")
