@@ -24,25 +24,57 @@ if TYPE_CHECKING:
         DataCollatorForCmlm,
         MaxTokensBatchSampler,
         load_translations,
+        make_phrasebook,
         tokenize_translations,
         train_tokenizer,
+        write_phrasebook,
     )
     from .evaluation import TranslationMetric
-    from .training import AxeTrainer, AxeTrainingArguments
+    from .history import format_history
+    from .hub import push_to_hub_with_code, save_pretrained_with_code
+    from .pipeline import CmlmTranslationPipeline, register_pipeline
+    from .plotting import plot_alignment, plot_history, plot_losses
+    from .training import (
+        AxeTrainer,
+        AxeTrainingArguments,
+        DataArguments,
+        EmaCallback,
+        ModelArguments,
+        average_checkpoints,
+        run_training,
+    )
+    from .translation import translate
 
 __version__ = "0.1.0"
 
-# Names whose modules import datasets, evaluate or the Trainer: found on first use, so that `import axe_hf` stays cheap.
+# Their modules import datasets, evaluate or the Trainer: found on first use, so that `import axe_hf` stays cheap.
 _LAZY = {
-    "AxeTrainer": "training",
-    "AxeTrainingArguments": "training",
-    "DataCollatorForCmlm": "data",
-    "MaxTokensBatchSampler": "data",
-    "TranslationMetric": "evaluation",
-    "load_translations": "data",
-    "tokenize_translations": "data",
-    "train_tokenizer": "data",
+    "data": (
+        "DataCollatorForCmlm",
+        "MaxTokensBatchSampler",
+        "load_translations",
+        "make_phrasebook",
+        "tokenize_translations",
+        "train_tokenizer",
+        "write_phrasebook",
+    ),
+    "evaluation": ("TranslationMetric",),
+    "history": ("format_history",),
+    "hub": ("push_to_hub_with_code", "save_pretrained_with_code"),
+    "pipeline": ("CmlmTranslationPipeline", "register_pipeline"),
+    "plotting": ("plot_alignment", "plot_history", "plot_losses"),
+    "training": (
+        "AxeTrainer",
+        "AxeTrainingArguments",
+        "DataArguments",
+        "EmaCallback",
+        "ModelArguments",
+        "average_checkpoints",
+        "run_training",
+    ),
+    "translation": ("translate",),
 }
+_MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "AlignedCrossEntropyLoss",
@@ -54,16 +86,32 @@ __all__ = [
     "CmlmModel",
     "CmlmPreTrainedModel",
     "CmlmSeq2SeqLMOutput",
+    "CmlmTranslationPipeline",
+    "DataArguments",
     "DataCollatorForCmlm",
+    "EmaCallback",
     "MaskPredictGenerationConfig",
     "MaskPredictGenerationMixin",
     "MaskPredictOutput",
     "MaxTokensBatchSampler",
+    "ModelArguments",
     "TranslationMetric",
+    "average_checkpoints",
     "axe_loss",
+    "format_history",
     "load_translations",
+    "make_phrasebook",
+    "plot_alignment",
+    "plot_history",
+    "plot_losses",
+    "push_to_hub_with_code",
+    "register_pipeline",
+    "run_training",
+    "save_pretrained_with_code",
     "tokenize_translations",
     "train_tokenizer",
+    "translate",
+    "write_phrasebook",
 ]
 
 AutoConfig.register("cmlm", CmlmConfig, exist_ok=True)
@@ -72,11 +120,11 @@ AutoModelForSeq2SeqLM.register(CmlmConfig, CmlmForConditionalGeneration, exist_o
 
 
 def __getattr__(name: str):
-    if name in _LAZY:
-        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     **{part: {"cmlm"} | LEAVES | JOINERS for part in JOINERS},
 }
 # These use what any user can: names that axe_hf or one of its parts exports.
-PUBLIC_NAMES_ONLY = {"cli", "commands", "quickstart"}
+PUBLIC_NAMES_ONLY = {"__main__", "cli", "commands", "quickstart"}
 
 HEAVY = ("datasets", "evaluate", "matplotlib", "sacrebleu", "triton")
 

@@ -91,6 +91,8 @@ def run_training(
     tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw["train"])
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     check_model_and_tokenizer(model, tokenizer)
+    if model_args.attn_implementation is not None:
+        model.set_attn_implementation(model_args.attn_implementation)
     datasets = {"train": _tokenize_for_training(raw["train"], tokenizer, model.config, data_args)}
     for split in raw.keys() - {"train"}:
         datasets[split] = _tokenize_for_scoring(raw[split], tokenizer, model.config, data_args)

@@ -256,7 +256,7 @@ class AxeTrainer(Seq2SeqTrainer):
             )
             with self.compute_loss_context_manager():
                 outputs = model(**batch, decoder_input_ids=canvas, labels=labels)
-            self._add_eval_losses(model, outputs, batch | {"labels": labels})
+            self._add_eval_losses(outputs, batch | {"labels": labels, "decoder_input_ids": canvas})
             loss = outputs.loss.detach()
             encoder_outputs = CmlmEncoderOutput(
                 last_hidden_state=outputs.encoder_last_hidden_state,
@@ -270,7 +270,7 @@ class AxeTrainer(Seq2SeqTrainer):
         tokens = self.model.generate(**batch, encoder_outputs=encoder_outputs, **gen_kwargs)
         return loss, tokens, labels
 
-    def _add_eval_losses(self, model, outputs: ModelOutput, batch: dict[str, torch.Tensor]) -> None:
+    def _add_eval_losses(self, outputs: ModelOutput, batch: dict[str, torch.Tensor]) -> None:
         state, num_rows = self.accelerator.gradient_state, len(batch["labels"])
         num_own = num_rows
         if state.end_of_dataloader and state.remainder > 0:

@@ -50,7 +50,7 @@ CHANGED = {
     "mask_token_id": 7,
     "blank_token_id": 6,
     "training_loss": "cross_entropy",
-    "axe_delta": 2,
+    "axe_delta": 3,
     "label_smoothing": 0.1,
     "length_loss_weight": 0.5,
 }

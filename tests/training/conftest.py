@@ -23,6 +23,12 @@ def toy_pairs(num_pairs, seed=0):
     return pairs
 
 
+@pytest.fixture(autouse=True)
+def one_thread(few_threads):
+    """These models are so small that a second thread only gets in the way."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def quiet():
     logging.disable_progress_bar()

@@ -1,7 +1,7 @@
 """The times and places of the phrasebook, as tables that `drawing.py` reads."""
 
 # English; German (a `*` alternative cannot open a sentence); tenses; `m`: English puts it before
-# the verb. Tenses: p past, f future, h habit, n now; `q` suits what is done in a moment.
+# the verb. Tenses: p past, f future, h habit, n now; `q` suits what is done in a moment, and no big step.
 TIMES = """
 yesterday; gestern; pq
 yesterday evening; gestern Abend; pq
@@ -59,7 +59,6 @@ in the lake; im See
 in the sea; im Meer
 at the station; am Bahnhof
 at the cinema; im Kino
-at school; in der Schule
 in the office; im Büro
 in the hospital; im Krankenhaus
 in Berlin; in Berlin

@@ -99,12 +99,15 @@ def english(clause: Clause, asked: str | None = None, is_question: bool = False)
     if auxiliary == "can" and negation and not is_question:
         head = [subject, "cannot"]
     please = "please" if clause.is_polite else ""
+    is_split = isinstance(clause.object, Pronoun) and verb.endswith(" up")  # "pick us up"
+    verb = verb.removesuffix(" up") if is_split else verb
     words = [asked or "", *head, please, adverb.english if adverb else "", verb]
     if clause.recipient:
         words.append(clause.recipient.english(clause.subject.possessive))
     if clause.object:
         with_any = clause.is_negated and clause.tense in "pf"
         words.append(clause.object.english(clause.subject.possessive, with_any))
+    words.append("up" if is_split else "")
     for phrase in (clause.place, clause.goal):
         words.append(phrase.english if phrase else "")
     if clause.company:

@@ -31,7 +31,7 @@ BAD_WEATHER = ("it > rain", "it > snow", "it > be cold", "the weather > be bad")
 # Flag of the main clause, whether it is negated, and what gives its reason.
 REASONS = (
     ("S", False, BAD_WEATHER),
-    ("A", False, (*GOOD_WEATHER, "have time", "be happy")),
+    ("A", False, (*GOOD_WEATHER, "have time")),
     ("A", True, (*BAD_WEATHER, "be ill", "be tired", "have no time", "have to work")),
     ("H", False, ("be hungry",)),
     ("T", False, ("be thirsty",)),

@@ -176,7 +176,9 @@ def draw_clause(
 def draw_time(rng: Random, flags: str, tense: str) -> Phrase:
     """Draw a time that goes with a tense and with a predicate of these flags."""
     fitting = times(("K" if "K" in flags else "") + tense)
-    return rng.choice([time for time in fitting if "q" not in flags or "q" in time.tenses])
+    if "q" in flags or "b" in flags:
+        fitting = [time for time in fitting if ("q" in time.tenses) == ("q" in flags)]
+    return rng.choice(fitting)
 
 
 def _draw_modal(rng: Random, entry: Entry, tense: str) -> str | None:
@@ -221,6 +223,7 @@ def _negation(entry: Entry, tense: str, pieces: dict) -> dict:
         or pieces["modal"] == "would like to"
         or (when and when.english in NEVER_NEGATED)
         or (what and "place" in pieces and what.is_definite)
+        or (what and " of " in what.english())
         or (tense == "h" and not (what and not what.is_definite))
     )
     if is_unclear:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 from .clauses import Clause, Subject
 from .inflection import GermanVerb, Pronoun, german_verb
@@ -82,7 +83,9 @@ def middle_orders(clause: Clause) -> list[tuple[str, ...]]:
         orders = [("object", *when, "not", *manner, "place")]
     elif clause.has_definite_object:
         orders = [(*when, *manner, "object", "not", "place")]
-        if clause.place:
+        if clause.predicate.takes_dative:
+            pass  # "in der Küche meiner Mutter" would be her kitchen
+        elif clause.place:
             orders.append((*when, *manner, "place", "object", "not"))
         elif not clause.company and (clause.is_polite or clause.time and clause.tense in "pf"):
             orders.append(("object", *when, "not"))
@@ -197,16 +200,17 @@ def fill(template: tuple[str, ...], texts: dict, weight: float) -> Iterator[Weig
     Later texts weigh less, roles without a text fall away, and a text ending in `*` does not open
     the sentence.
     """
-    slots = []
+    slots, weights = [], []
     for role in template:
         options = texts.get(role, ())
         if role == "time":
             opens = role == template[0]
             options = [text.rstrip("*") for text in options if not (opens and text[-1:] == "*")]
         if options != ("",) and role in texts:
-            slots.append([((role, text), RANKS[rank]) for rank, text in enumerate(options)])
-    for chosen in product(*slots):
-        share = weight
-        for _, rank_weight in chosen:
-            share *= rank_weight
-        yield tuple([part for part, _ in chosen if part[1]]), share
+            slots.append([(role, text) for text in options])
+            weights.append(RANKS[: len(options)])
+    may_be_empty = any(not text for slot in slots for _, text in slot)
+    for chosen, shares in zip(product(*slots), product(*weights), strict=True):
+        if may_be_empty:
+            chosen = tuple([part for part in chosen if part[1]])
+        yield chosen, weight * prod(shares)

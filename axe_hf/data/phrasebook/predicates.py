@@ -17,7 +17,7 @@ places; goals; flags. Flags:
     l           "I like ..." makes sense
     w           "What ...?" makes sense
     +           is never negated
-    q           done in a moment, so not "last week"
+    q b         done in a moment, so not "last week"; a big step, so not "later"
     F           something for free time
     S A         for bad weather; for good weather
     H T U       when hungry; when thirsty; when tired
@@ -27,23 +27,26 @@ PREDICATES = """
 buy/bought; kaufen; a: bread, milk, cheese, apples, potatoes, vegetables, fruit, eggs
     ; in the supermarket, at the market; ; pfhdcw
 buy/bought; kaufen; a: coat, dress, shirt, jacket, shoes, bag; in town; ; pfjcwC
-buy/bought; kaufen; a: car, bike, computer, phone, sofa, table, lamp, house, flat; ; ; pfjw
-sell/sold; verkaufen; p: car, bike, house, flat, computer, sofa; ; ; pfdj
+buy/bought; kaufen; a: car, bike, computer, phone, sofa, table, lamp, house, flat; ; ; pfjwb
+sell/sold; verkaufen; p: car, bike, house, flat, computer, sofa; ; ; pfdjb
 need; brauchen, benötigen; a: coat, jacket, shoes, car, bike, computer, phone, umbrella, table, bag
     ; ; ; s
-eat/ate; essen; a: fish, bread, cake, soup, salad, potatoes, cheese, pizza, apples
-    ; in the kitchen, in the restaurant, at home, on the balcony; ; pfhnjlwkH
+eat/ate; essen; a: bread, cheese, apples, piece of cake
+    ; in the kitchen, at home, on the balcony; ; pfhnjlwkH
+eat/ate; essen; a: fish, salad, potatoes, pizza
+    ; in the kitchen, in the restaurant, at home; ; pfhnjlwkH
 drink/drank; trinken; a: water, juice, milk, glass of water, glass of juice; in the kitchen
     ; ; pfhnjwkT
 drink/drank; trinken; a: coffee, tea, cup of coffee, cup of tea
     ; in the kitchen, in the café, on the balcony; ; pfhnjlw
-cook; kochen; a: soup, fish, potatoes, vegetables; ; ; pfhndjlwCHF
+make/made; kochen; a: soup; ; ; pfndjCF
+cook; kochen; a: fish, potatoes, vegetables; ; ; pfhndjlwCHF
 bake; backen; a: cake, bread; ; ; pfndjlwCF
-order; bestellen; a: pizza, soup, fish, salad; in the restaurant; ; pfjwH
+order; bestellen; a: pizza, soup, fish, salad; ; ; pfjwH
 read/read; lesen; a: book; in bed, in the garden, on the train, on the balcony; ; pfnjwkSF
 read/read; lesen; a: books; in bed, in the garden, on the train, on the balcony; ; hlkSF
 read/read; lesen; t: newspaper; in bed, in the garden, on the train, in the kitchen; ; pfhnjl
-write/wrote; schreiben; a: letter, email, postcard; ; ; pfndjwR
+write/wrote; schreiben; a: letter, email, postcard; ; ; pfndjR
 send/sent; schicken; a: letter, email, parcel, postcard, photos; ; ; pfdjwR
 give/gave; schenken; a: book, flowers, watch, phone, bike; ; ; pfjwR
 show; zeigen; t: photos, flat, garden; ; ; pfjcR
@@ -53,7 +56,7 @@ repair; reparieren; t: car, bike, computer, washing machine, heating, television
 repair; reparieren; p: car, bike, computer; ; ; pfndc
 wash; waschen; p: car; ; ; pfndc
 wash; spülen, ab|waschen; t: dishes; ; ; pfhndik
-look for; suchen; p: key, phone, bag, umbrella; ; ; pnk
+look for; suchen; p: key, phone, bag, umbrella; ; ; pn+k
 find/found; finden; p: key, phone, bag, umbrella; ; ; pk
 lose/lost; verlieren; p: key, phone, bag, umbrella; ; ; p+k
 forget/forgot; vergessen; p: key, phone, bag, umbrella; ; ; pk
@@ -84,7 +87,7 @@ play; spielen; a: football; in the park, in the garden; ; pfhnjlkCAF
 play; spielen; a: tennis; in the park; ; pfhjlkCAF
 play; spielen; a: cards, chess; in the kitchen, at home, on the balcony; ; pfhnjlkCSF
 play; spielen; a: the piano, the guitar; in the living room; ; pfhnjlckS
-learn; lernen; a: German, English; at home, at school; ; pfhndjlkCF
+learn; lernen; a: German, English; at home; ; pfhndjlkCF
 take/took; nehmen; t: tablets; ; ; pfhdi
 go/went; fahren; ; ; to Berlin, to Hamburg, to Munich, to Vienna, to the sea, to the mountains
     ; pfjdc1C
@@ -121,8 +124,6 @@ be tired; sein [müde]
 be ill; sein [krank]
 be hungry; haben [Hunger], sein [hungrig]
 be thirsty; haben [Durst], sein [durstig]
-be happy; sein [glücklich]
-be nervous; sein [nervös]
 have/had time; haben [Zeit]
 have/had no time; haben [keine Zeit]
 have/had to work; müssen [arbeiten]

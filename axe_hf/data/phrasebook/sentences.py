@@ -82,8 +82,11 @@ def draw_statement(rng: Random) -> Source:
 def draw_liking(rng: Random) -> Source:
     """Draw a statement or question with "like to"."""
     clause = drawing.draw_clause(rng, "l", "h", may_negate=False)
-    keeps_time = clause.time and "m" not in clause.time.tenses and rng.random() < 0.6
-    time = clause.time if keeps_time and clause.time.english != "every day" else None
+    time = clause.time
+    if not time or "m" in time.tenses or "every" in time.english or rng.random() < 0.4:
+        time = None
+    while clause.object and " of " in clause.object.english() and not time:
+        clause = drawing.draw_clause(rng, "l", "h", may_negate=False)
     clause = replace(clause, time=time, is_liked=True)
     return _statement_or_question(rng, clause)
 
@@ -172,7 +175,10 @@ def _draw_order(rng: Random) -> Clause:
         is_odd = isinstance(noun, NounPhrase) and noun.article == "p"
         if not is_odd and not (isinstance(noun, Pronoun) and noun.text == "you"):
             break
-    time = drawing.draw_time(rng, "q", "f") if rng.random() < 0.4 else None
+    can_wait = any(
+        clause.predicate == entry.predicate and "f" in entry.flags for entry in drawing.entries("i")
+    )
+    time = drawing.draw_time(rng, "q", "f") if can_wait and rng.random() < 0.5 else None
     return replace(clause, subject=you, tense="i", modal=None, time=time, is_polite=True)
 
 

@@ -1,0 +1,66 @@
+"""`axe-hf evaluate`: its scores, and how each failure looks."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def pairs(toy_pairs, tmp_path):
+    """A file of sentence pairs, each with two references."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"translation": {"en": en, "de": de}, "references": [de, "etwas anderes"]}
+        for en, de in toy_pairs
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_model_is_scored_on_all_references_of_its_data(axe_hf, model, pairs, tmp_path):
+    output = tmp_path / "scores.json"
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    options = ("--num-iterations", "2", "--output", output)
+    code, out, _ = axe_hf("evaluate", model, *languages, pairs, *options)
+    assert code == 0
+    scores = json.loads(output.read_text(encoding="utf-8"))
+    assert scores["bleu_signature"].startswith("nrefs:2|case:mixed")
+    assert scores["bleu_signature"] in out and scores["chrf_signature"] in out
+    assert "repetition rate" in out and "length ratio" in out and "sentences/s" in out
+    assert scores["num_sentences"] == 4 and scores["sentences_per_second"] > 0
+    assert scores["decoding"]["num_iterations"] == 2
+    assert scores["decoding"]["num_length_candidates"] == 1
+
+
+def test_translations_are_scored_against_text_files(axe_hf, tmp_path):
+    files = {"found": ["a b c d e", "f g h i"], "first": ["a b c d e", "x"]}
+    files["second"] = ["", "f g h i"]
+    for name, lines in files.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found, first, second = (tmp_path / name for name in files)
+    code, out, _ = axe_hf("evaluate", "--translations", found, "--references", first, second)
+    assert code == 0 and "BLEU               100.00  nrefs:var" in out
+    assert "sentences/s" not in out
+
+
+def test_wrong_usage(fails, model, pairs, tmp_path):
+    line = fails(2, "evaluate")
+    assert "required: MODEL, DATA, --source-lang, --target-lang" in line
+    assert "required: DATA" in fails(2, "evaluate", model)
+    assert "required: --references" in fails(2, "evaluate", "--translations", "a")
+    options = ("--translations", "a", "--references", "b")
+    assert "not both" in fails(2, "evaluate", model, *options)
+
+
+def test_data_that_cannot_be_scored(fails, model, pairs, tmp_path):
+    languages = ("--source-lang", "en", "--target-lang", "fr")
+    line = fails(1, "evaluate", model, pairs, *languages)
+    assert f"{pairs}, line 1: must have the language 'fr'" in line
+    (tmp_path / "one").write_text("a\n")
+    (tmp_path / "two").write_text("a\nb\n")
+    options = ("--translations", tmp_path / "one", "--references", tmp_path / "two")
+    assert f"{tmp_path / 'two'} must have as many lines as" in fails(1, "evaluate", *options)
+    output = tmp_path / "scores.json"
+    output.write_text("mine")
+    line = fails(1, "evaluate", model, pairs, *languages, "--output", output)
+    assert "exists already" in line and output.read_text() == "mine"

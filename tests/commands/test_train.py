@@ -1,0 +1,146 @@
+"""`axe-hf train`: options, files of options, and how each failure looks."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from axe_hf import AxeTrainingArguments
+from axe_hf.commands.train import parse
+from axe_hf.training import DataArguments, ModelArguments
+
+
+@pytest.fixture
+def settings(toy_pairs, tmp_path):
+    """Options of a training that takes a moment."""
+    pairs = "".join(f"{en}\t{de}\n" for en, de in toy_pairs) * 5
+    (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    return {
+        "source_lang": "en",
+        "target_lang": "de",
+        "train_file": str(tmp_path / "pairs.tsv"),
+        "test_file": str(tmp_path / "pairs.tsv"),
+        "output_dir": str(tmp_path / "out"),
+        **{f"{side}_layers": 1 for side in ("encoder", "decoder")},
+        **{f"{side}_attention_heads": 2 for side in ("encoder", "decoder")},
+        **{f"{side}_ffn_dim": 32 for side in ("encoder", "decoder")},
+        "d_model": 16,
+        "max_source_length": 12,
+        "max_target_length": 12,
+        "vocab_size": 300,
+        "max_steps": 1,
+        "save_steps": 1,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+
+
+def as_options(settings):
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+
+
+def test_it_trains_a_model_that_translate_takes(axe_hf, settings, tmp_path):
+    code, out, _ = axe_hf("train", *as_options(settings))
+    assert code == 0
+    assert f"Saved the model in {tmp_path / 'out'}" in out
+    assert "On the test data: BLEU" in out and "nrefs:1|case:mixed" in out
+    assert axe_hf("translate", tmp_path / "out", "one two")[0] == 0
+
+
+def test_a_file_and_options_mean_the_same_and_options_win(settings, tmp_path):
+
+    settings |= {"learning_rate": "5e-3", "normalize_before": True, "label_names": ["labels"]}
+    settings |= {"lr_scheduler_kwargs": {"num_cycles": 2}, "predict_with_generate": False}
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    for name in ("run.json", "run.yaml"):
+        parsed = parse([str(tmp_path / name), "--seed", "7", "--d_model", "32"])
+        assert parsed.training.learning_rate == 5e-3 and parsed.training.seed == 7
+        assert parsed.training.predict_with_generate is False
+        assert parsed.training.label_names == ["labels"]
+        assert parsed.training.lr_scheduler_kwargs == {"num_cycles": 2}
+        assert parsed.model.given()["d_model"] == 32
+        assert parsed.model.given()["normalize_before"] is True
+        assert parsed.data.vocab_size == 300
+
+
+def test_there_is_one_set_of_defaults(settings):
+
+    folder = settings["output_dir"]
+    options = f"--source-lang en --target-lang de --train-file x --output-dir {folder}".split()
+    parsed = parse(options)
+    assert parsed.data == DataArguments("en", "de", train_file="x")
+    assert parsed.model == ModelArguments()
+    assert parsed.training.to_dict() == AxeTrainingArguments(folder).to_dict()
+
+
+def test_help_shows_what_matters_and_help_all_the_rest(axe_hf):
+    _, short, _ = axe_hf("train", "--help")
+    _, long, _ = axe_hf("train", "--help-all")
+    assert short.index("--train-file") < short.index("--d-model") < short.index("--optim")
+    for kind in (DataArguments, ModelArguments, AxeTrainingArguments):
+        for field in fields(kind):
+            flag = f"  --{field.name.replace('_', '-')} "
+            assert flag in long
+            assert flag in short or kind is AxeTrainingArguments
+    assert "--torch-compile " not in short and "--masking {uniform,full}" in short
+
+
+def test_wrong_usage(fails, settings, tmp_path):
+    line = fails(2, "train")
+    assert "required: --source-lang, --target-lang, --output-dir" in line
+    line = fails(2, "train", *as_options(settings), "--learning-rat", "1")
+    assert "no option --learning-rat; did you mean --learning-rate?" in line
+    line = fails(2, "train", *as_options(settings | {"learning_rate": "fast"}))
+    assert "--learning-rate: invalid float value: 'fast'" in line
+    line = fails(2, "train", *as_options(settings | {"masking": "some"}))
+    assert "--masking: invalid choice: 'some'" in line
+    line = fails(2, "train", *as_options(settings), "--max_tokens_per_batch", "0")
+    assert "`max_tokens_per_batch` must be at least 1, got 0" in line
+    assert "first argument must be" in fails(2, "train", "run.toml")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_files_of_settings(fails, tmp_path):
+    path = tmp_path / "run.yaml"
+    assert f"{path}: No such file" in fails(2, "train", path)
+    for text, message in (
+        ("d_model: 8\nfoo: [1\n", f"{path}, line 3: must be YAML"),
+        ("- 1\n", f"{path}: must hold settings by name, got list"),
+        ("d_modl: 8\n", f"{path}: there is no setting 'd_modl'; did you mean 'd_model'?"),
+        ("d_model:\n", f"{path}: 'd_model' has no value"),
+    ):
+        path.write_text(text)
+        assert message in fails(2, "train", path)
+    path = tmp_path / "run.json"
+    path.write_text('{"d_model": 8,\n "seed" 1}')
+    assert f"{path}, line 2: must be JSON" in fails(2, "train", path)
+
+
+def test_failures_of_the_run_itself(fails, settings, tmp_path):
+    line = fails(1, "train", *as_options(settings | {"train_file": "nowhere.tsv"}))
+    assert "`train_file`" in line and "nowhere.tsv" in line
+    (tmp_path / "broken.tsv").write_text("a\tb\na b\n")
+    broken = settings | {"train_file": str(tmp_path / "broken.tsv")}
+    assert "broken.tsv, line 2: must have 2 columns" in fails(1, "train", *as_options(broken))
+    line = fails(1, "train", *as_options(settings | {"encoder_attention_heads": 3}))
+    assert line.startswith("axe-hf train: error: `encoder_attention_heads` must divide")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("")
+    assert "`output_dir` must be a new" in fails(1, "train", *as_options(settings))
+
+
+def test_ctrl_c_says_how_to_go_on(axe_hf, settings, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("axe_hf.training.run_training", stop)
+    options = as_options(settings)
+    code, _, err = axe_hf("train", *options)
+    assert code == 130 and "There was no checkpoint yet" in err
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    code, _, err = axe_hf("train", *options)
+    command = err.split("Go on from the last checkpoint: ")[1].split()
+    assert command == ["axe-hf", "train", *options, "--resume-from-checkpoint", "last"]

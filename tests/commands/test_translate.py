@@ -1,0 +1,113 @@
+"""`axe-hf translate`: what it prints and writes, and how each failure looks."""
+
+import os
+
+
+def test_texts_file_and_standard_input_give_the_same_lines(axe_hf, stdin, model, tmp_path):
+    texts = ["one two", "", "three four one"]
+    code, from_arguments, _ = axe_hf("translate", model, *texts)
+    assert code == 0
+    lines = from_arguments.split("\n")
+    assert len(lines) == 4 and lines[1] == lines[3] == ""
+    (tmp_path / "in.txt").write_bytes("\r\n".join(texts).encode("utf-8-sig"))
+    assert axe_hf("translate", model, "--input", tmp_path / "in.txt")[1] == from_arguments
+    stdin("\n".join(texts).encode())
+    assert axe_hf("translate", model)[1] == from_arguments
+    stdin(b"")
+    assert axe_hf("translate", model)[:2] == (0, "")
+
+
+def test_output_goes_to_a_file_and_overwrites_only_when_told(axe_hf, fails, model, tmp_path):
+    output = tmp_path / "out.txt"
+    _, expected, _ = axe_hf("translate", model, "one two", "two")
+    code, out, _ = axe_hf("translate", model, "one two", "two", "--output", output)
+    assert (code, out) == (0, "")
+    assert output.read_text(encoding="utf-8") == expected
+    output.write_text("mine")
+    line = fails(1, "translate", model, "two", "--output", output)
+    assert f"{output} exists already. Replace it by --overwrite." in line
+    assert output.read_text() == "mine"
+    assert axe_hf("translate", model, "two", "--output", output, "--overwrite")[0] == 0
+    assert output.read_text() != "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, monkeypatch):
+    seen = {}
+
+    def record(model, tokenizer, texts, **settings):
+        seen.update(settings, texts=texts)
+        return [""] * len(texts)
+
+    monkeypatch.setattr("axe_hf.translation.translate", record)
+    options = "--num-iterations 3 --length_multiplier 1.1 --collapse-repeats --batch-size 7"
+    code, *_ = axe_hf("translate", model, *options.split(), "one two", "--max-length", "9", "x")
+    assert code == 0
+    assert seen == {
+        "texts": ["one two", "x"],
+        "num_iterations": 3,
+        "length_multiplier": 1.1,
+        "collapse_repeats": True,
+        "max_length": 9,
+        "batch_size": 7,
+    }
+
+
+def test_every_setting_of_mask_predict_is_an_option_that_is_explained():
+    from axe_hf.commands.parsing import _documented_settings, generation_defaults
+
+    names = set(generation_defaults())
+    assert {"num_iterations", "num_length_candidates", "collapse_repeats"} <= names
+    assert {"min_length", "max_length"} <= names and "output_history" not in names
+    assert names <= set(_documented_settings())
+
+
+def test_show_steps_draws_each_iteration_above_the_translation(axe_hf, model, tmp_path):
+    _, plain, _ = axe_hf("translate", model, "one two", "--num-iterations", "3")
+    options = ("--show-steps", "--num-iterations", "3", "--output", tmp_path / "out.txt")
+    code, out, _ = axe_hf("translate", model, *options, "one two", "")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "one two"
+    assert [line[:3] for line in lines[1:5]] == ["0  ", "1  ", "2  ", "3  "]
+    assert lines[5] + "\n" == plain
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == plain + "\n"
+
+
+def test_wrong_usage(fails, model):
+    assert "required: MODEL" in fails(2, "translate")
+    assert "--nope" in fails(2, "translate", model, "x", "--nope")
+    assert "not both" in fails(2, "translate", model, "x", "--input", "file")
+    line = fails(2, "translate", model, "x", "--num-iterations", "0")
+    assert "`num_iterations` must be an integer >= 1, got 0" in line
+    assert "--num-iterations: invalid int" in fails(
+        2, "translate", model, "x", "--num-iterations", "a"
+    )
+    line = fails(2, "translate", model, "x", "--batch-size", "0")
+    assert "--batch-size: must be a whole number from 1, got '0'" in line
+
+
+def test_a_model_that_is_none(fails, model, tmp_path):
+    assert "there is no folder" in fails(1, "translate", tmp_path / "nowhere", "x")
+    assert "no config.json" in fails(1, "translate", tmp_path, "x")
+    (tmp_path / "file").write_text("")
+    assert "is a file" in fails(1, "translate", tmp_path / "file", "x")
+    line = fails(1, "translate", "nobody/nothing", "x")
+    assert "nobody/nothing is neither a folder with a model nor one on the Hub" in line
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert "must be a CMLM" in fails(1, "translate", tmp_path, "x")
+    assert "--device: 'abacus'" in fails(1, "translate", model, "x", "--device", "abacus")
+
+
+def test_files_that_cannot_be_read_or_written(fails, model, tmp_path, stdin):
+    line = fails(1, "translate", model, "--input", tmp_path / "nowhere")
+    assert "nowhere" in line
+    (tmp_path / "latin").write_bytes(b"good\ncaf\xe9\n")
+    line = fails(1, "translate", model, "--input", tmp_path / "latin")
+    assert f"{tmp_path / 'latin'}, line 2: must be UTF-8, got byte 0xe9" in line
+    stdin(b"\xff\n")
+    assert "standard input, line 1: must be UTF-8" in fails(1, "translate", model)
+    line = fails(1, "translate", model, "x", "--output", tmp_path / "no" / "out.txt")
+    assert "--output: there is no folder" in line
+    line = fails(1, "translate", model, "x", "--output", os.devnull, "--overwrite")
+    assert "--output must name a plain file" in line

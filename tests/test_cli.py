@@ -1,0 +1,112 @@
+"""`axe-hf` itself: help, exit codes, and how a failure, Ctrl-C or a closed pipe looks."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from axe_hf import __version__
+from axe_hf.cli import main
+
+HEAVY = ("datasets", "evaluate", "sacrebleu", "matplotlib", "axe_hf.training", "axe_hf.data")
+
+
+@pytest.fixture
+def translate_raises(monkeypatch):
+    """Makes `axe-hf translate` fail with an exception."""
+
+    def prepare(error):
+        def run(options):
+            raise error
+
+        monkeypatch.setattr("axe_hf.commands.translate.run", run)
+
+    return prepare
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"axe-hf {__version__}\n", "")
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in ("quickstart", "train", "translate", "evaluate"):
+        assert f"  {command} " in shown
+    assert main([]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "axe-hf: error: there is no command 'trian'. Did you mean train?"),
+        (["zzz"], "axe-hf: error: there is no command 'zzz'. There are quickstart, train"),
+        (["--nope", "train"], "axe-hf: error: unrecognized arguments: --nope"),
+    ],
+)
+def test_wrong_commands_and_options_are_named(argv, message, capsys):
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["quickstart", "train", "translate", "evaluate"])
+def test_the_help_of_a_command_teaches(command, capsys):
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"usage: axe-hf {command}" in shown
+    assert "example" in shown and shown.count(f"axe-hf {command}") > 1
+    assert "SUPPRESS" not in shown
+
+
+def test_a_failure_with_a_message_is_that_message(translate_raises, capsys):
+    translate_raises(ValueError("`x` must be\n  1, got 2."))
+    assert main(["translate", "model", "text"]) == 1
+    assert capsys.readouterr().err == "axe-hf translate: error: `x` must be 1, got 2.\n"
+
+
+def test_a_failure_nobody_foresaw_is_one_line_and_a_traceback_with_debug(translate_raises, capsys):
+    translate_raises(KeyError("surprise"))
+    assert main(["translate", "model", "a text"]) == 1
+    assert capsys.readouterr().err == (
+        "axe-hf translate: error: KeyError: 'surprise' "
+        "(to see where: axe-hf --debug translate model 'a text')\n"
+    )
+    with pytest.raises(KeyError):
+        main(["--debug", "translate", "model", "a text"])
+
+
+def test_ctrl_c_gives_130_and_says_what_is_left(translate_raises, capsys):
+    translate_raises(KeyboardInterrupt())
+    assert main(["translate", "model", "text", "--output", "out.txt"]) == 130
+    said = capsys.readouterr().err.strip()
+    assert said == "axe-hf translate: stopped. Nothing was written to out.txt."
+
+
+def test_a_reader_that_went_away_is_no_error_and_help_loads_nothing_heavy():
+    program = (
+        "import sys; from axe_hf.cli import main; code = main(['--help']);"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr);"
+        "sys.exit(code)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 141
+    assert errors.strip() == "[]"
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["axe_hf", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("axe_hf", run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"axe-hf {__version__}\n"

@@ -1,0 +1,75 @@
+"""The examples run, on tiny settings, and read like programs to copy from."""
+
+import ast
+import runpy
+import sys
+
+import pytest
+
+NAMES = ("01_axe_by_hand.py", "02_train.py", "03_translate.py", "04_push_to_hub.py")
+
+
+@pytest.fixture
+def run_example(repository, monkeypatch, capsys):
+    """Runs an example as a program, in this process, and returns what it printed."""
+
+    def run(name, *argv):
+        path = repository / "examples" / name
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, argv)])
+        runpy.run_path(str(path), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_short_and_says_what_it_does(name, repository):
+    text = (repository / "examples" / name).read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    header = ast.get_docstring(ast.parse(text))
+    for part in ("What it does:", "Takes ", f"python examples/{name}", "Expected output:"):
+        assert part in header, part
+    assert "# 1. " in text and "# 2. " in text
+
+
+def test_axe_by_hand_prints_the_numbers_of_its_header(run_example, repository):
+    printed = run_example("01_axe_by_hand.py")
+    header = (repository / "examples" / "01_axe_by_hand.py").read_text(encoding="utf-8")
+    assert "cross entropy: 23.94 nats" in printed and "23.94" in header
+    assert "AXE:            9.78 nats" in printed and "9.78" in header
+    assert '"though" was left out' in printed
+    assert "1  really     <blank>" in printed
+
+
+def test_training_translating_and_sharing_follow_on_each_other(run_example, tmp_path):
+    model = tmp_path / "model"
+    options = f"--output_dir {model} --num_pairs 60 --max_steps 2 --vocab_size 400 --use_cpu "
+    options += "--d_model 16 --num_layers 1 --save_strategy no --disable_tqdm true"
+    printed = run_example("02_train.py", *options.split())
+    assert "bleu_signature: nrefs:var" in printed
+    assert (model / "README.md").is_file()
+
+    printed = run_example("03_translate.py", model, "Where is the station?", "I am hungry.")
+    assert "In one pass of the decoder:" in printed
+    steps = printed.split("nats per position):\n")[1].splitlines()
+    assert [line[:3] for line in steps[:5]] == ["0  ", "1  ", "2  ", "3  ", "4  "]
+    assert set(steps[0][3:].split()) == {"_"} and "_" not in steps[4].split()
+
+    upload = tmp_path / "upload"
+    printed = run_example("04_push_to_hub.py", model, "me/en-de-axe", "--folder", upload)
+    names = {path.name for path in upload.iterdir()}
+    assert {"modeling_cmlm.py", "model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert "me/en-de-axe" in printed
+
+
+def test_the_training_example_fine_tunes_on_files(run_example, tmp_path):
+    pairs = "".join(f"number {i}\tNummer {i}\n" for i in range(20))
+    (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    files = f"--train_file {tmp_path}/pairs.tsv --test_file {tmp_path}/pairs.tsv"
+    small = "--d_model 16 --num_layers 1 --vocab_size 300 --max_steps 1 --use_cpu"
+    small += " --save_strategy no --disable_tqdm true"
+    run_example("02_train.py", *f"{files} {small} --output_dir {tmp_path}/first".split())
+    again = f"{files} {small} --output_dir {tmp_path}/second --model_name_or_path {tmp_path}/first"
+    printed = run_example("02_train.py", *again.split())
+    assert "bleu_signature: nrefs:1" in printed
+    assert (tmp_path / "second" / "model.safetensors").is_file()

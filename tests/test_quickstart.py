@@ -1,0 +1,203 @@
+"""The quick start, with tiny models and seconds of training."""
+
+import contextlib
+import io
+import json
+import shlex
+import sys
+from dataclasses import replace
+
+import pytest
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from axe_hf.quickstart import QuickstartArguments, QuickstartRecipe, run_quickstart
+
+RECIPE = QuickstartRecipe(
+    num_pairs=300,
+    num_test=20,
+    num_validation=8,
+    vocab_size=500,
+    d_model=16,
+    num_layers=1,
+    num_heads=2,
+    ffn_dim=32,
+    eval_steps=20,
+    logging_steps=5,
+    num_iterations=(1, 3),
+    num_shown=2,
+    bf16=False,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A quick start of two seconds: its folder, its results, and what it printed."""
+    folder = tmp_path_factory.mktemp("quickstart") / "out"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        results = run_quickstart(QuickstartArguments(str(folder), minutes=0.03, seed=3), RECIPE)
+    return folder, results, printed.getvalue()
+
+
+def test_it_leaves_models_pictures_data_and_results(finished):
+    folder, results, _ = finished
+    names = {"data", "axe", "cross_entropy", "results.json"}
+    names |= {"losses.png", "alignment.png", "decoding.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    for picture in ("losses.png", "alignment.png", "decoding.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(results)
+    )
+    assert "trained with" in (folder / "axe" / "README.md").read_text(encoding="utf-8").lower()
+
+
+def test_the_results_hold_scores_versions_and_seconds(finished):
+    _, results, _ = finished
+    for name in ("cross_entropy", "axe"):
+        model = results["models"][name]
+        assert set(model["scores"]) == {"1", "3"}
+        for scores in model["scores"].values():
+            assert 0 <= scores["bleu"] <= 100 and scores["sentences_per_second"] > 0
+            assert scores["bleu_signature"].startswith("nrefs:var")
+        assert model["steps"] > 0 and any("loss" in entry for entry in model["log"])
+        assert len(results["translations"][name]) == 20
+    assert {"axe_hf", "torch", "transformers", "sacrebleu"} <= set(results["versions"])
+    assert results["seconds"]["total"] >= results["seconds"]["axe"] > 0
+    assert results["arguments"]["seed"] == 3 and results["recipe"]["num_pairs"] == 300
+
+
+def test_both_models_are_trained_alike(finished):
+    _, results, _ = finished
+    cross_entropy, axe = (results["models"][name] for name in ("cross_entropy", "axe"))
+    assert cross_entropy["num_parameters"] == axe["num_parameters"]
+    for model in (cross_entropy, axe):
+        assert model["training_minutes"] == pytest.approx(0.015, abs=0.01)
+    settings = (RECIPE.training_settings(loss, 1.0) for loss in ("cross_entropy", "axe"))
+    first, second = ({k: v for k, v in s.items() if k != "masking"} for s in settings)
+    assert first == second
+    configs = [RECIPE.config_settings(loss) for loss in ("cross_entropy", "axe")]
+    assert configs[0] | {"training_loss": "axe"} == configs[1]
+
+
+def test_the_saved_models_load_with_auto_classes(finished):
+    folder, results, _ = finished
+    for name in ("axe", "cross_entropy"):
+        model = AutoModelForSeq2SeqLM.from_pretrained(folder / name)
+        tokenizer = AutoTokenizer.from_pretrained(folder / name)
+        assert model.config.training_loss == name
+        assert len(tokenizer) == model.config.vocab_size
+        assert model.num_parameters() == results["models"][name]["num_parameters"]
+
+
+def test_it_prints_the_scores_side_by_side_and_examples_with_steps(finished):
+    _, _, printed = finished
+    rows = [line.split() for line in printed.splitlines()]
+    table = [row for row in rows if len(row) > 5 and row[0] in ("1", "3")]
+    losses = [(row[0], row[1]) for row in table if row[1] in ("cross", "AXE")]
+    assert losses == [("1", "cross"), ("1", "AXE"), ("3", "cross"), ("3", "AXE")]
+    for part in ("BLEU nrefs:var", "chrF nrefs:var", "source", "reference", "AXE, T=4"):
+        assert part in printed, part
+    assert "It gives the same 20 translations." in printed
+
+
+def test_the_commands_it_proposes_are_right(finished):
+    from axe_hf.commands import evaluate, train, translate
+
+    folder, _, printed = finished
+    proposals = printed.split("Try next:")[1].replace("\\\n", " ").strip().splitlines()
+    commands = [shlex.split(line) for line in proposals if line.strip()]
+    assert [words[:2] for words in commands] == [
+        ["axe-hf", name] for name in ("translate", "translate", "evaluate", "train")
+    ]
+    for words in commands:
+        module = {"translate": translate, "evaluate": evaluate, "train": train}[words[1]]
+        options = module.parse(words[2:])
+        if module is evaluate:
+            assert options.data == str(folder / "data" / "test.jsonl")
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="`output_dir` must be a new or an empty folder"):
+        run_quickstart(QuickstartArguments(str(tmp_path)), RECIPE)
+    with pytest.raises(FileExistsError, match="is a file"):
+        run_quickstart(QuickstartArguments(str(tmp_path / "mine.txt")), RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+class TestFailure:
+    """What happens when the run breaks off; here in its first or its last stage."""
+
+    def test_a_new_folder_is_taken_away_again(self, tmp_path, monkeypatch):
+        def fail(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("axe_hf.quickstart.run.write_phrasebook", fail)
+        with pytest.raises(KeyboardInterrupt):
+            run_quickstart(QuickstartArguments(str(tmp_path / "new")), RECIPE)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_earlier_quick_start_survives(self, tmp_path, monkeypatch):
+        (tmp_path / "results.json").write_text("earlier")
+        (tmp_path / "axe").mkdir()
+        monkeypatch.setattr("axe_hf.quickstart.run.write_phrasebook", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_quickstart(QuickstartArguments(str(tmp_path), overwrite=True), RECIPE)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["axe", "results.json"]
+        assert (tmp_path / "results.json").read_text() == "earlier"
+
+
+def test_overwriting_replaces_its_own_files_and_no_others(tmp_path):
+    from axe_hf.quickstart.folder import all_or_nothing
+
+    for name in ("results.json", "decoding.png", "mine.txt"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "axe").mkdir()
+    (tmp_path / "axe" / "old.bin").write_text("old")
+    with all_or_nothing(tmp_path) as folder:
+        (folder / "axe").mkdir()
+        (folder / "results.json").write_text("new")
+    found = {str(p.relative_to(tmp_path)): p for p in tmp_path.rglob("*") if p.is_file()}
+    assert sorted(found) == ["mine.txt", "results.json"]  # no picture of another model stays
+    assert found["results.json"].read_text() == "new"
+
+
+def test_missing_matplotlib_is_said_at_the_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("axe_hf.quickstart.run.write_phrasebook", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_quickstart(QuickstartArguments(str(tmp_path / "out")), RECIPE)
+    printed = capsys.readouterr().out
+    assert 'pip install "axe-hf[plot]"' in printed.split("[1/6]")[0]
+
+
+def test_without_matplotlib_everything_but_the_pictures_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    recipe = replace(RECIPE, num_iterations=(1,), num_shown=1)
+    run_quickstart(QuickstartArguments(str(tmp_path / "out"), minutes=0.01), recipe)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"data", "axe", "cross_entropy", "results.json"}
+    assert ".png" not in capsys.readouterr().out
+
+
+def test_missing_sacrebleu_stops_it_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "axe_hf.evaluation", raising=False)
+    monkeypatch.delattr("axe_hf.evaluation", raising=False)
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(ImportError, match=r"axe-hf\[eval\]"):
+        run_quickstart(QuickstartArguments(str(tmp_path / "out")), RECIPE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minutes": -1.0}, "`minutes` must be a positive number, got -1"),
+        ({"minutes": float("nan")}, "`minutes` must be a positive number, got nan"),
+        ({"seed": -1}, "`seed` must be in"),
+        ({"output_dir": " "}, "`output_dir` must name a folder"),
+    ],
+)
+def test_arguments_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        QuickstartArguments(**settings)
