@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from . import __version__
-from .commands import COMMANDS, UsageError
+from .commands import COMMANDS, CommandParser, UsageError
 
 FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -70,8 +70,6 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .commands.parsing import CommandParser
-
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     parser = CommandParser(

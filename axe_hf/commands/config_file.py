@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from . import UsageError
+from .parsing import UsageError
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -5,11 +5,11 @@ import json
 import time
 from typing import Any
 
-from . import UsageError
 from .files import check_output, read_lines, write_text
 from .models import add_model_options, load_model
 from .parsing import (
     CommandParser,
+    UsageError,
     add_generation_options,
     add_option,
     generation_defaults,

@@ -5,11 +5,13 @@ import inspect
 import re
 from typing import Any, NoReturn
 
-from . import UsageError
-
 # Decoding by these names would change what a command returns; `translate --show-steps` shows the history.
 _NOT_OPTIONS = {"output_history", "return_dict_in_generate"}
 _LENGTH_BOUNDS = ("min_length", "max_length")
+
+
+class UsageError(Exception):
+    """The arguments of a command are wrong; the message says which, and what is right."""
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -4,8 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from . import UsageError
-from .parsing import CommandParser, add_option
+from .parsing import CommandParser, UsageError, add_option
 
 _DESCRIPTION = """\
 Shows what this package is for, in about five minutes on two CPU cores, without a network:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from transformers import HfArgumentParser
 
 from ..training import AxeTrainingArguments, DataArguments, ModelArguments
-from . import UsageError
 from .config_file import as_options, read_config
+from .parsing import UsageError
 from .train_help import print_help
 
 if TYPE_CHECKING:

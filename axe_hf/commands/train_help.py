@@ -16,8 +16,8 @@ _EXAMPLES = """\
 examples:
   a small model on a CPU, in ten minutes
     axe-hf train --source-lang en --target-lang de --train-file train.tsv --test-file test.tsv \\
-      --output-dir runs/en-de --train-minutes 10 --max-tokens-per-batch 1000 --masking full \\
-      --vocab-size 2000 --d-model 192 --encoder-layers 2 --decoder-layers 2
+      --output-dir runs/en-de --train-minutes 10 --max-tokens-per-batch 500 --masking full \\
+      --length-multiplier 1.25 --vocab-size 2000 --d-model 192 --encoder-layers 2 --decoder-layers 2
   the same settings in a file (source_lang: en ...), with another seed
     axe-hf train en-de.yaml --output-dir runs/en-de-2 --seed 2
   fine-tuning
@@ -40,6 +40,7 @@ _IMPORTANT = (
     "warmup_steps",
     "lr_scheduler_type",
     "masking",
+    "length_multiplier",
     "ema_decay",
     "bf16",
     "optim",

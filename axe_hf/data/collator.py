@@ -34,6 +34,9 @@ class DataCollatorForCmlm:
             paper, which is not known to use it in training; that is ours). Over 1 it
             leaves room for blanks, which AXE needs to learn. Only with `masking="full"`, and
             decode with the same value.
+        length_jitter (default 0.0): share, in [0, 1), by which the canvas length of every sentence
+            is drawn longer or shorter, uniformly. Predicted lengths are wrong now and then; a model
+            that has seen wrong canvases learns to leave the rest blank. Ours.
         max_canvas_length (default None): longest canvas made; the model's `max_target_length`.
 
     Returns:
@@ -63,6 +66,7 @@ class DataCollatorForCmlm:
     seed: int = 0
     pad_to_multiple_of: int | None = None
     length_multiplier: float = 1.0
+    length_jitter: float = 0.0
     max_canvas_length: int | None = None
 
     def __post_init__(self):
@@ -70,10 +74,13 @@ class DataCollatorForCmlm:
             raise ValueError(f"`masking` must be 'uniform' or 'full', got {self.masking!r}.")
         if not self.length_multiplier > 0:
             raise ValueError(f"`length_multiplier` must be > 0, got {self.length_multiplier}.")
-        if self.length_multiplier != 1 and self.masking != "full":
+        if not 0 <= self.length_jitter < 1:
+            raise ValueError(f"`length_jitter` must be in [0, 1), got {self.length_jitter}.")
+        if self._is_stretched and self.masking != "full":
             raise ValueError(
-                f"`length_multiplier` is {self.length_multiplier}, but where tokens are observed "
-                "the canvas is as long as the target. Use masking='full' or 1.0."
+                f"`length_multiplier` is {self.length_multiplier} and `length_jitter` "
+                f"{self.length_jitter}, but where tokens are observed the canvas is as long as the "
+                "target. Use masking='full', or 1.0 and 0.0."
             )
         if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
             raise ValueError(
@@ -88,8 +95,12 @@ class DataCollatorForCmlm:
                     "'<blank>'}, mask_token='<mask>') and call model.resize_token_embeddings."
                 )
 
+    @property
+    def _is_stretched(self) -> bool:
+        return self.length_multiplier != 1 or self.length_jitter > 0
+
     def for_evaluation(self) -> "DataCollatorForCmlm":
-        """Give the same collator with every target position masked, as decoding starts.
+        """Give the same collator with every target position masked, as decoding starts, and no jitter.
 
         Returns:
             A new collator; this one is unchanged.
@@ -100,7 +111,7 @@ class DataCollatorForCmlm:
             >>> DataCollatorForCmlm(tokenizer, seed=7).for_evaluation().masking
             'full'
         """
-        return replace(self, masking="full")
+        return replace(self, masking="full", length_jitter=0.0)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sources = _column(features, "input_ids")
@@ -114,8 +125,9 @@ class DataCollatorForCmlm:
         if self.masking == "uniform":
             is_masked = _draw_masks(is_target, seed=_batch_seed(self.seed, sources, targets))
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
-        if self.length_multiplier != 1:
-            canvas = self._stretched_canvas(is_target.sum(dim=1))
+        if self._is_stretched:
+            seed = _batch_seed(self.seed, sources, targets)
+            canvas = self._stretched_canvas(is_target.sum(dim=1), seed)
         return {
             "input_ids": input_ids,
             "attention_mask": is_source.long(),
@@ -123,8 +135,10 @@ class DataCollatorForCmlm:
             "labels": target_ids.masked_fill(~is_masked, IGNORED_LABEL),
         }
 
-    def _stretched_canvas(self, target_lengths: torch.Tensor) -> torch.Tensor:
-        lengths = (target_lengths * self.length_multiplier).round().long()
+    def _stretched_canvas(self, target_lengths: torch.Tensor, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        jitter = self.length_jitter * (2 * torch.rand(len(target_lengths), generator=generator) - 1)
+        lengths = (target_lengths * self.length_multiplier * (1 + jitter)).round().long()
         lengths = lengths.clamp(1, self.max_canvas_length)  # (batch,)
         width = _round_up(int(lengths.max()), self.pad_to_multiple_of)
         is_masked = torch.arange(width) < lengths[:, None]  # (batch, canvas)

@@ -113,7 +113,7 @@ def gradient_kernel(
         label_weight = tl.load(token_weight + label, mask=is_label, other=0.0)
         if num_labels > 1:  # a token that is skipped twice at a position has one entry
             label_weight = tl.zeros([BLOCK_TARGET], DTYPE)
-            for k in range(0, num_labels):
+            for k in range(num_labels):
                 other = sentence * target + num_before + k
                 other_weight = tl.load(token_weight + other)
                 label_weight += tl.where(token == tl.load(tokens + other), other_weight, 0.0)
@@ -125,9 +125,7 @@ def gradient_kernel(
     log_prob = tl.load(blank_log_prob + row)
     blank = out + blank_token_id
     is_written = blank_weight > 0
-    _write_label(
-        blank, log_prob, blank_weight, weight, upstream, smoothing, vocab, is_written
-    )
+    _write_label(blank, log_prob, blank_weight, weight, upstream, smoothing, vocab, is_written)
 
 
 def write_gradient(

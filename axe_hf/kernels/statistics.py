@@ -67,11 +67,13 @@ def statistics_kernel(
     row = tl.program_id(0).to(tl.int64)
     sentence = row // canvas
     position = row % canvas
+    canvas_length = canvas
     if HAS_CANVAS_LENGTHS:
-        # position 0 counts always: targets without a canvas are skipped there
-        if position >= tl.maximum(tl.load(canvas_lengths + sentence), 1):
-            tl.store(blank_log_prob + row, 0.0)
-            return
+        canvas_length = tl.load(canvas_lengths + sentence)
+    # position 0 counts always: targets without a canvas are skipped there
+    if position >= tl.maximum(canvas_length, 1):
+        tl.store(blank_log_prob + row, 0.0)
+        return
     first = logits + sentence * stride_sentence + position * stride_position
     lane = tl.arange(0, LANES)
     offset = lane[:, None] * LOGITS_PER_LANE + tl.arange(0, LOGITS_PER_LANE)[None, :]

@@ -14,7 +14,7 @@ from .report import decoding_history
 from .scoring import TestSet
 
 _NUM_CANDIDATES = 100  # test sentences looked at for one whose alignment shows something
-_MAX_POSITIONS = 16  # longer ones make an unreadable picture
+_MAX_POSITIONS = 16  # of the reference; longer ones make an unreadable picture
 
 
 def save_pictures(
@@ -51,19 +51,18 @@ def _most_shifted(model, tokenizer, test: TestSet) -> tuple[str, torch.Tensor, l
     """The test sentence of which AXE aligns the most words with a position that is not their own.
 
     Returns:
-        The sentence, its logits (canvas, vocab) on an empty canvas as long as the reference, and the
-        reference's token ids.
+        The sentence, its logits (canvas, vocab) on an empty canvas as the model was trained on, and
+        the token ids of its reference.
     """
     best: tuple[int, str, torch.Tensor, list[int]] | None = None
     for source, references in zip(test.sources[:_NUM_CANDIDATES], test.references, strict=False):
         labels = tokenizer(references[0]).input_ids
-        if len(labels) > _MAX_POSITIONS and best is not None:
-            continue
         inputs = tokenizer([source], return_tensors="pt").to(model.device)
         target = torch.tensor([labels], device=model.device)
-        logits = model(
-            **inputs, decoder_input_ids=model.prepare_decoder_input_ids_from_labels(target)
-        ).logits
+        canvas = model.prepare_decoder_input_ids_from_labels(
+            target, model.generation_config.length_multiplier
+        )
+        logits = model(**inputs, decoder_input_ids=canvas).logits
         alignment = axe_loss(
             logits,
             target,
@@ -73,7 +72,7 @@ def _most_shifted(model, tokenizer, test: TestSet) -> tuple[str, torch.Tensor, l
         ).alignment
         positions = torch.arange(len(labels), device=model.device)
         is_shifted = alignment.is_aligned[0] & (alignment.target_to_position[0] != positions)
-        num_shifted = int(is_shifted.sum())
+        num_shifted = int(is_shifted.sum()) if len(labels) <= _MAX_POSITIONS else -1
         if best is None or num_shifted > best[0]:
             best = num_shifted, source, logits[0], labels
     return best[1:]

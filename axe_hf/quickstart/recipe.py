@@ -79,9 +79,8 @@ class QuickstartRecipe:
     num_layers: int = 2  # on each side
     num_heads: int = 4
     ffn_dim: int = 768
-    dropout: float = (
-        0.1  # each sentence is seen a few times only: 0.3, Mask-Predict's, slows learning
-    )
+    # Each sentence is seen a few times only: 0.3, Mask-Predict's, slows learning.
+    dropout: float = 0.1
     # Less and the model leaves words out, more and it hardly shifts any: see the README's experiment.
     axe_delta: float = 2.0
     label_smoothing: float = 0.0  # blurs the alignment; pays only in long training

@@ -20,6 +20,7 @@ def collator_of(
         masking=args.masking,
         seed=args.seed if args.data_seed is None else args.data_seed,
         length_multiplier=args.length_multiplier,
+        length_jitter=args.length_jitter,
         max_canvas_length=getattr(config, "max_target_length", None),
     )
 

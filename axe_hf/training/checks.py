@@ -37,15 +37,16 @@ def honour_arguments(model: PreTrainedModel, args: AxeTrainingArguments) -> PreT
     """Write the settings of `args` that travel with a model into it, and return it.
 
     Raises:
-        ValueError: `length_multiplier` for a model that is trained with cross entropy.
+        ValueError: stretched canvases for a model that is trained with cross entropy.
     """
     if args.label_smoothing_factor > 0:
         model.config.label_smoothing = args.label_smoothing_factor
+    if args.is_canvas_stretched and model.config.training_loss != "axe":
+        raise ValueError(
+            f"`length_multiplier` is {args.length_multiplier} and `length_jitter` {args.length_jitter}, but cross entropy "
+            'needs a label at every position of the canvas. Set `training_loss="axe"` in the model\'s config, or leave '
+            "them at 1.0 and 0.0."
+        )
     if args.length_multiplier != 1:
-        if model.config.training_loss != "axe":
-            raise ValueError(
-                f"`length_multiplier` is {args.length_multiplier}, but cross entropy needs a label at every position "
-                'of the canvas. Set `training_loss="axe"` in the model\'s config, or leave it at 1.0.'
-            )
         model.generation_config.length_multiplier = args.length_multiplier
     return model

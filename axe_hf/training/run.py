@@ -110,10 +110,7 @@ def run_training(
     scores = {}
     for split, prefix in (("validation", "eval"), ("test", "test")):
         if split in datasets:
-            results = trainer.evaluate(datasets[split], metric_key_prefix=prefix)
-            trainer.save_metrics(prefix, results)
-            metrics |= results
-            scores[split] = {k.removeprefix(f"{prefix}_"): v for k, v in results.items()}
+            scores[split] = _score(trainer, datasets[split], prefix, metrics)
     trainer.save_state()
     trainer.create_model_card(
         source_lang=data_args.source_lang,
@@ -123,6 +120,14 @@ def run_training(
         scores={split: values for split, values in scores.items() if "bleu" in values},
     )
     return TrainingResult(trainer, trainer.model, tokenizer, metrics)
+
+
+def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str, metrics: dict) -> dict[str, Any]:
+    """Evaluate, save the results, add them to `metrics`, and return them without their prefix."""
+    results = trainer.evaluate(dataset, metric_key_prefix=prefix)
+    trainer.save_metrics(prefix, results)
+    metrics |= results
+    return {name.removeprefix(f"{prefix}_"): value for name, value in results.items()}
 
 
 def _check_output_dir(output_dir: str, *, is_resuming: bool) -> None:

@@ -49,7 +49,6 @@ def test_it_trains_a_model_that_translate_takes(axe_hf, settings, tmp_path):
 
 
 def test_a_file_and_options_mean_the_same_and_options_win(settings, tmp_path):
-
     settings |= {"learning_rate": "5e-3", "normalize_before": True, "label_names": ["labels"]}
     settings |= {"lr_scheduler_kwargs": {"num_cycles": 2}, "predict_with_generate": False}
     (tmp_path / "run.json").write_text(json.dumps(settings))
@@ -66,7 +65,6 @@ def test_a_file_and_options_mean_the_same_and_options_win(settings, tmp_path):
 
 
 def test_there_is_one_set_of_defaults(settings):
-
     folder = settings["output_dir"]
     options = f"--source-lang en --target-lang de --train-file x --output-dir {folder}".split()
     parsed = parse(options)

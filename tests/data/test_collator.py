@@ -274,7 +274,21 @@ def test_stretched_canvas_stays_within_its_limit_and_multiple(tokenizer):
 
 
 def test_length_multiplier_needs_full_masks(tokenizer):
-    with pytest.raises(ValueError, match="`length_multiplier` is 1.25, but where tokens are obs"):
+    with pytest.raises(ValueError, match="`length_multiplier` is 1.25 and .* but where tokens are obs"):
         DataCollatorForCmlm(tokenizer, length_multiplier=1.25)
     with pytest.raises(ValueError, match="`length_multiplier` must be > 0, got 0"):
         DataCollatorForCmlm(tokenizer, masking="full", length_multiplier=0)
+
+
+def test_jitter_draws_lengths_around_the_multiplier_from_the_batch_alone(tokenizer):
+    features = [{"input_ids": [EOS], "labels": [150] * 39 + [EOS]}] * 200
+    collator = DataCollatorForCmlm(
+        tokenizer, masking="full", length_multiplier=1.25, length_jitter=0.2
+    )
+    canvas = collator(features)["decoder_input_ids"]
+    lengths = (canvas == tokenizer.mask_token_id).sum(1)
+    assert lengths.min() >= 40 and lengths.max() <= 60
+    assert len(lengths.unique()) > 15 and abs(lengths.double().mean() - 50) < 1.5
+    assert torch.equal(canvas, collator(features)["decoder_input_ids"])
+    without = (collator.for_evaluation()(features)["decoder_input_ids"] == 3).sum(1)
+    assert without.tolist() == [50] * 200

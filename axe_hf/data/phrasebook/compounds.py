@@ -25,7 +25,7 @@ WHETHER = (
     ("do you know", ("weißt du",), ("wissen Sie",)),
     ("can you tell me", ("kannst du mir sagen",), ("können Sie mir sagen",)),
 )
-DUTIES = ("have to", "should")  # nobody hopes for them
+DUTIES = ("have to", "should")  # no good with a condition
 GOOD_WEATHER = ("the sun > shine", "the weather > be nice", "it > be warm")
 BAD_WEATHER = ("it > rain", "it > snow", "it > be cold", "the weather > be bad")
 # Flag of the main clause, whether it is negated, and what gives its reason.
@@ -153,8 +153,8 @@ def draw_report(rng: Random) -> Source:
     opening, german_openings, tenses, may_drop = rng.choice(THAT)
     without = ("I",) if opening.startswith("I ") else ("I", "she", "he", "my mother", "my brother")
     clause = drawing.draw_clause(rng, "", tenses, without)
-    is_duty = clause.modal in DUTIES and opening == "I hope"
-    clause = replace(clause, company=None, modal=None if is_duty else clause.modal)
+    has_odd_modal = opening == "I hope" and clause.modal != "can"
+    clause = replace(clause, company=None, modal=None if has_odd_modal else clause.modal)
 
     def write() -> Iterator[Weighted]:
         for is_formal, (rank, words) in product(registers(clause), enumerate(german_openings)):

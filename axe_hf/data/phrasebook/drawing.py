@@ -21,6 +21,15 @@ RECIPIENTS = ("parents", "sister", "brother", "aunt", "grandmother", "friends", 
 # Whom old people no longer have, and whom a couple does not share.
 ELDERS = ("parents", "grandmother", "grandfather", "aunt", "uncle", "boss", "mother", "father")
 MISSING = {"o": ELDERS, "m": (*ELDERS, "sister", "brother")}
+# Times that say too little of somebody without a place: "Paul always reads books."
+NEED_PLACE = ("always", "usually")
+# Times that do not suit the predicates of a flag: what people do every day they do not do "soon".
+UNFIT_TIMES = {
+    "h": ("soon",),
+    "S": ("soon",),
+    "e": ("later", "last week", "next week"),
+    "v": ("this morning", "tomorrow morning"),
+}
 # Times whose scope a negation would blur.
 NEVER_NEGATED = ("soon", "later")
 OBJECT_PRONOUNS = (
@@ -141,6 +150,8 @@ def draw_object(rng: Random, entry: Entry, subject: Subject) -> NounPhrase | Pro
     noun, adjective = nouns()[name], None
     if article == "a" and noun.adjectives and rng.random() < 0.35:
         adjective = rng.choice(noun.adjectives)
+        if adjective == "old" and entry.predicate.verb.base == "need":
+            adjective = None
     return NounPhrase(noun, article, adjective)
 
 
@@ -157,7 +168,8 @@ def draw_clause(
         fitting = [tense for tense in tenses if tense in entry.flags]
         subject = draw_subject(rng, "k" in entry.flags, without)
         has_object = not entry.objects or any(_can_act_on(subject, pair) for pair in entry.objects)
-        if fitting and has_object:
+        is_too_old = "y" in entry.flags and subject.kind == "o"
+        if fitting and has_object and not is_too_old:
             break
     tense = rng.choices(fitting, [TENSE_WEIGHTS[tense] for tense in fitting])[0]
     pieces = {"modal": _draw_modal(rng, entry, tense)}
@@ -168,6 +180,8 @@ def draw_clause(
     if "R" in entry.flags:
         pieces["recipient"] = _draw_relative(rng, RECIPIENTS, subject)
     pieces |= _draw_circumstances(rng, entry, subject, tense)
+    while "place" not in pieces and "time" in pieces and pieces["time"].english in NEED_PLACE:
+        pieces["time"] = draw_time(rng, entry.flags, tense)
     if may_negate and rng.random() < NEGATED_SHARE:
         pieces |= _negation(entry, tense, pieces)
     return Clause(subject, entry.predicate, tense, **pieces)
@@ -176,9 +190,10 @@ def draw_clause(
 def draw_time(rng: Random, flags: str, tense: str) -> Phrase:
     """Draw a time that goes with a tense and with a predicate of these flags."""
     fitting = times(("K" if "K" in flags else "") + tense)
-    if "q" in flags or "b" in flags:
+    if tense in "pf" and ("q" in flags or "b" in flags):
         fitting = [time for time in fitting if ("q" in time.tenses) == ("q" in flags)]
-    return rng.choice(fitting)
+    unfit = [time for flag in flags for time in UNFIT_TIMES.get(flag, ())]
+    return rng.choice([time for time in fitting if time.english not in unfit])
 
 
 def _draw_modal(rng: Random, entry: Entry, tense: str) -> str | None:
@@ -222,9 +237,10 @@ def _negation(entry: Entry, tense: str, pieces: dict) -> dict:
         or "company" in pieces
         or pieces["modal"] == "would like to"
         or (when and when.english in NEVER_NEGATED)
-        or (what and "place" in pieces and what.is_definite)
+        or (what and "place" in pieces)
         or (what and " of " in what.english())
-        or (tense == "h" and not (what and not what.is_definite))
+        or (tense == "h" and not (what and not what.is_definite and what.noun.is_bare))
+        or (isinstance(what, NounPhrase) and what.adjective)
     )
     if is_unclear:
         return {}

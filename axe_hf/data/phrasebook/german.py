@@ -91,7 +91,8 @@ def middle_orders(clause: Clause) -> list[tuple[str, ...]]:
             orders.append(("object", *when, "not"))
     elif clause.object:
         orders = [(*when, *manner, "place", "object")]
-        if clause.place and not clause.is_negated:
+        # "Klavier spielen" and the like stay together.
+        if clause.place and not clause.is_negated and not clause.object.noun.is_name:
             orders.append((*when, *manner, "object", "place"))
     else:
         orders = [(*when, "not", *manner, "place")]

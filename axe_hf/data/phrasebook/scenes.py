@@ -37,6 +37,9 @@ QUALITIES = {
     "room": ("small", "big", "warm", "cold"),
     "sofa": ("expensive", "big"),
 }
+COLOURS = ("red", "blue", "black")
+FACTS = (*COLOURS, "new", "old", "fresh")  # nobody "thinks" these
+TOO_MUCH = ("long", "expensive", "big", "small", "old", "hot", "warm", "cold")
 DEGREES = {"": ("",), "very": ("sehr",), "too": ("zu",), "really": ("wirklich",)}
 PAINS = {
     "head": ("Kopf", "Kopfschmerzen"),
@@ -189,7 +192,9 @@ def draw_quality(rng: Random) -> Source:
     name = rng.choice(tuple(QUALITIES))
     thing = NounPhrase(nouns()[name], "t")
     quality = rng.choice((*thing.noun.adjectives, *QUALITIES[name]))
-    degree = rng.choice(tuple(DEGREES))
+    degree = "" if quality in COLOURS else rng.choice(tuple(DEGREES))
+    if degree == "too" and quality not in TOO_MUCH:
+        degree = "very"
     is_past, is_plural = rng.random() < 0.5, _is_plural(thing)
     english_be = {(0, 0): "is", (0, 1): "are", (1, 0): "was", (1, 1): "were"}[is_past, is_plural]
     be = {(0, 0): "ist", (0, 1): "sind", (1, 0): "war", (1, 1): "waren"}[is_past, is_plural]
@@ -201,7 +206,7 @@ def draw_quality(rng: Random) -> Source:
     }
     text = f"{thing.english()} {english_be} {degree} {quality}".replace("  ", " ")
     roles = ("subject", "finite", "degree", "complement")
-    if is_past or rng.random() < 0.4:
+    if is_past or quality in FACTS or rng.random() < 0.4:
         templates = [(roles, texts, 1.0)]
         if is_past:
             perfect = texts | {"finite": "sind" if is_plural else "ist", "tail": "gewesen"}

@@ -11,6 +11,7 @@ from .inflection import NounPhrase, Pronoun
 
 WHO = Subject("who", ("wer",), "3s", "their", "sein")
 WHY = ("warum", "wieso")
+BEYOND_WHY = ("have", "lose", "find", "forget")  # nobody does these for a reason
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def draw_liking(rng: Random) -> Source:
     time = clause.time
     if not time or "m" in time.tenses or "every" in time.english or rng.random() < 0.4:
         time = None
-    while clause.object and " of " in clause.object.english() and not time:
+    while not time and clause.object and not clause.object.is_definite:
+        if clause.object.noun.is_bare:
+            break
         clause = drawing.draw_clause(rng, "l", "h", may_negate=False)
     clause = replace(clause, time=time, is_liked=True)
     return _statement_or_question(rng, clause)
@@ -144,20 +147,24 @@ def draw_for_question_word(rng: Random, asked: str) -> Clause:
     while True:
         flag, tenses = "w" if asked == "what" else "", "pn" if asked == "why" else "pfh"
         clause = _draw_asked(rng, flag, tenses, may_negate=asked == "why")
-        noun = clause.object
+        noun, verb = clause.object, clause.predicate.verb.base
         is_habit, keeps_time = clause.tense == "h", rng.random() < 0.6
-        if asked == "when" and not is_habit:
+        if asked == "when" and not is_habit and verb not in ("eat", "drink"):
+            if isinstance(noun, NounPhrase):
+                clause = replace(clause, place=None, object=replace(noun, adjective=None))
             return replace(clause, time=None)
-        if asked == "where" and clause.place and not (noun and " of " in noun.english()):
+        has_place = clause.place and verb != "arrive"
+        if asked == "where" and has_place and not (noun and " of " in noun.english()):
             if isinstance(noun, NounPhrase) and noun.article == "a" and not noun.noun.is_name:
-                if is_habit and not noun.noun.is_bare:
+                is_meal_or_book = verb in ("eat", "drink", "read")
+                if is_meal_or_book or is_habit and not noun.noun.is_bare:
                     continue
                 noun = noun if is_habit else replace(noun, article="t")
             # Without its time, the German present could mean a habit as well as the future.
             keeps_time = keeps_time or clause.tense == "f"
             time = clause.time if keeps_time and not is_habit else None
             return replace(clause, place=None, object=noun, time=time, company=None)
-        if asked == "why":
+        if asked == "why" and verb not in BEYOND_WHY:
             return clause
         if asked == "what" and not is_habit:
             return replace(clause, object=None)

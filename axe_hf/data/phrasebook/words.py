@@ -58,7 +58,7 @@ umbrella; m Regenschirm, m Schirm
 key; m Schlüssel
 watch; f Uhr; new, expensive
 flowers~; p Blumen; beautiful
-photos; p Fotos, p Bilder
+photos~; p Fotos, p Bilder
 window; n Fenster
 windows; p Fenster
 door; f Tür

@@ -1,0 +1,153 @@
+"""Inside the alignment kernel: the table of steps, row by row, and the way back through it.
+
+In the frame `A[i,j] - (blank costs up to j)`, skip prediction is free and a row is one prefix minimum::
+
+    row[j] = min over k <= j of min( above[k-1] + cost[i,k] - blank[k]  align,    above[k] + delta * cost[i,k]  skip target )
+
+A row lives in registers, lane `k` holds column `k + 1`, and one associative scan makes the next row of it. The scan
+carries (minimum, step that it was reached by, minimum without the last lane): the third is `above[k-1]` of the next
+row, so no lane looks at its neighbour. Canvases beyond a block are taken in tiles of columns, each through all rows;
+the last column of a tile goes through memory to the next, as column 0 (`left`) goes to the first::
+
+              lanes 0 .. BLOCK-1   BLOCK .. 2*BLOCK-1
+    left  |  tile 0              | tile 1              |
+    row 1 |  ->                  |                     |
+    row 2 |  ->             edge |->                   |
+
+A step into column j is -j if it aligns and j if it skips a target. Of equally cheap steps the smallest number is the
+one to take: align at the nearest column, then skip prediction, as it leads to a column before, then skip target.
+`steps[sentence, target, canvas]` holds the last step at or before each column, so the way back is one jump per target.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# As in the PyTorch code: stands for the cost of probability zero, since inf - inf is not a number.
+IMPOSSIBLE_COST = tl.constexpr(1e6)
+
+
+@triton.jit
+def _cheapest(cost, step, cost_before, other_cost, other_step, other_cost_before):
+    is_other = (other_cost < cost) | ((other_cost == cost) & (other_step < step))
+    return (
+        tl.where(is_other, other_cost, cost),
+        tl.where(is_other, other_step, step),
+        tl.minimum(cost, other_cost_before),
+    )
+
+
+@triton.jit
+def _cost(log_prob):
+    return tl.minimum(-log_prob.to(tl.float64), IMPOSSIBLE_COST)
+
+
+@triton.jit
+def fill_steps(
+    token_log_probs,
+    blank_log_prob,
+    observed_mask,
+    steps,
+    edge_costs,
+    edge_steps,
+    delta,
+    target_length,
+    canvas_length,
+    target,
+    canvas,
+    HAS_OBSERVED: tl.constexpr,
+    TILED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Fills `steps`; the pointers are those of the sentence."""
+    lane = tl.arange(0, BLOCK)
+    for tile in range(0, canvas_length, BLOCK):
+        position = tile + lane
+        column = position + 1
+        is_inside = position < canvas_length
+        blank_cost = _cost(tl.load(blank_log_prob + position, mask=is_inside, other=0.0))
+        above = tl.zeros([BLOCK], tl.float64)
+        above_left = tl.zeros([BLOCK], tl.float64)
+        left = tl.zeros([], tl.float64)
+        if HAS_OBSERVED:
+            is_seen = tl.load(observed_mask + position, mask=is_inside, other=0) != 0
+            is_moved = is_seen & (column < canvas_length)
+        # A row is read while the one before it is scanned.
+        stop = tl.where(target_length > 0, canvas_length, 0)
+        log_prob = tl.load(token_log_probs + position, mask=position < stop, other=0.0)
+        left_log_prob = tl.load(token_log_probs, mask=stop > 0, other=0.0)
+        for i in range(target_length):
+            below = token_log_probs + (i + 1) * canvas
+            stop = tl.where(i + 1 < target_length, canvas_length, 0)
+            next_log_prob = tl.load(below + position, mask=position < stop, other=0.0)
+            next_left_log_prob = tl.load(below, mask=stop > 0, other=0.0)
+            cost = _cost(log_prob)
+            skip_cost = cost
+            left = left + delta * _cost(left_log_prob)
+            left_step = tl.zeros([], tl.int32)
+            by_align = cost - blank_cost + above_left
+            if HAS_OBSERVED:
+                # What is skipped right behind an observed position is paid at the one that follows.
+                row = token_log_probs + i * canvas
+                moved_cost = _cost(tl.load(row + column, mask=is_moved, other=0.0))
+                skip_cost = tl.where(is_moved, moved_cost, skip_cost)
+            by_skip = above + delta * skip_cost
+            if HAS_OBSERVED:
+                # An observed target is reached by aligning it with its own position only, at no cost.
+                is_shown = tl.load(observed_mask + i, mask=i < canvas, other=0) != 0
+                own = tl.where(position == i, above_left, float("inf"))
+                by_align = tl.where(is_shown, own, by_align)
+                by_skip = tl.where(is_shown, float("inf"), by_skip)
+                left = tl.where(is_shown, float("inf"), left)
+            if TILED:
+                is_later = tile > 0
+                edge = ((tile // BLOCK + 1) % 2) * target + i
+                edge_cost = tl.load(edge_costs + edge, mask=is_later, other=0.0)
+                left = tl.where(is_later, edge_cost, left)
+                left_step = tl.load(edge_steps + edge, mask=is_later, other=0)
+            is_align = by_align <= by_skip
+            best = tl.where(is_align, by_align, by_skip)
+            step = tl.where(is_align, -column, column)
+            before = tl.full([BLOCK], float("inf"), tl.float64)
+            best, step, before = tl.associative_scan((best, step, before), 0, _cheapest)
+            is_left = (left < best) | ((left == best) & (left_step < step))
+            above = tl.where(is_left, left, best)
+            step = tl.where(is_left, left_step, step)
+            above_left = tl.minimum(left, before)
+            out = steps + i * canvas + position
+            tl.store(out, step.to(steps.dtype.element_ty), mask=is_inside)
+            if TILED:
+                edge = ((tile // BLOCK) % 2) * target + i
+                is_last = lane == BLOCK - 1
+                tl.store(edge_costs + edge, tl.sum(tl.where(is_last, above, 0.0), 0))
+                tl.store(edge_steps + edge, tl.sum(tl.where(is_last, step, 0), 0))
+            log_prob = next_log_prob
+            left_log_prob = next_left_log_prob
+        tl.debug_barrier()  # the edge was written by other threads than those that read it
+
+
+@triton.jit
+def trace_back(
+    steps, column, start, stop, canvas, TILED: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr
+):
+    """Returns the steps taken into targets `start` to `stop`, from the last to the first, and the column reached."""
+    lane = tl.arange(0, BLOCK)
+    number = tl.arange(0, SIZE)
+    taken = tl.zeros([SIZE], tl.int32)
+    last = steps + (stop - 1) * canvas + lane
+    row = tl.load(last, mask=lane < tl.where(stop > start, canvas, 0), other=0).to(tl.int32)
+    for k in range(stop - start):
+        i = stop - 1 - k
+        tile = 0
+        if TILED:
+            tile = tl.maximum(column - 1, 0) // BLOCK * BLOCK
+            here = steps + i * canvas + tile + lane
+            row = tl.load(here, mask=tile + lane < canvas, other=0).to(tl.int32)
+        step = tl.sum(tl.where(tile + lane + 1 == column, row, 0), 0)  # 0 in column 0
+        if not TILED:
+            above = steps + (i - 1) * canvas + lane
+            row = tl.load(above, mask=lane < tl.where(i > start, canvas, 0), other=0).to(tl.int32)
+        taken = tl.where(number == i - start, step, taken)
+        column = tl.where(step < 0, -step - 1, step)
+    return taken, column
