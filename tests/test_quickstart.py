@@ -71,9 +71,10 @@ def test_both_models_are_trained_alike(finished):
     cross_entropy, axe = (results["models"][name] for name in ("cross_entropy", "axe"))
     assert cross_entropy["num_parameters"] == axe["num_parameters"]
     for model in (cross_entropy, axe):
-        assert model["training_minutes"] == pytest.approx(0.015, abs=0.01)
+        assert model["training_minutes"] >= 0.015  # half of the whole, and the end of a step
+    canvases = {"masking", "length_multiplier"}
     settings = (RECIPE.training_settings(loss, 1.0) for loss in ("cross_entropy", "axe"))
-    first, second = ({k: v for k, v in s.items() if k != "masking"} for s in settings)
+    first, second = ({k: v for k, v in s.items() if k not in canvases} for s in settings)
     assert first == second
     configs = [RECIPE.config_settings(loss) for loss in ("cross_entropy", "axe")]
     assert configs[0] | {"training_loss": "axe"} == configs[1]
@@ -105,7 +106,7 @@ def test_the_commands_it_proposes_are_right(finished):
 
     folder, _, printed = finished
     proposals = printed.split("Try next:")[1].replace("\\\n", " ").strip().splitlines()
-    commands = [shlex.split(line) for line in proposals if line.strip()]
+    commands = [shlex.split(line) for line in proposals if "axe-hf" in line]
     assert [words[:2] for words in commands] == [
         ["axe-hf", name] for name in ("translate", "translate", "evaluate", "train")
     ]
@@ -114,6 +115,9 @@ def test_the_commands_it_proposes_are_right(finished):
         options = module.parse(words[2:])
         if module is evaluate:
             assert options.data == str(folder / "data" / "test.jsonl")
+        if module is train:
+            assert options.training.masking == RECIPE.axe_masking
+            assert options.model.model_name_or_path == str(folder / "axe")
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):

@@ -160,6 +160,10 @@ class MaskPredictGenerationMixin:
                 raise ValueError(
                     "generate() needs `input_ids` (batch, source) or `encoder_outputs`."
                 )
+            if input_ids.dim() != 2 or input_ids.numel() == 0:
+                raise ValueError(
+                    f"`input_ids` must be (batch, source) with at least one token, got {tuple(input_ids.shape)}."
+                )
             if attention_mask is None:
                 attention_mask = input_ids.ne(self.config.pad_token_id)
             encoder_outputs = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask)

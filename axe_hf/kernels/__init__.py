@@ -3,6 +3,18 @@
 Importing this package does not import Triton; calling what is in it does.
 """
 
-from .along_path import TritonPath, axe_along_path, is_triton_available, path_gradient
+from .along_path import (
+    TritonPath,
+    align_log_probs,
+    axe_along_path,
+    is_triton_available,
+    path_gradient,
+)
 
-__all__ = ["TritonPath", "axe_along_path", "is_triton_available", "path_gradient"]
+__all__ = [
+    "TritonPath",
+    "align_log_probs",
+    "axe_along_path",
+    "is_triton_available",
+    "path_gradient",
+]

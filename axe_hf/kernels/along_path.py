@@ -8,12 +8,14 @@ Nothing here makes the host wait for the device.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# A constant, as torch.compile cannot look into the search for a module.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 class TritonPath(NamedTuple):
@@ -40,10 +42,9 @@ class TritonPath(NamedTuple):
     row_log_sum: Tensor
 
 
-@functools.cache
 def is_triton_available() -> bool:
     """Returns whether Triton is installed, without importing it."""
-    return importlib.util.find_spec("triton") is not None
+    return HAS_TRITON
 
 
 @torch.no_grad()
@@ -103,6 +104,38 @@ def axe_along_path(
         statistics.row_log_sum,
     )
     return loss, alignment, path
+
+
+@torch.no_grad()
+def align_log_probs(
+    token_log_probs: Tensor,
+    blank_log_prob: Tensor,
+    target_lengths: Tensor,
+    canvas_lengths: Tensor | None,
+    observed_mask: Tensor | None,
+    delta: float,
+) -> tuple[Tensor, ...]:
+    """Returns the fields of `AxeAlignment` in their order: the alignment alone, as `align_axe` finds it.
+
+    Args:
+        token_log_probs: `(batch, target, canvas)`, float. `log P_j(Y_i)`.
+        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`.
+        target_lengths: `(batch,)`, long.
+        canvas_lengths: `(batch,)`, long, or None for the whole canvas.
+        observed_mask: `(batch, canvas)`, bool, or None for none.
+        delta: Factor on the cost of a skipped target.
+
+    Raises:
+        ImportError: Without Triton.
+    """
+    _require_triton()
+    from .alignment import align
+    from .statistics import RowStatistics
+
+    statistics = RowStatistics(
+        token_log_probs.contiguous(), blank_log_prob.contiguous(), None, None, None
+    )
+    return align(statistics, target_lengths, canvas_lengths, observed_mask, delta, 0.0)[1]
 
 
 @torch.no_grad()

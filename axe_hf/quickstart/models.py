@@ -79,7 +79,7 @@ def train_model(
     """Train a new model and save it, its tokenizer, its decoding settings and its card.
 
     Args:
-        training_loss: "cross_entropy" or "axe". All else is equal, the masking aside.
+        training_loss: "cross_entropy" or "axe". All else is equal, the canvases aside.
         tokenizer: the tokenizer of both models.
         train, validation: tokenized; validation with the column `references`.
         output_dir: where the model goes.

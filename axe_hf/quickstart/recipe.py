@@ -63,7 +63,7 @@ class QuickstartArguments:
 class QuickstartRecipe:
     """Data, model and training of the quick start; all numbers are ours, for two CPU cores and minutes.
 
-    Both models share everything but `training_loss` and, as each loss is best trained, the masking.
+    Both models share everything but `training_loss` and, as each loss is best trained, the canvases.
     """
 
     # Data. Enough that no sentence is seen often in minutes of training.

@@ -87,6 +87,10 @@ def format_what_next(results: dict[str, Any], output_dir: str | Path) -> str:
     folder = Path(output_dir)
     axe, data = (shlex.quote(str(folder / name)) for name in ("axe", "data"))
     languages = f"--source-lang {SOURCE_LANG} --target-lang {TARGET_LANG}"
+    recipe = results["recipe"]
+    canvases = f"--masking {recipe['axe_masking']}"
+    if recipe["axe_length_multiplier"] != 1:
+        canvases += f" --length-multiplier {recipe['axe_length_multiplier']}"
     pictures = [name for name in PICTURES if (folder / name).exists()]
     contents = {
         f"{folder}/axe": "the model trained with AXE, its tokenizer and model card",
@@ -105,7 +109,9 @@ def format_what_next(results: dict[str, Any], output_dir: str | Path) -> str:
         f'  axe-hf translate {axe} "Where is the station?"',
         f'  axe-hf translate {axe} --show-steps --num-iterations 4 "She is buying a new car tomorrow."',
         f"  axe-hf evaluate {axe} {data}/test.jsonl {languages} --num-iterations 4",
-        f"  axe-hf train {languages} --train-file {data}/train.jsonl --test-file {data}/test.jsonl \\",
-        "    --output-dir my_model --train-minutes 10 --max-tokens-per-batch 1000",
+        "  and ten more minutes of training, here or on sentences of your own:",
+        f"  axe-hf train --model-name-or-path {axe} {languages} \\",
+        f"    --train-file {data}/train.jsonl --test-file {data}/test.jsonl --output-dir my_model \\",
+        f"    --train-minutes 10 --max-tokens-per-batch {recipe['max_tokens_per_batch']} {canvases}",
     ]
     return "\n".join(lines)

@@ -225,3 +225,9 @@ def test_a_source_that_is_too_long_is_refused(make_model, make_sources):
 
 def test_transformers_knows_that_the_model_generates(make_model):
     assert make_model().can_generate()
+
+
+def test_an_empty_batch_is_refused(make_model):
+    empty = torch.zeros(0, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"at least one token, got \(0, 3\)"):
+        make_model().generate(empty)

@@ -175,7 +175,7 @@ def draw_indirect_question(rng: Random) -> Source:
     opening, *german_openings = rng.choice(WHETHER)
     asked, words = rng.choice((("whether", ("ob",)), ("when", ("wann",)), ("why", WHY)))
     if asked == "whether":
-        clause = drawing.draw_clause(rng, "", "pfns", ("I", "you"), may_negate=False)
+        clause = drawing.draw_clause(rng, "", "pfns", ("I", "you", "we"), may_negate=False)
     else:
         while True:
             clause = draw_for_question_word(rng, asked)
