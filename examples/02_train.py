@@ -3,8 +3,8 @@
 What it does: reads pairs, trains a tokenizer and a small CMLM with Aligned Cross Entropy, scores it, saves it.
 Takes 10 minutes on two CPU cores with the command below; a GPU is used if there is one.
 
-    python examples/02_train.py --output_dir my_model --train_minutes 10 --max_tokens_per_batch 500 \
-        --masking full --length_multiplier 1.25 --learning_rate 1e-3
+    python examples/02_train.py --output_dir my_model --train_minutes 10 --max_tokens_per_batch 256 \
+        --masking full --length_multiplier 1.4 --length_jitter 0.2 --learning_rate 1e-3
 
 Every field of `AxeTrainingArguments` is an option, and so are the fields of `Task` below.
 Expected output: the losses, and at the end BLEU, chrF and repetition rate on unseen sentences.

@@ -274,7 +274,9 @@ def test_stretched_canvas_stays_within_its_limit_and_multiple(tokenizer):
 
 
 def test_length_multiplier_needs_full_masks(tokenizer):
-    with pytest.raises(ValueError, match="`length_multiplier` is 1.25 and .* but where tokens are obs"):
+    with pytest.raises(
+        ValueError, match="`length_multiplier` is 1.25 and .* but where tokens are obs"
+    ):
         DataCollatorForCmlm(tokenizer, length_multiplier=1.25)
     with pytest.raises(ValueError, match="`length_multiplier` must be > 0, got 0"):
         DataCollatorForCmlm(tokenizer, masking="full", length_multiplier=0)
