@@ -30,7 +30,7 @@ def is_fusing_worthwhile(hidden_states: Tensor, weight: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    num_rows = hidden_states[..., 0].numel()
+    num_rows = hidden_states.shape[:-1].numel()
     num_bytes = num_rows * len(weight) * hidden_states.element_size()
     return num_bytes > _chunk_bytes(hidden_states)
 

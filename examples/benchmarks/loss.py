@@ -3,7 +3,7 @@
     python examples/benchmarks/loss.py                       # about ten minutes on one core, 4 GiB
     python examples/benchmarks/loss.py --quick               # seconds, small sizes
     python examples/benchmarks/loss.py --allocator retain    # the C library keeps freed memory
-    python examples/benchmarks/loss.py --device cuda         # with the Triton kernels
+    python examples/benchmarks/loss.py --device cuda
 
 Time is CPU time of the process on one thread (on a GPU: time until it is done), extra memory the peak above what is
 held before the forward pass. The losses take turns, and a ratio is against cross entropy in the same turn: median,

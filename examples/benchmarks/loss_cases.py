@@ -69,9 +69,8 @@ def axe_by_diagonals(logits: Tensor, labels: Tensor) -> Tensor:
     costs = costs.gather(2, labels[:, None].expand(-1, canvas, -1))  # (batch, canvas, target)
     far = blank.new_tensor(1e9)
     i = torch.arange(target + 1, device=logits.device)
-    before_last = last = torch.where(i == 0, 0.0, far).expand(
-        len(labels), -1
-    )  # (batch, target + 1)
+    start = torch.where(i == 0, 0.0, far)
+    before_last = last = start.expand(len(labels), -1)  # (batch, target + 1)
     for diagonal in range(1, target + canvas + 1):
         j = diagonal - i
         cost = costs[:, (j - 1).clamp(0, canvas - 1), (i - 1).clamp(0)]
@@ -81,8 +80,7 @@ def axe_by_diagonals(logits: Tensor, labels: Tensor) -> Tensor:
             torch.where(i > 0, last.roll(1, 1) + DELTA * cost, far),
         ]
         is_inside = (j >= 0) & (j <= canvas)
-        before_last = last if diagonal > 1 else torch.where(i == 0, 0.0, far).expand_as(last)
-        last = torch.where(is_inside, torch.stack(ways).amin(0), far)
+        before_last, last = last, torch.where(is_inside, torch.stack(ways).amin(0), far)
     return last[:, target].sum()
 
 
@@ -108,8 +106,6 @@ def losses_of(case: Case, device: str) -> dict[str, Callable[..., Tensor]]:
         }
         if case.logits_mib <= 64:
             losses["AXE, plain autograd"] = axe_by_diagonals
-        if device == "cuda":
-            losses["AXE, Triton"] = lambda x, y: axe_loss(x, y, implementation="triton", **AXE)
         return losses
     weights = torch.linspace(0.5, 1.5, case.batch, device=device)
     return {
