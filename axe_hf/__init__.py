@@ -17,6 +17,8 @@ from .cmlm import (
     MaskPredictGenerationMixin,
     MaskPredictOutput,
     axe_loss,
+    axe_loss_definition,
+    linear_axe_loss,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +100,9 @@ __all__ = [
     "TranslationMetric",
     "average_checkpoints",
     "axe_loss",
+    "axe_loss_definition",
     "format_history",
+    "linear_axe_loss",
     "load_translations",
     "make_phrasebook",
     "plot_alignment",

@@ -1,11 +1,13 @@
 """What travels with a checkpoint: configuration, model, decoding and loss."""
 
 from .configuration_cmlm import CmlmConfig
+from .definition_axe import axe_loss_definition
 from .generation_cmlm import (
     MaskPredictGenerationConfig,
     MaskPredictGenerationMixin,
     MaskPredictOutput,
 )
+from .linear_loss_axe import linear_axe_loss
 from .loss_axe import AlignedCrossEntropyLoss, AxeOutput, axe_loss
 from .modeling_cmlm import (
     CmlmForConditionalGeneration,
@@ -26,4 +28,6 @@ __all__ = [
     "MaskPredictGenerationMixin",
     "MaskPredictOutput",
     "axe_loss",
+    "axe_loss_definition",
+    "linear_axe_loss",
 ]

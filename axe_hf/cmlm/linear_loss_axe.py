@@ -17,6 +17,24 @@ CHUNK_BYTES_CPU = 2**25
 CHUNK_BYTES_GPU = 2**28
 
 
+def is_fusing_worthwhile(hidden_states: Tensor, weight: Tensor) -> bool:
+    """Whether `linear_axe_loss` saves memory and loses no time against `axe_loss` on projected states.
+
+    Args:
+        hidden_states: `(batch, canvas, hidden)`.
+        weight: `(vocab, hidden)`.
+
+    Returns:
+        True where the logits would not fit one chunk; with one they exist at once in either case. Never under
+        `torch.compile`, where they do too.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    num_rows = hidden_states.shape[:-1].numel()
+    num_bytes = num_rows * len(weight) * hidden_states.element_size()
+    return num_bytes > _chunk_bytes(hidden_states)
+
+
 def linear_axe_loss(
     hidden_states: Tensor,
     weight: Tensor,
@@ -208,6 +226,10 @@ class _Gradients:
 def _chunks(hidden_states: Tensor, weight: Tensor) -> list[slice]:
     """Slices of whole sentences; one empty slice for an empty batch."""
     batch, canvas, _ = hidden_states.shape
-    budget = CHUNK_BYTES_CPU if hidden_states.device.type == "cpu" else CHUNK_BYTES_GPU
-    size = max(1, budget // max(1, canvas * len(weight) * hidden_states.element_size()))
+    size = canvas * len(weight) * hidden_states.element_size()
+    size = max(1, _chunk_bytes(hidden_states) // max(1, size))
     return [slice(start, start + size) for start in range(0, max(1, batch), size)]
+
+
+def _chunk_bytes(hidden_states: Tensor) -> int:
+    return CHUNK_BYTES_CPU if hidden_states.device.type == "cpu" else CHUNK_BYTES_GPU

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from .configuration_cmlm import CmlmConfig
-from .loss_axe import axe_loss
+from .linear_loss_axe import is_fusing_worthwhile, linear_axe_loss
+from .loss_axe import AxeOutput, axe_loss
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,55 @@ def _position_wise_loss(
     )
 
 
+def is_loss_fused(hidden_states: torch.Tensor, lm_head: nn.Module, config: CmlmConfig) -> bool:
+    """Whether `config.fused_loss` asks for the training loss of these states without their logits.
+
+    Args:
+        hidden_states: (batch, canvas, hidden).
+        lm_head: the output projection. One that is more than `nn.Linear` on the states' device (an adapter, quantized
+            or sharded weights) has to be called: `"auto"` calls it.
+        config: for `fused_loss` and `training_loss`.
+
+    Raises:
+        ValueError: `"always"`, and an `lm_head` that has to be called.
+    """
+    if config.fused_loss == "never" or config.training_loss != "axe":
+        return False
+    # A subclass of either may compute something else, or hold a part of the matrix only.
+    is_plain = type(lm_head) is nn.Linear and type(lm_head.weight) in (nn.Parameter, torch.Tensor)
+    is_plain = is_plain and lm_head.weight.device == hidden_states.device
+    if config.fused_loss == "auto":
+        return is_plain and is_fusing_worthwhile(hidden_states, lm_head.weight)
+    if not is_plain:
+        raise ValueError(
+            f'`config.fused_loss` is "always", but `lm_head` is {type(lm_head).__name__} and not a plain nn.Linear on '
+            f'{hidden_states.device}, so its weight alone does not make the logits. Set it to "auto" or "never".'
+        )
+    return True
+
+
+def _aligned_loss(
+    logits: torch.Tensor | None,
+    target: torch.Tensor,
+    hidden_states: torch.Tensor | None,
+    lm_head: nn.Linear | None,
+    **options,
+) -> AxeOutput:
+    options |= {"reduction": "sum", "return_alignment": True}
+    if logits is not None:
+        return axe_loss(logits, target, **options)
+    return linear_axe_loss(hidden_states, lm_head.weight, target, bias=lm_head.bias, **options)
+
+
 def CmlmForConditionalGenerationLoss(
-    logits: torch.Tensor,
+    logits: torch.Tensor | None,
     length_logits: torch.Tensor | None,
     labels: torch.Tensor,
     canvas: torch.Tensor | None,
     config: CmlmConfig,
     num_items_in_batch: int | torch.Tensor | None = None,
+    hidden_states: torch.Tensor | None = None,
+    lm_head: nn.Linear | None = None,
 ) -> CmlmLosses:
     """(token loss + `length_loss_weight` * length loss, both summed) / number of labels.
 
@@ -77,12 +121,14 @@ def CmlmForConditionalGenerationLoss(
     parallelism exact when `num_items_in_batch` counts the labels of all of them.
 
     Args:
-        logits: (batch, canvas, vocab).
+        logits: (batch, canvas, vocab); None to compute AXE from `hidden_states` and `lm_head` without them.
         length_logits: (batch, max_target_length + 1) fp32; None is fine where `length_loss_weight` is 0.
         labels: (batch, target) long; -100 at padding and at observed positions.
         canvas: (batch, canvas) long, the decoder's input; None takes every position as one to predict.
         config: the settings of the loss.
         num_items_in_batch: what to divide by; the number of labels that are not -100 by default.
+        hidden_states: (batch, canvas, hidden), what `lm_head` makes the logits of; read where `logits` is None.
+        lm_head: the output projection, of which weight and bias are read.
 
     Returns:
         `CmlmLosses`.
@@ -96,16 +142,16 @@ def CmlmForConditionalGenerationLoss(
     skips = {}
     if config.training_loss == "axe":
         canvas_lengths = None if canvas is None else (canvas != config.pad_token_id).sum(dim=1)
-        output = axe_loss(
+        output = _aligned_loss(
             logits,
             target,
+            hidden_states,
+            lm_head,
             blank_token_id=config.blank_token_id,
             delta=config.axe_delta,
             canvas_lengths=canvas_lengths,
             observed_mask=is_observed,
             label_smoothing=config.label_smoothing,
-            reduction="sum",
-            return_alignment=True,
         )
         token_loss = output.loss
         skips = {

@@ -25,7 +25,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmlm import CmlmConfig
 from .generation_cmlm import MaskPredictGenerationConfig, MaskPredictGenerationMixin
-from .loss_cmlm import CmlmForConditionalGenerationLoss
+from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
 from .outputs_cmlm import CmlmEncoderOutput, CmlmSeq2SeqLMOutput, CmlmSeq2SeqModelOutput
 from .positions_cmlm import CmlmSinusoidalPositionalEmbedding
 
@@ -70,9 +70,8 @@ class CmlmAttention(nn.Module):
         self.out_proj = nn.Linear(config.d_model, config.d_model)
 
     def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
-        return states.view(*states.shape[:-1], -1, self.head_dim).transpose(
-            1, 2
-        )  # (batch, heads, length, head_dim)
+        states = states.view(*states.shape[:-1], -1, self.head_dim)
+        return states.transpose(1, 2)  # (batch, heads, length, head_dim)
 
     def project_key_values(self, states: torch.Tensor) -> KeyValues:
         """Keys and values of `states` (batch, length, d_model), each (batch, heads, length, head_dim)."""
@@ -284,9 +283,8 @@ class CmlmEncoder(CmlmStack):
 
     def _length_logits(self, length_state: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device_type=length_state.device.type, enabled=False):
-            logits = (
-                length_state.float() @ self.embed_lengths.weight.float().T
-            )  # (batch, max_target_length + 1)
+            weight = self.embed_lengths.weight.float()
+            logits = length_state.float() @ weight.T  # (batch, max_target_length + 1)
         is_class_zero = torch.arange(logits.shape[-1], device=logits.device) == 0
         return logits.masked_fill(is_class_zero, torch.finfo(logits.dtype).min)
 
@@ -543,7 +541,7 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
             num_items_in_batch (int or tensor): what to divide the summed loss by, in place of the number of labels.
 
         Returns:
-            `CmlmSeq2SeqLMOutput`.
+            `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
@@ -558,8 +556,11 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
             decoder_inputs_embeds=decoder_inputs_embeds,
             **kwargs,
         )
-        logits = self.lm_head(outputs.last_hidden_state)  # (batch, canvas, vocab)
-        losses = None
+        states, losses = dict(outputs), {}
+        hidden_states = states.pop("last_hidden_state")
+        is_training = self.training and labels is not None
+        is_fused = is_training and is_loss_fused(hidden_states, self.lm_head, self.config)
+        logits = None if is_fused else self.lm_head(hidden_states)  # (batch, canvas, vocab)
         if labels is not None:
             losses = self.loss_function(
                 logits=logits,
@@ -568,11 +569,11 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
                 canvas=decoder_input_ids,
                 config=self.config,
                 num_items_in_batch=num_items_in_batch,
+                hidden_states=hidden_states,
+                lm_head=self.lm_head,
             )
-        states = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
-        return CmlmSeq2SeqLMOutput(
-            logits=logits, **states, **({} if losses is None else vars(losses))
-        )
+            losses = vars(losses)
+        return CmlmSeq2SeqLMOutput(logits=logits, **states, **losses)
 
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.LongTensor, length_multiplier: float = 1.0
@@ -582,9 +583,8 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         `length_multiplier` (default 1.0): positions per target token; at most `max_target_length` in all."""
         lengths = ((labels != -100).sum(dim=1) * length_multiplier).round().long()
         lengths = lengths.clamp(1, self.config.max_target_length)
-        width = min(
-            max(1, round(labels.shape[1] * length_multiplier)), self.config.max_target_length
-        )
+        width = max(1, round(labels.shape[1] * length_multiplier))
+        width = min(width, self.config.max_target_length)
         is_masked = torch.arange(width, device=labels.device) < lengths[:, None]  # (batch, canvas)
         canvas = torch.full_like(is_masked, self.config.pad_token_id, dtype=labels.dtype)
         return canvas.masked_fill(is_masked, self.config.mask_token_id)

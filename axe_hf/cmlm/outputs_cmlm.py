@@ -33,7 +33,7 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
 
     Args:
         loss: scalar, nats per scored label: (token loss + `length_loss_weight` * length loss) / number of labels.
-        logits: (batch, canvas, vocab).
+        logits: (batch, canvas, vocab); None where the loss was computed without them (`config.fused_loss`).
         length_logits: (batch, max_target_length + 1) fp32.
         token_loss, length_loss: scalars without gradient, nats summed over the batch.
         num_skipped_targets, num_skipped_predictions: (batch,) counts of the AXE alignment; None for cross entropy.

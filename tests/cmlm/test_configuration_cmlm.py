@@ -53,6 +53,7 @@ CHANGED = {
     "axe_delta": 3,
     "label_smoothing": 0.1,
     "length_loss_weight": 0.5,
+    "fused_loss": "always",
 }
 
 

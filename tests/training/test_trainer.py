@@ -142,6 +142,20 @@ def test_cross_entropy_has_no_skip_rates(make_trainer, make_model):
     assert "eval_token_loss" in metrics and "eval_skipped_target_rate" not in metrics
 
 
+def test_training_without_logits_trains_alike(make_trainer, make_model):
+    logs, weights = [], []
+    for fused_loss in ("always", "never"):
+        trainer = make_trainer(make_model(fused_loss=fused_loss), logging_steps=1)
+        trainer.train()
+        logs.append([entry for entry in trainer.state.log_history if "token_loss" in entry])
+        weights.append(dict(trainer.model.named_parameters()))
+        assert trainer.evaluate()["eval_loss"] > 0
+    for name in ("loss", "token_loss", "skipped_target_rate", "grad_norm"):
+        fused, plain = ([entry[name] for entry in each] for each in logs)
+        assert fused == pytest.approx(plain, rel=1e-4), name
+    torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-4)
+
+
 def test_logged_token_loss_is_a_mean_over_labels(make_trainer, make_model, dataset, tokenizer):
     data = dataset.select(range(8))
     trainer = make_trainer(

@@ -1,0 +1,205 @@
+"""What AXE costs beside cross entropy, forward and backward: time and memory.
+
+    python examples/benchmarks/loss.py                       # about ten minutes on one core, 4 GiB
+    python examples/benchmarks/loss.py --quick               # seconds, small sizes
+    python examples/benchmarks/loss.py --allocator retain    # the C library keeps freed memory
+    python examples/benchmarks/loss.py --device cuda
+
+Time is CPU time of the process on one thread (on a GPU: time until it is done), extra memory the peak above what is
+held before the forward pass. The losses take turns, and a ratio is against cross entropy in the same turn: median,
+20th and 80th percentile of all turns. Writes a table in Markdown, a CSV and a PNG. Losses of logits are compared with
+`F.cross_entropy`, losses of hidden states with the projection to logits and `F.cross_entropy`.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from loss_cases import CASES, QUICK_CASES, Case, inputs_of, losses_of
+from torch import Tensor
+
+MIB = 2**20
+RESULTS = Path(__file__).parent / "results"
+# The first is what a fresh process has. With the second glibc gives nothing back to the system: see `--allocator`.
+ALLOCATORS = {
+    "default": {},
+    "retain": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"},
+}
+
+
+def run_once(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+    loss(*inputs).backward()
+
+
+def fresh(inputs: tuple[Tensor, ...], name: str) -> tuple[Tensor, ...]:
+    """The inputs without gradients; a copy for the loss that writes over them."""
+    *tensors, labels = inputs
+    tensors = [tensor.clone() if "in place" in name else tensor.detach() for tensor in tensors]
+    return *(tensor.requires_grad_() for tensor in tensors), labels
+
+
+def seconds(function: Callable[[], None], device: str) -> float:
+    if device == "cpu":
+        start = time.process_time()
+        function()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def extra_mib(function: Callable[[], None], device: str) -> float | None:
+    """Peak memory above what is held before, MiB; None where the system does not tell (not Linux)."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists():
+        function()
+        return None
+
+    def kib(field: str) -> int:
+        return int(status.read_text().split(field + ":")[1].split()[0])
+
+    reset.write_text("5")  # sets the peak, VmHWM, to the present size
+    before = kib("VmRSS")
+    function()
+    return (kib("VmHWM") - before) / 1024
+
+
+def quantiles(values: list[float]) -> tuple[float, float, float]:
+    """Median, 20th and 80th percentile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    fifths = statistics.quantiles(values, n=5, method="inclusive")
+    return statistics.median(values), fifths[0], fifths[3]
+
+
+def measure(case: Case, repeats: int, device: str, allocator: str) -> list[dict]:
+    """One row a loss: milliseconds, MiB and ratios."""
+    inputs, losses = inputs_of(case, device), losses_of(case, device)
+    memory, times = {}, {name: [] for name in losses}
+    for name, loss in losses.items():  # also the warm-up
+        memory[name] = extra_mib(partial(run_once, loss, fresh(inputs, name)), device)
+    for _ in range(repeats):
+        for name, loss in losses.items():
+            run = partial(run_once, loss, fresh(inputs, name))
+            times[name].append(seconds(run, device))
+            del run
+    rows = []
+    for name in losses:
+        ratios = [one / base for one, base in zip(times[name], times[case.baseline], strict=True)]
+        row = {"case": str(case), "loss": name, "allocator": allocator, "repeats": repeats}
+        for label, values in (("ms", [1e3 * one for one in times[name]]), ("ratio", ratios)):
+            middle, low, high = (f"{value:.4g}" for value in quantiles(values))
+            row |= {label: middle, f"{label}_p20": low, f"{label}_p80": high}
+        # In a process that keeps freed memory the peak says nothing.
+        extra = memory[name] if allocator == "default" else None
+        base = memory[case.baseline]
+        row["extra_mib"] = "" if extra is None else f"{extra:.1f}"
+        row["extra_ratio"] = f"{extra / base:.3f}" if extra is not None and base else ""
+        rows.append(row)
+    return rows
+
+
+def environment(device: str) -> str:
+    """Processor, versions, threads and commit in one line."""
+    processor = platform.processor() or platform.machine()
+    if device == "cuda":
+        processor = torch.cuda.get_device_name()
+    elif Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(git, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    commit = done.stdout.strip() or "unknown"
+    threads, python = torch.get_num_threads(), platform.python_version()
+    return f"{processor}, {threads} thread(s), torch {torch.__version__}, Python {python}, commit {commit}"
+
+
+def markdown(rows: list[dict]) -> str:
+    lines = [
+        "| batch x length x vocabulary | loss | time, ms | time, ratio (p20 to p80) | extra memory, MiB | ratio |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for row in rows:
+        ratio = f"{row['ratio']} ({row['ratio_p20']} to {row['ratio_p80']})"
+        cells = (row["case"], row["loss"], row["ms"], ratio, row["extra_mib"], row["extra_ratio"])
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_csv(path: Path, rows: list[dict], environment: str) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"# {environment}\n")
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def plot(path: Path, rows: list[dict], environment: str) -> None:
+    """Bars of both ratios, one group a case; cross entropy is the line at 1."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print(f"No picture: matplotlib is missing. `pip install matplotlib` for {path.name}.")
+        return
+    rows = [row for row in rows if row["ratio"] != "1"]
+    names = [f"{row['loss']}  [{row['case']}]" for row in rows]
+    figure = Figure(figsize=(11, 0.6 + 0.24 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, key, title in zip(
+        panels, ("ratio", "extra_ratio"), ("time", "extra memory"), strict=True
+    ):
+        panel.barh(names, [float(row[key] or "nan") for row in rows], color="#4477aa")
+        panel.axvline(1, color="#cc3311")
+        panel.set_title(f"{title}, cross entropy = 1", fontsize=9)
+        panel.tick_params(labelsize=7)
+    panels[0].invert_yaxis()
+    figure.supxlabel(environment, fontsize=6)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, for a test")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each loss (default 5)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--allocator", choices=list(ALLOCATORS), default="default")
+    parser.add_argument("--output-dir", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    settings = ALLOCATORS[options.allocator]
+    if any(os.environ.get(name) != value for name, value in settings.items()):
+        # The C library reads them when a process starts.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+    torch.set_num_threads(1)
+    where = environment(options.device)
+    print(f"{where}, {options.allocator} allocator")
+    kind = options.device if options.allocator == "default" else f"{options.device}_retain"
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    stem = options.output_dir / f"loss_{kind}"
+    rows = []
+    for case in QUICK_CASES if options.quick else CASES:
+        print(f"... {case}", flush=True)
+        rows += measure(case, options.repeats, options.device, options.allocator)
+        write_csv(stem.with_suffix(".csv"), rows, where)  # what is done stays if the rest is not
+    plot(stem.with_suffix(".png"), rows, where)
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
