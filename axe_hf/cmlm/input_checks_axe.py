@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
+IMPLEMENTATIONS = ("auto", "torch", "triton")
 
 
 def check_options(
@@ -34,6 +35,14 @@ def check_options(
         raise ValueError(f"`label_smoothing` must be in [0, 1), got {label_smoothing}.")
     if reduction not in REDUCTIONS:
         raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
+
+
+def check_implementation(implementation: str) -> None:
+    """Checks the choice of the back end."""
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"`implementation` must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}."
+        )
 
 
 def check_tensors(

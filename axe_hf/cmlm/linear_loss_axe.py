@@ -7,9 +7,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .alignment_axe import AxeAlignment
-from .input_checks_axe import check_log_probs, check_options, check_projection, check_tensors
+from .back_end_axe import along_path, along_path_gradient
+from .input_checks_axe import (
+    check_implementation,
+    check_log_probs,
+    check_options,
+    check_projection,
+    check_tensors,
+)
 from .loss_axe import AxeOutput, RefuseSecondDerivative, axe_loss, divide_by_targets, split_labels
-from .path_axe import AxePath, axe_along_path, path_gradient
 
 # Whole sentences whose logits fit this are projected at a time: the matrix products stay large enough to be
 # efficient, and the logits small beside the gradient of the weight.
@@ -49,6 +55,7 @@ def linear_axe_loss(
     reduction: str = "mean",
     num_items_in_batch: int | Tensor | None = None,
     return_alignment: bool = False,
+    implementation: str = "auto",
 ) -> Tensor | AxeOutput:
     """The same as `axe_loss(F.linear(hidden_states, weight, bias), labels, ...)`, in a fraction of the memory.
 
@@ -71,6 +78,7 @@ def linear_axe_loss(
         reduction: `"mean"`, `"sum"` or `"none"`, as in `axe_loss`.
         num_items_in_batch: Divisor of `"mean"`, int or scalar tensor.
         return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss.
+        implementation: `"auto"`, `"torch"` or `"triton"`, as in `axe_loss`.
 
     Returns:
         The loss in nats, float32 or the logits' wider type; or `AxeOutput`.
@@ -89,6 +97,7 @@ def linear_axe_loss(
         torch.Size([7, 8])
     """
     check_options(blank_token_id, delta, label_smoothing, reduction, num_items_in_batch)
+    check_implementation(implementation)
     check_projection(hidden_states, weight, bias)
     batch, canvas, _ = hidden_states.shape
     check_tensors(batch, canvas, len(weight), labels, blank_token_id, canvas_lengths, observed_mask)
@@ -104,6 +113,7 @@ def linear_axe_loss(
             reduction=reduction,
             num_items_in_batch=num_items_in_batch,
             return_alignment=return_alignment,
+            implementation=implementation,
         )
     device = hidden_states.device.type
     if torch.is_autocast_enabled(device):
@@ -117,6 +127,7 @@ def linear_axe_loss(
         bias,
         (tokens, target_lengths, canvas_lengths, observed_mask),
         (blank_token_id, delta, label_smoothing),
+        implementation,
         reduction != "none",
         torch.is_grad_enabled(),
     )
@@ -129,7 +140,9 @@ class _LinearAxeLoss(torch.autograd.Function):
     """The loss per sentence, or its sum with `is_summed`, and the fields of the alignment."""
 
     @staticmethod
-    def forward(ctx, hidden_states, weight, bias, targets, options, is_summed, is_training):
+    def forward(
+        ctx, hidden_states, weight, bias, targets, options, implementation, is_summed, is_training
+    ):
         ctx.options = (options[0], options[2])
         ctx.grads = None
         if is_summed and is_training and any(ctx.needs_input_grad):
@@ -138,15 +151,16 @@ class _LinearAxeLoss(torch.autograd.Function):
         for chunk in _chunks(hidden_states, weight):
             logits = F.linear(hidden_states[chunk], weight, bias)  # (sentences, canvas, vocab)
             chosen = (None if tensor is None else tensor[chunk] for tensor in targets)
-            loss, alignment, path = axe_along_path(logits, *chosen, *options)
+            loss, alignment, path = along_path(implementation, logits, *chosen, *options)
             parts.append((loss, *vars(alignment).values(), *path))
             if ctx.grads is not None:
                 one = torch.ones_like(loss)
-                grad_logits = path_gradient(logits, path, one, *ctx.options, inplace=True)
+                grad_logits = along_path_gradient(logits, path, one, *ctx.options, inplace=True)
                 ctx.grads.add(chunk, grad_logits, hidden_states, weight)
         loss, *rest = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        path = AxePath(*rest[-len(AxePath._fields) :])
-        alignment = rest[: -len(AxePath._fields)]
+        ctx.path_type = type(path)
+        path = ctx.path_type(*rest[-len(path) :])
+        alignment = rest[: -len(path)]
         check_log_probs(path.blank_log_prob, targets[2])
         ctx.save_for_backward(hidden_states, weight, bias, *path)
         ctx.mark_non_differentiable(*alignment)
@@ -156,7 +170,7 @@ class _LinearAxeLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
-            return (None,) * 7
+            return (None,) * 8
         hidden_states, weight, bias, *path = ctx.saved_tensors
         with torch.no_grad():
             # A second backward pass over a retained graph finds the gradients handed out, and computes them again.
@@ -168,8 +182,8 @@ class _LinearAxeLoss(torch.autograd.Function):
                 grad_loss_each = grad_loss.expand(len(hidden_states))
                 for chunk in _chunks(hidden_states, weight):
                     logits = F.linear(hidden_states[chunk], weight, bias)
-                    chosen = AxePath(*(tensor[chunk] for tensor in path))
-                    grad_logits = path_gradient(
+                    chosen = ctx.path_type(*(tensor[chunk] for tensor in path))
+                    grad_logits = along_path_gradient(
                         logits, chosen, grad_loss_each[chunk], *ctx.options, inplace=True
                     )
                     grads.add(chunk, grad_logits, hidden_states, weight)
@@ -180,7 +194,7 @@ class _LinearAxeLoss(torch.autograd.Function):
                 None if grad is None else RefuseSecondDerivative.apply(grad, grad_loss, *inputs)
                 for grad in results
             ]
-        return *results, None, None, None, None
+        return *results, *(None,) * 5
 
 
 class _Gradients:

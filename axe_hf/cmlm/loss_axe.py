@@ -12,9 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from .alignment_axe import AxeAlignment
+from .back_end_axe import along_path, along_path_gradient
 from .compiled_axe import compiled_axe_along_path, compiled_path_gradient
-from .input_checks_axe import check_log_probs, check_logits, check_options, check_tensors
-from .path_axe import AxePath, axe_along_path, path_gradient
+from .input_checks_axe import (
+    check_implementation,
+    check_log_probs,
+    check_logits,
+    check_options,
+    check_tensors,
+)
 
 IGNORE_INDEX = -100
 
@@ -53,6 +59,7 @@ def axe_loss(
     num_items_in_batch: int | Tensor | None = None,
     return_alignment: bool = False,
     inplace_backward: bool = False,
+    implementation: str = "auto",
 ) -> Tensor | AxeOutput:
     """Cross entropy along the cheapest monotonic alignment of predictions and target tokens.
 
@@ -77,6 +84,8 @@ def axe_loss(
         return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss.
         inplace_backward: Write the gradient over the logits, which saves a tensor of their size. The logits must
             not be a leaf and nothing else may need them, neither a backward pass nor the caller afterwards.
+        implementation: `"torch"`; `"triton"`, kernels for a GPU with the same values; or `"auto"`, the kernels for
+            logits on a GPU where Triton is installed, else PyTorch.
 
     Returns:
         The loss in nats, float32 or the logits' wider type; or `AxeOutput`.
@@ -85,6 +94,7 @@ def axe_loss(
         ValueError: On values or shapes that do not fit. On a GPU the checks that read tensors are left out, as
             they would make the host wait.
         TypeError: On wrong types.
+        ImportError: With `implementation="triton"` where Triton is not installed.
 
     Example:
         >>> import torch
@@ -95,6 +105,7 @@ def axe_loss(
         0.0
     """
     check_options(blank_token_id, delta, label_smoothing, reduction, num_items_in_batch)
+    check_implementation(implementation)
     check_logits(logits)
     check_tensors(*logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
     if inplace_backward and logits.requires_grad and logits.is_leaf:
@@ -103,8 +114,9 @@ def axe_loss(
             "memory). Pass the output of a layer, or leave `inplace_backward` off."
         )
     tokens, target_lengths = split_labels(labels, blank_token_id)
-    align = compiled_axe_along_path if torch.compiler.is_compiling() else axe_along_path
+    align = compiled_axe_along_path if torch.compiler.is_compiling() else along_path
     loss, alignment, path = align(
+        implementation,
         logits,
         tokens,
         target_lengths,
@@ -117,7 +129,7 @@ def axe_loss(
     check_log_probs(path.blank_log_prob, canvas_lengths)
     if torch.is_grad_enabled() and logits.requires_grad:
         loss = _AlongPath.apply(
-            logits, loss, blank_token_id, label_smoothing, inplace_backward, *path
+            logits, loss, (blank_token_id, label_smoothing, inplace_backward), type(path), *path
         )
     if reduction != "none":
         loss = loss.sum()
@@ -158,6 +170,7 @@ class AlignedCrossEntropyLoss(nn.Module):
         label_smoothing: In [0, 1). Default 0.
         reduction: `"mean"`, `"sum"` or `"none"`. Default `"mean"`.
         inplace_backward: Write the gradient over the logits. Default False.
+        implementation: `"auto"`, `"torch"` or `"triton"`, as in `axe_loss`. Default `"auto"`.
 
     Example:
         >>> import torch
@@ -174,6 +187,7 @@ class AlignedCrossEntropyLoss(nn.Module):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
         inplace_backward: bool = False,
+        implementation: str = "auto",
     ):
         super().__init__()
         self.blank_token_id = blank_token_id
@@ -181,6 +195,7 @@ class AlignedCrossEntropyLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.inplace_backward = inplace_backward
+        self.implementation = implementation
 
     def forward(
         self,
@@ -205,6 +220,7 @@ class AlignedCrossEntropyLoss(nn.Module):
             num_items_in_batch=num_items_in_batch,
             return_alignment=return_alignment,
             inplace_backward=self.inplace_backward,
+            implementation=self.implementation,
         )
 
     def extra_repr(self) -> str:
@@ -215,21 +231,22 @@ class _AlongPath(torch.autograd.Function):
     """Passes on a loss that was computed along a path, and writes the gradient by the logits."""
 
     @staticmethod
-    def forward(ctx, logits, loss, blank_token_id, label_smoothing, inplace, *path):
+    def forward(ctx, logits, loss, options, path_type, *path):
         ctx.save_for_backward(logits, *path)
-        ctx.options = (blank_token_id, label_smoothing, inplace)
+        ctx.options = options
+        ctx.path_type = path_type
         return loss.clone()
 
     @staticmethod
     def backward(ctx, grad_loss):
         logits, *path = ctx.saved_tensors
         if torch.compiler.is_compiling():
-            grad = compiled_path_gradient(logits, AxePath(*path), grad_loss, *ctx.options[:2])
-            return grad, *[None] * (4 + len(path))
-        grad = path_gradient(logits, AxePath(*path), grad_loss, *ctx.options)
+            grad = compiled_path_gradient(logits, ctx.path_type(*path), grad_loss, *ctx.options[:2])
+            return grad, *[None] * (3 + len(path))
+        grad = along_path_gradient(logits, ctx.path_type(*path), grad_loss, *ctx.options)
         if torch.is_grad_enabled():
             grad = RefuseSecondDerivative.apply(grad, logits, grad_loss)
-        return grad, *[None] * (4 + len(path))
+        return grad, *[None] * (3 + len(path))
 
 
 class RefuseSecondDerivative(torch.autograd.Function):

@@ -105,7 +105,9 @@ def axe_along_path(
         observed_mask=observed_mask,
     )
     position = alignment.target_to_position.clamp(min=0)
-    weight = torch.where(alignment.is_aligned, 1.0, delta)
+    # Scalars of the loss's own type: Python's would make fp32 weights, and fp64 losses wrong in the eighth digit.
+    one = log_probs.new_ones(())
+    weight = torch.where(alignment.is_aligned, one, delta * one)
     weight = weight.masked_fill(alignment.target_to_position < 0, 0.0)  # padding
     is_blank = alignment.position_to_target < 0
     if canvas_lengths is not None:
