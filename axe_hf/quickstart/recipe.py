@@ -16,7 +16,7 @@ class QuickstartArguments:
 
     Args:
         output_dir (default "axe_hf_quickstart"): where everything goes; a new or an empty folder.
-        minutes (default 4.4): minutes of training for both models together, half of it each.
+        minutes (default 4.8): minutes of training for both models together, half of it each.
         seed (default 0): of the corpus, the first weights, the batches and the masks.
         overwrite (default False): replace the results of an earlier quick start in `output_dir`; other files there stay.
 
@@ -39,7 +39,7 @@ class QuickstartArguments:
         default="axe_hf_quickstart", metadata={"help": "Folder for models, pictures and results."}
     )
     minutes: float = field(
-        default=4.4,
+        default=4.8,
         metadata={"help": "Minutes of training for both models together, half of it each."},
     )
     seed: int = field(

@@ -91,6 +91,8 @@ def format_what_next(results: dict[str, Any], output_dir: str | Path) -> str:
     canvases = f"--masking {recipe['axe_masking']}"
     if recipe["axe_length_multiplier"] != 1:
         canvases += f" --length-multiplier {recipe['axe_length_multiplier']}"
+    if recipe["axe_length_jitter"]:
+        canvases += f" --length-jitter {recipe['axe_length_jitter']}"
     pictures = [name for name in PICTURES if (folder / name).exists()]
     contents = {
         f"{folder}/axe": "the model trained with AXE, its tokenizer and model card",
@@ -108,7 +110,7 @@ def format_what_next(results: dict[str, Any], output_dir: str | Path) -> str:
         "Try next:",
         f'  axe-hf translate {axe} "Where is the station?"',
         f'  axe-hf translate {axe} --show-steps --num-iterations 4 "She is buying a new car tomorrow."',
-        f"  axe-hf evaluate {axe} {data}/test.jsonl {languages} --num-iterations 4",
+        f"  axe-hf evaluate {axe} {data}/test.jsonl {languages} --num-length-candidates 5",
         "  and ten more minutes of training, here or on sentences of your own:",
         f"  axe-hf train --model-name-or-path {axe} {languages} \\",
         f"    --train-file {data}/train.jsonl --test-file {data}/test.jsonl --output-dir my_model \\",
