@@ -56,7 +56,8 @@ else:
     model = AutoModelForSeq2SeqLM.from_config(config)
 
 # 3. Token ids; the trainer's collator masks them.
-lengths = {"max_source_length": 128, "max_target_length": 128}
+limits = ("max_source_length", "max_target_length")
+lengths = {name: min(128, getattr(model.config, name)) for name in limits}
 data = tokenize_translations(pairs["train"], tokenizer, **languages, **lengths)
 
 # 4. Train.

@@ -33,7 +33,7 @@ class MaskPredictGenerationConfig(GenerationConfig):
         length_multiplier: factor > 0 on the predicted length (lambda of the AXE paper).
         length_score_weight: weight of the length's log-probability in a candidate's score; 0 is Mask-Predict's ranking.
         min_length, max_length: bounds of the canvas in positions, `</s>` included; the model's limit by default.
-        collapse_repeats: keep one token of each run of equal tokens in the output.
+        collapse_repeats: keep one token of each run of equal tokens on the canvas; a blank between two keeps both.
         output_history: keep canvas and predictions of every iteration.
         return_dict_in_generate: return a `MaskPredictOutput` in place of the token ids.
         pad_token_id, eos_token_id, ... : as in `GenerationConfig`.

@@ -155,6 +155,8 @@ class MaskPredictGenerationMixin:
             ValueError, TypeError: an argument out of range, unknown, or made for autoregressive decoding.
         """
         config = self._prepare_mask_predict_config(generation_config, overrides)
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.config.pad_token_id)
         if encoder_outputs is None:
             if input_ids is None:
                 raise ValueError(
@@ -164,8 +166,6 @@ class MaskPredictGenerationMixin:
                 raise ValueError(
                     f"`input_ids` must be (batch, source) with at least one token, got {tuple(input_ids.shape)}."
                 )
-            if attention_mask is None:
-                attention_mask = input_ids.ne(self.config.pad_token_id)
             encoder_outputs = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask)
         lengths, length_log_probs = length_candidates(
             encoder_outputs.length_logits,

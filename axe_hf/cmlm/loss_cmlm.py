@@ -46,7 +46,8 @@ def whole_target(
 
 def length_nll(length_logits: torch.Tensor, target_lengths: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each sentence's length, (batch,) nats; `length_logits` (batch, lengths) fp32."""
-    return F.cross_entropy(length_logits, target_lengths, reduction="none")
+    # An empty target has no length: class 0 is excluded.
+    return F.cross_entropy(length_logits, target_lengths, reduction="none", ignore_index=0)
 
 
 def _position_wise_loss(
@@ -99,7 +100,8 @@ def _aligned_loss(
     lm_head: nn.Linear | None,
     **options,
 ) -> AxeOutput:
-    options |= {"reduction": "sum", "return_alignment": True}
+    # The Triton kernels stay out of training until they have been measured on a GPU.
+    options |= {"reduction": "sum", "return_alignment": True, "implementation": "torch"}
     if logits is not None:
         return axe_loss(logits, target, **options)
     return linear_axe_loss(hidden_states, lm_head.weight, target, bias=lm_head.bias, **options)

@@ -299,8 +299,9 @@ class CmlmEncoder(CmlmStack):
     ) -> CmlmEncoderOutput:
         """Encode `input_ids` (batch, source) under `attention_mask` (batch, source), 1 where there is a token."""
         hidden_states = self._embed(input_ids, inputs_embeds, "input_ids")
-        batch_size = hidden_states.shape[0]
-        length_vector = self.embed_lengths.weight[0].expand(batch_size, 1, -1)
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.config.pad_token_id)
+        length_vector = self.embed_lengths.weight[0].expand(hidden_states.shape[0], 1, -1)
         hidden_states = torch.cat([length_vector.to(hidden_states.dtype), hidden_states], dim=1)
         hidden_states = self.layernorm_embedding(hidden_states)
         hidden_states = nn.functional.dropout(
@@ -308,9 +309,8 @@ class CmlmEncoder(CmlmStack):
         )
         if attention_mask is not None:
             if attention_mask.dim() != 2:
-                raise ValueError(
-                    f"`attention_mask` must be (batch, source), got {tuple(attention_mask.shape)}."
-                )
+                shape = tuple(attention_mask.shape)
+                raise ValueError(f"`attention_mask` must be (batch, source), got {shape}.")
             attention_mask = nn.functional.pad(attention_mask, (1, 0), value=1)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask

@@ -55,4 +55,4 @@ def run(arguments: Any) -> None:
 
 def after_interrupt(arguments: Any) -> str:
     """What to say after Ctrl-C."""
-    return f"Nothing was left in {arguments.output_dir}."
+    return f"{arguments.output_dir} is as it was before."

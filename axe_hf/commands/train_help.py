@@ -17,7 +17,7 @@ examples:
   a small model on a CPU, in ten minutes
     axe-hf train --source-lang en --target-lang de --train-file train.tsv --test-file test.tsv \\
       --output-dir runs/en-de --train-minutes 10 --max-tokens-per-batch 500 --masking full \\
-      --length-multiplier 1.25 --vocab-size 2000 --d-model 192 --encoder-layers 2 --decoder-layers 2
+      --length-multiplier 1.4 --length-jitter 0.2 --vocab-size 2000 --d-model 192 --encoder-layers 2 --decoder-layers 2
   the same settings in a file (source_lang: en ...), with another seed
     axe-hf train en-de.yaml --output-dir runs/en-de-2 --seed 2
   fine-tuning
@@ -41,6 +41,7 @@ _IMPORTANT = (
     "lr_scheduler_type",
     "masking",
     "length_multiplier",
+    "length_jitter",
     "ema_decay",
     "bf16",
     "optim",

@@ -47,6 +47,5 @@ def honour_arguments(model: PreTrainedModel, args: AxeTrainingArguments) -> PreT
             'needs a label at every position of the canvas. Set `training_loss="axe"` in the model\'s config, or leave '
             "them at 1.0 and 0.0."
         )
-    if args.length_multiplier != 1:
-        model.generation_config.length_multiplier = args.length_multiplier
+    model.generation_config.length_multiplier = args.length_multiplier
     return model

@@ -174,6 +174,11 @@ def _make_tokenizer(
 ) -> PreTrainedTokenizerBase:
     name = checkpoint or data_args.tokenizer_name_or_path or model_args.model_name_or_path
     if name is not None:
+        for option in ("vocab_size", "tokenizer_algorithm"):
+            if checkpoint is None and getattr(data_args, option) is not None:
+                raise ValueError(
+                    f"`{option}` is for a tokenizer to train, but {name} brings its own. Leave it out."
+                )
         return AutoTokenizer.from_pretrained(name)
     defaults = inspect.signature(train_tokenizer).parameters
     texts = chain.from_iterable(

@@ -106,6 +106,8 @@ class DataArguments:
                     f"`{name}` is a split of `dataset_name`, which is missing. With files use "
                     f"`{name.removesuffix('_split')}_file`."
                 )
+            if split is not None and getattr(self, name.replace("_split", "_file")) is not None:
+                raise ValueError(f"Give `{name}` or a file, not both, got {split!r} and a file.")
         if self.tokenizer_name_or_path is not None:
             for name in ("vocab_size", "tokenizer_algorithm"):
                 if getattr(self, name) is not None:

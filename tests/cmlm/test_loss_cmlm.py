@@ -199,3 +199,12 @@ def test_a_model_can_learn_by_axe_what_it_is_shown(make_model, make_sources):
         optimizer.step()
     translations = model.eval().generate(**sources).tolist()
     assert translations == [[7, 8, 9], [11, PAD, PAD], [12, 13, PAD]]
+
+
+def test_a_sentence_without_labels_adds_no_length_loss(make_model, make_sources):
+    model, sources = make_model(), make_sources([5, 3])
+    labels = torch.tensor([[7, 8, 9], [-100, -100, -100]])
+    both = model.eval()(**sources, labels=labels)
+    alone = model(**{name: rows[:1] for name, rows in sources.items()}, labels=labels[:1])
+    assert torch.isfinite(both.loss)
+    torch.testing.assert_close(both.length_loss, alone.length_loss)

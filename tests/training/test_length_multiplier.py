@@ -51,3 +51,8 @@ def test_it_is_refused_where_it_cannot_work(make_trainer, make_model, tmp_path):
         make_trainer(
             make_model(training_loss="cross_entropy"), masking="full", length_multiplier=1.5
         )
+
+
+def test_going_on_with_another_multiplier_replaces_the_saved_one(make_trainer, make_model):
+    model = make_trainer(make_model(), masking="full", length_multiplier=1.5).model
+    assert make_trainer(model).model.generation_config.length_multiplier == 1.0
