@@ -109,3 +109,8 @@ def test_the_readmes_two_commands_are_those_that_ci_runs(repository):
     ):
         assert command in readme
         assert command in script
+
+
+def test_the_readme_has_no_blank_left_to_fill(repository):
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert not re.search(r"[A-Z]+_TABLE|[A-Z]+_OUTPUT|`SIGNATURE`|TODO", readme)
