@@ -72,7 +72,7 @@ def test_both_models_are_trained_alike(finished):
     assert cross_entropy["num_parameters"] == axe["num_parameters"]
     for model in (cross_entropy, axe):
         assert model["training_minutes"] >= 0.015  # half of the whole, and the end of a step
-    canvases = {"masking", "length_multiplier"}
+    canvases = {"masking", "length_multiplier", "length_jitter"}
     settings = (RECIPE.training_settings(loss, 1.0) for loss in ("cross_entropy", "axe"))
     first, second = ({k: v for k, v in s.items() if k not in canvases} for s in settings)
     assert first == second
