@@ -70,18 +70,7 @@ class DataCollatorForCmlm:
     max_canvas_length: int | None = None
 
     def __post_init__(self):
-        if self.masking not in ("uniform", "full"):
-            raise ValueError(f"`masking` must be 'uniform' or 'full', got {self.masking!r}.")
-        if not self.length_multiplier > 0:
-            raise ValueError(f"`length_multiplier` must be > 0, got {self.length_multiplier}.")
-        if not 0 <= self.length_jitter < 1:
-            raise ValueError(f"`length_jitter` must be in [0, 1), got {self.length_jitter}.")
-        if self._is_stretched and self.masking != "full":
-            raise ValueError(
-                f"`length_multiplier` is {self.length_multiplier} and `length_jitter` "
-                f"{self.length_jitter}, but where tokens are observed the canvas is as long as the "
-                "target. Use masking='full', or 1.0 and 0.0."
-            )
+        check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
             raise ValueError(
                 f"`pad_to_multiple_of` must be at least 1 or None, got {self.pad_to_multiple_of}."
@@ -94,10 +83,6 @@ class DataCollatorForCmlm:
                     "AutoTokenizer.from_pretrained(..., extra_special_tokens={'blank_token': "
                     "'<blank>'}, mask_token='<mask>') and call model.resize_token_embeddings."
                 )
-
-    @property
-    def _is_stretched(self) -> bool:
-        return self.length_multiplier != 1 or self.length_jitter > 0
 
     def for_evaluation(self) -> "DataCollatorForCmlm":
         """Give the same collator with every target position masked, as decoding starts, and no jitter.
@@ -125,9 +110,12 @@ class DataCollatorForCmlm:
         if self.masking == "uniform":
             is_masked = _draw_masks(is_target, seed=_batch_seed(self.seed, sources, targets))
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
-        if self._is_stretched:
-            seed = _batch_seed(self.seed, sources, targets)
-            canvas = self._stretched_canvas(is_target.sum(dim=1), seed)
+        if is_canvas_stretched(self.length_multiplier, self.length_jitter):
+            lengths = is_target.sum(dim=1) * self.length_multiplier  # (batch,)
+            if self.length_jitter > 0:
+                seed = _batch_seed(self.seed, sources, targets)
+                lengths = lengths * _draw_factors(len(lengths), self.length_jitter, seed)
+            canvas = self._masked_canvas(lengths.round().long())
         return {
             "input_ids": input_ids,
             "attention_mask": is_source.long(),
@@ -135,10 +123,7 @@ class DataCollatorForCmlm:
             "labels": target_ids.masked_fill(~is_masked, IGNORED_LABEL),
         }
 
-    def _stretched_canvas(self, target_lengths: torch.Tensor, seed: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        jitter = self.length_jitter * (2 * torch.rand(len(target_lengths), generator=generator) - 1)
-        lengths = (target_lengths * self.length_multiplier * (1 + jitter)).round().long()
+    def _masked_canvas(self, lengths: torch.Tensor) -> torch.Tensor:
         lengths = lengths.clamp(1, self.max_canvas_length)  # (batch,)
         width = _round_up(int(lengths.max()), self.pad_to_multiple_of)
         is_masked = torch.arange(width) < lengths[:, None]  # (batch, canvas)
@@ -162,6 +147,27 @@ class DataCollatorForCmlm:
                     f"{token_id}. It stands for something else in training: remove it from the "
                     "target (and tokenize without padding)."
                 )
+
+
+def is_canvas_stretched(length_multiplier: float, length_jitter: float) -> bool:
+    """Whether canvases differ in length from their targets."""
+    return length_multiplier != 1 or length_jitter > 0
+
+
+def check_canvas_options(masking: str, length_multiplier: float, length_jitter: float) -> None:
+    """Raise a ValueError where the options of training canvases are wrong or exclude each other."""
+    if masking not in ("uniform", "full"):
+        raise ValueError(f"`masking` must be 'uniform' or 'full', got {masking!r}.")
+    if not length_multiplier > 0:
+        raise ValueError(f"`length_multiplier` must be > 0, got {length_multiplier}.")
+    if not 0 <= length_jitter < 1:
+        raise ValueError(f"`length_jitter` must be in [0, 1), got {length_jitter}.")
+    if is_canvas_stretched(length_multiplier, length_jitter) and masking != "full":
+        raise ValueError(
+            f"`length_multiplier` is {length_multiplier} and `length_jitter` {length_jitter}, but "
+            "where tokens are observed the canvas is as long as the target. Use masking='full', or "
+            "1.0 and 0.0."
+        )
 
 
 def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
@@ -204,6 +210,11 @@ def _batch_seed(seed: int, sources: list[list[int]], targets: list[list[int]]) -
     # Not hash(): it differs from one process to the next for strings and keeps too few bits.
     content = repr((seed, sources, targets)).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+
+
+def _draw_factors(num_rows: int, jitter: float, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 1 + jitter * (2 * torch.rand(num_rows, generator=generator) - 1)  # (batch,)
 
 
 def _draw_masks(is_target: torch.Tensor, seed: int) -> torch.Tensor:

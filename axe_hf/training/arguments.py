@@ -5,6 +5,8 @@ from typing import Literal
 
 from transformers import Seq2SeqTrainingArguments
 
+from ..data.collator import check_canvas_options, is_canvas_stretched
+
 # Passes over the data that nobody waits for: a run with `train_minutes` ends by its clock.
 UNLIMITED_EPOCHS = 1_000_000
 
@@ -162,17 +164,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
                 f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}. Leave it out to batch "
                 "by sentences."
             )
-        if self.masking not in ("uniform", "full"):
-            raise ValueError(f"`masking` must be 'uniform' or 'full', got {self.masking!r}.")
-        if not self.length_multiplier > 0:
-            raise ValueError(f"`length_multiplier` must be > 0, got {self.length_multiplier}.")
-        if not 0 <= self.length_jitter < 1:
-            raise ValueError(f"`length_jitter` must be in [0, 1), got {self.length_jitter}.")
-        if self.is_canvas_stretched and self.masking != "full":
-            raise ValueError(
-                f"`length_multiplier` is {self.length_multiplier} and `length_jitter` {self.length_jitter}, but where "
-                "tokens are observed the canvas is as long as the target. Set `masking='full'` too."
-            )
+        check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
                 f"`ema_decay` must be between 0 and 1, got {self.ema_decay}. Leave it out for no average."
@@ -185,7 +177,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     @property
     def is_canvas_stretched(self) -> bool:
         """Whether training canvases differ in length from their targets."""
-        return self.length_multiplier != 1 or self.length_jitter > 0
+        return is_canvas_stretched(self.length_multiplier, self.length_jitter)
 
     def _check_time_budget(self):
         if not self.train_minutes > 0:
