@@ -1,62 +1,23 @@
-"""Mask-Predict decoding (Ghazvininejad et al., EMNLP 2019, section 3): its result and `generate`."""
+"""Mask-Predict decoding (Ghazvininejad et al., EMNLP 2019, section 3): `generate`."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.configuration_utils import CompileConfig
+from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
 
-from .configuration_mask_predict import (
-    AUTOREGRESSIVE,
-    BASE_FIELDS,
-    OWN_FIELDS,
-    MaskPredictGenerationConfig,
-)
-from .mask_predict import length_candidates, mask_predict
-
-# Seq2SeqTrainer and pipelines hand these to every `generate`.
-_PASSED_BY_CALLERS = {"labels", "synced_gpus", "use_cache", "decoder_attention_mask"}
-
-
-@dataclass
-class MaskPredictOutput(ModelOutput):
-    """Result of `generate(..., return_dict_in_generate=True)`.
-
-    Args:
-        sequences: (batch, longest output) long; blanks and `</s>` removed, padded with `pad_token_id`.
-        sequences_scores: (batch,) fp32, nats per canvas position: mean log-probability of the stored tokens
-            (+ `length_score_weight` * log-probability of the length).
-        token_scores: (batch, longest output) fp32, log-probability of each token kept, 0 at padding.
-        lengths: (batch,) long, positions of the chosen canvas, `</s>` included.
-        num_iterations: (batch,) long, decoder passes used.
-        history: of every iteration, the canvas the decoder saw and the tokens and log-probabilities stored after it, each
-            (iterations, batch, canvas), for the chosen candidate; None unless asked for.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32,
-    ...                decoder_ffn_dim=32, max_target_length=20)
-    ... ).eval()
-    >>> output = model.generate(
-    ...     torch.tensor([[7, 8, 9, 1]]), num_iterations=3, output_history=True, return_dict_in_generate=True
-    ... )
-    >>> output.num_iterations.tolist(), len(output.history["canvas"])
-    ([3], 3)
-
-    ```
-    """
-
-    sequences: torch.LongTensor | None = None
-    sequences_scores: torch.FloatTensor | None = None
-    token_scores: torch.FloatTensor | None = None
-    lengths: torch.LongTensor | None = None
-    num_iterations: torch.LongTensor | None = None
-    history: dict[str, torch.Tensor] | None = None
+from .canvas_cmlm import check_canvas, check_target_lengths, length_candidates, masked_canvas
+from .configuration_mask_predict import MaskPredictGenerationConfig
+from .decoder_pass import DecoderPass, static_length
+from .mask_predict import CanvasState, Refinement, mask_predict
+from .outputs_mask_predict import MaskPredictOutput, kept_tokens
+from .rescoring_cmlm import autoregressive_scores, check_rescorer
+from .settings_mask_predict import settings_of_call
+from .streaming_mask_predict import DraftStream
+from .token_prediction import TokenChoice
 
 
 class MaskPredictGenerationMixin:
@@ -98,37 +59,6 @@ class MaskPredictGenerationMixin:
             except OSError:  # no such file: what `__init__` made from the model's config stands
                 pass
 
-    def _prepare_mask_predict_config(
-        self, generation_config: GenerationConfig | None, overrides: dict[str, Any]
-    ) -> MaskPredictGenerationConfig:
-        settings = (generation_config or self.generation_config).to_dict()
-        for name, value in overrides.items():
-            if name in OWN_FIELDS or name in BASE_FIELDS:
-                settings[name] = settings.get(name) if value is None else value
-            elif name in AUTOREGRESSIVE:
-                neutral, instead = AUTOREGRESSIVE[name]
-                if value is not None and not (value == neutral and type(value) is type(neutral)):
-                    raise ValueError(f"`{name}` has no meaning for Mask-Predict; use {instead}.")
-            elif name not in _PASSED_BY_CALLERS and value is not None:
-                raise TypeError(
-                    f"generate() has no argument `{name}`. Mask-Predict takes "
-                    f"{', '.join((*OWN_FIELDS, *BASE_FIELDS))}."
-                )
-        config = MaskPredictGenerationConfig(**settings)
-        limit = self.config.max_target_length
-        config.max_length = limit if config.max_length is None else config.max_length
-        if config.max_length > limit:
-            raise ValueError(
-                f"`max_length` is {config.max_length} but the model's longest canvas is "
-                f"`config.max_target_length` = {limit}. Ask for at most {limit}."
-            )
-        config.min_length = max(config.min_length or 1, 1)
-        if config.min_length > config.max_length:
-            raise ValueError(
-                f"`min_length` {config.min_length} is over `max_length` {config.max_length}."
-            )
-        return config
-
     @torch.no_grad()
     def generate(
         self,
@@ -137,6 +67,12 @@ class MaskPredictGenerationMixin:
         generation_config: GenerationConfig | None = None,
         *,
         encoder_outputs: ModelOutput | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        target_lengths: torch.LongTensor | None = None,
+        generator: torch.Generator | None = None,
+        streamer: BaseStreamer | None = None,
+        rescore_with: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         **overrides: Any,
     ) -> torch.LongTensor | MaskPredictOutput:
         """Translate a batch by Mask-Predict.
@@ -146,75 +82,207 @@ class MaskPredictGenerationMixin:
             attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not `<pad>`.
             generation_config: settings; the model's own by default.
             encoder_outputs: what `model.get_encoder()` returned, in place of `input_ids`.
+            decoder_input_ids: (batch, canvas) long, a partly filled canvas: `<mask>` is predicted, other tokens stay as
+                they are, `<pad>` stands behind the end. Shares and means count the masked positions. Ignored beside
+                `labels`, where a Trainer hands over a whole training batch.
+            target_lengths: (batch,) or (batch, candidates) long, positions of the canvases, `</s>` included, in place of
+                the length head's and of `num_length_candidates`.
+            generator: randomness of `do_sample`.
+            streamer: shows the decoding of a single sentence; `put_draft` gets each pass's canvas, if there is one.
+            rescore_with: an autoregressive encoder-decoder and its tokenizer, which rank the candidates
+                (Gu et al., ICLR 2018, "noisy parallel decoding"); needs `tokenizer` and `input_ids`.
+            tokenizer: this model's tokenizer; read for `rescore_with` only.
             **overrides: single settings of `MaskPredictGenerationConfig`, for this call.
 
         Returns:
-            `sequences`, (batch, longest output) long, or a `MaskPredictOutput` with `return_dict_in_generate=True`.
+            `sequences`, (batch * num_return_sequences, longest output) long, or a `MaskPredictOutput` with
+            `return_dict_in_generate=True`.
 
         Raises:
             ValueError, TypeError: an argument out of range, unknown, or made for autoregressive decoding.
         """
-        config = self._prepare_mask_predict_config(generation_config, overrides)
-        if attention_mask is None and input_ids is not None:
-            attention_mask = input_ids.ne(self.config.pad_token_id)
-        if encoder_outputs is None:
-            if input_ids is None:
-                raise ValueError(
-                    "generate() needs `input_ids` (batch, source) or `encoder_outputs`."
-                )
-            if input_ids.dim() != 2 or input_ids.numel() == 0:
-                raise ValueError(
-                    f"`input_ids` must be (batch, source) with at least one token, got {tuple(input_ids.shape)}."
-                )
-            encoder_outputs = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        lengths, length_log_probs = length_candidates(
-            encoder_outputs.length_logits,
-            num_candidates=config.num_length_candidates,
-            length_multiplier=config.length_multiplier,
-            min_length=config.min_length,
-            max_length=config.max_length,
+        config = settings_of_call(
+            self.config, generation_config or self.generation_config, overrides
         )
+        if rescore_with is not None:
+            _check_rescoring(rescore_with, tokenizer, input_ids)
+        encoder_outputs, attention_mask = self._encoded(input_ids, attention_mask, encoder_outputs)
+        if overrides.get("labels") is not None:
+            decoder_input_ids = None
+        canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
+        stream = None
+        if streamer is not None:
+            stream = DraftStream(streamer, self.config, canvases.lengths, config.collapse_repeats)
         state = mask_predict(
-            self,
-            encoder_outputs.last_hidden_state,
-            attention_mask,
-            lengths,
-            num_iterations=config.num_iterations,
-            keep_history=config.output_history,
+            DecoderPass(
+                self,
+                encoder_outputs.last_hidden_state,
+                attention_mask,
+                canvases.tokens != self.config.pad_token_id,
+                _compile_config(config),
+            ),
+            canvases.tokens,
+            _refinement(config, is_synced=bool(overrides.get("synced_gpus"))),
+            self._token_choice(config, generator),
+            None if stream is None else stream.on_pass,
         )
-        output = self._best_candidates(state, lengths, length_log_probs, config)
+        if rescore_with is None:
+            means = canvases.mean_log_probs(state)
+            ranking = means + config.length_score_weight * canvases.length_log_probs
+        else:
+            ranking = self._rescored(state, canvases, config, input_ids, rescore_with, tokenizer)
+        output = self._best(state, canvases, ranking, config)
+        if stream is not None:
+            stream.end(output.sequences[:1])
         return output if config.return_dict_in_generate else output.sequences
 
-    def _best_candidates(self, state, lengths, length_log_probs, config) -> MaskPredictOutput:
-        num_sentences, num_candidates = lengths.shape
-        rows = torch.arange(num_sentences, device=lengths.device)
-        scores = state.log_probs.view(num_sentences, num_candidates, -1).sum(dim=2) / lengths
-        scores = scores + config.length_score_weight * length_log_probs  # (batch, candidates)
-        best = scores.argmax(dim=1)
-        chosen = rows * num_candidates + best  # rows of the (batch * candidates) canvases
-        tokens, log_probs = state.tokens[chosen], state.log_probs[chosen]
-        special = [self.config.pad_token_id, self.config.eos_token_id, self.config.blank_token_id]
-        is_kept = ~torch.isin(tokens, torch.tensor(special, device=tokens.device))
-        if config.collapse_repeats:
-            is_kept[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
-        order = (~is_kept).long().argsort(dim=1, stable=True)  # kept tokens first, in their order
-        width = max(int(is_kept.sum(dim=1).max()), 1)
-        is_kept = is_kept.gather(1, order)[:, :width]
+    def _encoded(
+        self, input_ids, attention_mask, encoder_outputs
+    ) -> tuple[ModelOutput, torch.Tensor | None]:
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.config.pad_token_id)
+        if encoder_outputs is not None:
+            return encoder_outputs, attention_mask
+        if input_ids is None:
+            raise ValueError("generate() needs `input_ids` (batch, source) or `encoder_outputs`.")
+        if input_ids.dim() != 2 or input_ids.numel() == 0:
+            raise ValueError(
+                f"`input_ids` must be (batch, source) with at least one token, got {tuple(input_ids.shape)}."
+            )
+        encoder_outputs = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        return encoder_outputs, attention_mask
+
+    def _canvases(self, encoder_outputs, config, decoder_input_ids, target_lengths) -> "_Canvases":
+        """The canvases to fill in: given, of given lengths, or of the most probable ones."""
+        num_sentences = len(encoder_outputs.last_hidden_state)
+        device = encoder_outputs.last_hidden_state.device
+        if decoder_input_ids is not None:
+            if target_lengths is not None or config.num_length_candidates > 1:
+                raise ValueError(
+                    "`decoder_input_ids` is the one canvas of each sentence: leave `target_lengths` out and set "
+                    "`num_length_candidates` to 1."
+                )
+            tokens = check_canvas(decoder_input_ids, num_sentences, self.config).to(device)
+            lengths = (tokens != self.config.pad_token_id).sum(dim=1, keepdim=True)
+            return _Canvases(tokens, lengths, torch.zeros_like(lengths, dtype=torch.float32))
+        if target_lengths is not None:
+            limit = self.config.max_target_length
+            lengths = check_target_lengths(target_lengths, num_sentences, limit).to(device)
+            log_probs = torch.zeros_like(lengths, dtype=torch.float32)
+        else:
+            if getattr(encoder_outputs, "length_logits", None) is None:
+                raise ValueError(
+                    "`encoder_outputs` hold no `length_logits`. Pass what `model.get_encoder()` returns, or give "
+                    "`target_lengths`."
+                )
+            lengths, log_probs = length_candidates(
+                encoder_outputs.length_logits,
+                num_candidates=config.num_length_candidates,
+                length_multiplier=config.length_multiplier,
+                min_length=config.min_length,
+                max_length=config.max_length,
+            )
+        width = int(lengths.max())
+        if config.compile:
+            width = static_length(width, self.config.max_target_length)
+        return _Canvases(masked_canvas(lengths.flatten(), width, self.config), lengths, log_probs)
+
+    def _token_choice(self, config, generator) -> TokenChoice:
+        never = {self.config.pad_token_id, self.config.mask_token_id}
+        temperature = (config.temperature or 1.0) if config.do_sample else None
+        never |= set(config.suppress_tokens or ())
+        return TokenChoice(self.config.vocab_size, tuple(sorted(never)), temperature, generator)
+
+    def _rescored(
+        self, state, canvases, config, input_ids, rescore_with, tokenizer
+    ) -> torch.Tensor:
+        """Mean log-probability of each candidate by another model, (batch, candidates)."""
+        tokens, _ = self._words(state.tokens, state.log_probs, config)
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        num_candidates = canvases.lengths.shape[1]
+        candidates = [
+            texts[row : row + num_candidates] for row in range(0, len(texts), num_candidates)
+        ]
+        sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+        scores = autoregressive_scores(*rescore_with, sources, candidates)
+        return scores.to(state.log_probs.device)
+
+    def _best(self, state, canvases, ranking, config) -> MaskPredictOutput:
+        """The `num_return_sequences` candidates of each sentence that rank highest."""
+        num_sentences, num_candidates = ranking.shape
+        num_returned = config.num_return_sequences or 1
+        if num_returned > num_candidates:
+            raise ValueError(
+                f"`num_return_sequences` is {num_returned}, but a sentence has {num_candidates} length candidate(s). "
+                "Raise `num_length_candidates`, or widen `min_length` and `max_length`."
+            )
+        best = ranking.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
+        first = torch.arange(num_sentences, device=best.device)[:, None] * num_candidates
+        rows = (first + best).flatten()  # of the canvases
+        sequences, token_scores = self._words(state.tokens[rows], state.log_probs[rows], config)
         history = None
         if state.history is not None:
             history = {
-                name: torch.stack([step[name][chosen] for step in state.history])
+                name: torch.stack([step[name][rows] for step in state.history])
                 for name in state.history[0]
             }
         return MaskPredictOutput(
-            sequences=tokens.gather(1, order)[:, :width].masked_fill(
-                ~is_kept, self.config.pad_token_id
-            ),
-            sequences_scores=scores[rows, best],
-            token_scores=log_probs.gather(1, order)[:, :width].masked_fill(~is_kept, 0.0),
-            lengths=lengths[rows, best],
-            num_iterations=torch.full_like(best, config.num_iterations),
+            sequences=sequences,
+            sequences_scores=canvases.mean_log_probs(state).flatten()[rows],
+            ranking_scores=ranking.flatten()[rows],
+            token_scores=token_scores,
+            lengths=canvases.lengths.flatten()[rows],
+            num_iterations=state.num_iterations[rows],
             history=history,
+        )
+
+    def _words(self, tokens, log_probs, config) -> tuple[torch.Tensor, torch.Tensor]:
+        return kept_tokens(tokens, log_probs, self.config, collapse_repeats=config.collapse_repeats)
+
+
+@dataclass(frozen=True)
+class _Canvases:
+    """What is decoded for a batch.
+
+    Args:
+        tokens: (batch * candidates, canvas) long, masked; those of one sentence together.
+        lengths: (batch, candidates) long, positions of each canvas.
+        length_log_probs: (batch, candidates) nats; 0 where the length was given.
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    length_log_probs: torch.Tensor
+
+    def mean_log_probs(self, state: CanvasState) -> torch.Tensor:
+        """Mean log-probability of what was predicted, (batch, candidates); 0 where nothing was."""
+        means = state.log_probs.sum(dim=1) / state.num_predicted.clamp(min=1)
+        return means.view(self.lengths.shape)
+
+
+def _compile_config(config: MaskPredictGenerationConfig) -> CompileConfig | None:
+    return (config.compile_config or CompileConfig()) if config.compile else None
+
+
+def _refinement(config: MaskPredictGenerationConfig, *, is_synced: bool) -> Refinement:
+    return Refinement(
+        num_iterations=config.num_iterations,
+        schedule=config.schedule,
+        confidence_threshold=config.confidence_threshold,
+        early_stop=config.early_stop,
+        keep_history=config.output_history,
+        is_batch_kept=config.compile or is_synced,
+        # With sharded weights (FSDP, ZeRO-3) each process waits for the others in every pass.
+        is_every_pass_made=is_synced,
+    )
+
+
+def _check_rescoring(rescore_with, tokenizer, input_ids) -> None:
+    check_rescorer(rescore_with)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or input_ids is None:
+        raise ValueError(
+            "`rescore_with` needs `tokenizer`, this model's own, and `input_ids`: the other model reads the texts. "
+            "Call generate(input_ids, rescore_with=(model, its_tokenizer), tokenizer=tokenizer)."
         )
 
 

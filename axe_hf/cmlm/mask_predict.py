@@ -1,138 +1,220 @@
-"""The Mask-Predict loop, vectorised over sentences and length candidates.
+"""The Mask-Predict loop, vectorised over sentences and their canvases.
 
-Iterations t = 1 .. T-1 mask floor(length * (1 - t/T)) positions again, at least one: those of lowest stored
-log-probability, the earlier position first among equals. Only masked positions get a new token.
+Iterations t = 1 .. T-1 mask some positions again, by default floor(length * (1 - t/T)), at least one: those of lowest
+stored log-probability, the earlier position first among equals. Only masked positions get a new token.
+Source: Ghazvininejad et al., "Mask-Predict", EMNLP 2019, section 3.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-# Largest (positions, vocab) tensor of scores held at once, in elements: 64 MiB in fp32.
-MAX_LOGITS_ELEMENTS = 2**24
+from .decoder_pass import DecoderPass
+from .schedule_mask_predict import num_masked_again
+from .token_prediction import TokenChoice, predict_tokens
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How a canvas is filled in; the fields are those of `MaskPredictGenerationConfig`.
+
+    Args:
+        is_batch_kept: sentences that are done stay in the batch, unchanged: for static shapes.
+        is_every_pass_made: T passes, though all be done: for processes that must make equally many.
+    """
+
+    num_iterations: int = 1
+    schedule: str = "linear"
+    confidence_threshold: float | None = None
+    early_stop: bool = False
+    keep_history: bool = False
+    is_batch_kept: bool = False
+    is_every_pass_made: bool = False
+
+    @property
+    def may_finish_early(self) -> bool:
+        return self.early_stop or self.confidence_threshold is not None
 
 
 @dataclass(frozen=True)
 class CanvasState:
-    """Stored tokens and their log-probabilities, both (canvases, canvas); 0 nats and `<pad>` behind a canvas's end."""
+    """What stands on the canvases.
+
+    Args:
+        tokens: (canvases, canvas) long; `<pad>` behind a canvas's end.
+        log_probs: (canvases, canvas) nats; 0 where nothing was predicted: observed positions, behind the end.
+        num_predicted: (canvases,) long, positions that were masked at first.
+        num_iterations: (canvases,) long, passes made.
+        history: for each pass the canvas the decoder saw, and the tokens and log-probabilities after it.
+    """
 
     tokens: torch.Tensor
     log_probs: torch.Tensor
+    num_predicted: torch.Tensor
+    num_iterations: torch.Tensor
     history: list[dict[str, torch.Tensor]] | None = None
 
 
-def length_candidates(
-    length_logits: torch.Tensor,
-    *,
-    num_candidates: int,
-    length_multiplier: float,
-    min_length: int,
-    max_length: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The most probable canvas lengths, without duplicates.
-
-    Args:
-        length_logits: (batch, classes) fp32; class 0 is never chosen.
-        num_candidates: how many per sentence; fewer are returned where the bounds leave fewer.
-        length_multiplier: factor on a predicted length before it is rounded and brought within the bounds.
-        min_length, max_length: bounds of the canvas in positions.
-
-    Returns:
-        lengths (batch, candidates) long, best first, and their log-probabilities (batch, candidates) in nats.
-    """
-    log_probs = length_logits.log_softmax(dim=-1)[:, 1:]
-    classes = torch.arange(1, log_probs.shape[1] + 1, device=log_probs.device)
-    canvas_lengths = (
-        (classes * length_multiplier).round().long().clamp(min_length, max_length)
-    )  # (classes,)
-    # A canvas length that several classes lead to counts once, with the best of their probabilities.
-    best = log_probs.new_full((log_probs.shape[0], max_length + 1), -torch.inf)
-    best = best.scatter_reduce(1, canvas_lengths.expand_as(log_probs), log_probs, "amax")
-    num_distinct = int(canvas_lengths.unique().numel())
-    best, lengths = best.sort(dim=1, descending=True, stable=True)
-    num_candidates = min(num_candidates, num_distinct)
-    return lengths[:, :num_candidates], best[:, :num_candidates]
-
-
-def _predict(model, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Most probable token and its log-probability at each of `hidden_states` (canvases, positions, d_model)."""
-    flat = hidden_states.flatten(0, 1)
-    never = torch.tensor(
-        [model.config.pad_token_id, model.config.mask_token_id], device=flat.device
-    )
-    tokens, log_probs = [], []
-    for chunk in flat.split(max(1, MAX_LOGITS_ELEMENTS // model.config.vocab_size)):
-        logits = model.lm_head(chunk).float().index_fill(1, never, -torch.inf)  # (positions, vocab)
-        best, token = logits.max(dim=1)
-        tokens.append(token)
-        log_probs.append(best - logits.logsumexp(dim=1))
-    shape = hidden_states.shape[:2]
-    return torch.cat(tokens).view(shape), torch.cat(log_probs).view(shape)
+# Told after each pass: tokens and log-probabilities, and what the next pass will mask, all (canvases, canvas).
+OnPass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
 def mask_predict(
-    model,
-    encoder_hidden_states: torch.Tensor,
-    encoder_attention_mask: torch.Tensor | None,
-    lengths: torch.Tensor,
-    *,
-    num_iterations: int,
-    keep_history: bool = False,
+    decoder_pass: DecoderPass,
+    canvas: torch.Tensor,
+    refinement: Refinement,
+    choice: TokenChoice,
+    on_pass: OnPass | None = None,
 ) -> CanvasState:
-    """Decode every canvas.
+    """Fill every canvas in.
+
+    Without `early_stop` and `confidence_threshold` the loop reads no tensor on the host, so a device never waits.
 
     Args:
-        model: a `CmlmForConditionalGeneration`.
-        encoder_hidden_states: (batch, source, d_model).
-        encoder_attention_mask: (batch, source), 1 for tokens.
-        lengths: (batch, candidates) long, positions of each canvas.
-        num_iterations: T, decoder passes.
-        keep_history: keep each iteration's canvas, tokens and log-probabilities.
+        decoder_pass: the decoder, with the sources that the canvases belong to.
+        canvas: (canvases, canvas) long: `<mask>` where a token is to be predicted, observed tokens, `<pad>` behind
+            the end; those of one sentence together.
+        refinement: how often, and what is masked again.
+        choice: how a token is chosen.
+        on_pass: called after each pass.
 
     Returns:
-        `CanvasState` of (batch * candidates) canvases, those of one sentence together.
+        `CanvasState`.
     """
-    pad, mask = model.config.pad_token_id, model.config.mask_token_id
-    lengths = lengths.reshape(-1, 1)  # (canvases, 1)
-    canvas_length = int(lengths.max())
-    positions = torch.arange(canvas_length, device=lengths.device)
-    is_padding = positions >= lengths  # (canvases, canvas)
-    source_key_values = model.model.decoder.project_source(encoder_hidden_states)
+    loop = _Loop(decoder_pass, canvas, refinement, choice)
+    for t in range(1, refinement.num_iterations + 1):
+        loop.predict(t)
+        if t < refinement.num_iterations:
+            loop.mask_again(t)
+        if on_pass is not None:
+            on_pass(loop.tokens, loop.log_probs, loop.masked_next(t))
+        if loop.is_all_done and not refinement.is_every_pass_made:
+            break
+    num_predicted = loop.counts_on_device[0]
+    return CanvasState(loop.tokens, loop.log_probs, num_predicted, loop.num_passes, loop.history)
 
-    def decode(canvas: torch.Tensor) -> torch.Tensor:
-        return model.model.decoder(
-            input_ids=canvas,
-            attention_mask=~is_padding,
-            encoder_attention_mask=encoder_attention_mask,
-            source_key_values=source_key_values,
-        ).last_hidden_state
 
-    canvas = torch.full_like(is_padding, mask, dtype=torch.long).masked_fill(is_padding, pad)
-    tokens, log_probs = _predict(model, decode(canvas))
-    tokens, log_probs = tokens.masked_fill(is_padding, pad), log_probs.masked_fill(is_padding, 0.0)
-    history = (
-        [{"canvas": canvas, "tokens": tokens, "log_probs": log_probs}] if keep_history else None
-    )
-    for t in range(1, num_iterations):
-        num_masked = (lengths * (num_iterations - t) // num_iterations).clamp(
-            min=1
-        )  # (canvases, 1)
-        most_masked = max(1, canvas_length * (num_iterations - t) // num_iterations)
-        order = log_probs.masked_fill(is_padding, torch.inf).argsort(dim=1, stable=True)[
-            :, :most_masked
-        ]
-        is_masked = (
-            torch.arange(most_masked, device=order.device) < num_masked
-        )  # (canvases, most_masked)
-        old_tokens, old_log_probs = tokens.gather(1, order), log_probs.gather(1, order)
-        canvas = tokens.scatter(1, order, old_tokens.masked_fill(is_masked, mask))
-        hidden = decode(canvas)
-        masked_hidden = hidden.gather(1, order[:, :, None].expand(-1, -1, hidden.shape[-1]))
-        new_tokens, new_log_probs = _predict(model, masked_hidden)
-        tokens = tokens.scatter(1, order, torch.where(is_masked, new_tokens, old_tokens))
-        log_probs = log_probs.scatter(
-            1, order, torch.where(is_masked, new_log_probs, old_log_probs)
+class _Loop:
+    """What stands on the canvases between two passes, and which of them, the rows, are still in the batch."""
+
+    def __init__(
+        self,
+        decoder_pass: DecoderPass,
+        canvas: torch.Tensor,
+        refinement: Refinement,
+        choice: TokenChoice,
+    ):
+        self.decoder_pass, self.refinement, self.choice = decoder_pass, refinement, choice
+        self.mask_token_id = decoder_pass.config.mask_token_id
+        self.is_open = canvas == self.mask_token_id  # (canvases, canvas)
+        dtype = torch.promote_types(decoder_pass.model.dtype, torch.float32)
+        self.tokens = canvas
+        self.log_probs = torch.zeros(canvas.shape, dtype=dtype, device=canvas.device)
+        self.num_passes = torch.zeros(len(canvas), dtype=torch.long, device=canvas.device)
+        self.history = [] if refinement.keep_history else None
+        self.rows = torch.arange(len(canvas), device=canvas.device)  # (rows,)
+        self.rows_on_host = list(range(len(canvas)))
+        self.is_done = torch.zeros_like(self.rows, dtype=torch.bool)  # (rows,)
+        self.is_changed = ~self.is_done  # (rows,), by the last pass
+        self.is_all_done = False
+        # Positions that each pass predicts, on the host and on the device: (T, canvases).
+        self.counts = self._counts(self.is_open.sum(dim=1).tolist())
+        self.counts_on_device = torch.tensor(self.counts, device=canvas.device)
+        # What the next pass predicts: `is_masked` (rows, canvas), or (rows, queries) at the positions `order`.
+        self.is_masked: torch.Tensor = self.is_open
+        self.order: torch.Tensor | None = None
+
+    def _counts(self, num_open: list[int]) -> list[list[int]]:
+        schedule, total = self.refinement.schedule, self.refinement.num_iterations
+        counts = [num_open]
+        for t in range(1, total):
+            again = {n: min(n, num_masked_again(schedule, n, t, total)) for n in set(num_open)}
+            counts.append([again[n] for n in num_open])
+        return counts
+
+    def predict(self, t: int) -> None:
+        """Pass t: new tokens where the canvas is masked."""
+        before, width = self.tokens[self.rows], self.tokens.shape[1]
+        canvas = before.masked_fill(self._masked_positions(), self.mask_token_id)
+        states = self.decoder_pass(canvas, self.order).flatten(0, 1)
+        positions = self.order
+        if positions is None:
+            positions = torch.arange(width, device=before.device).expand_as(before)
+
+        # Masked positions first, without asking the device how many: the schedule knows, but for a threshold.
+        is_masked = self.is_masked.flatten()
+        num_chosen = sum(self.counts[t - 1][row] for row in self.rows_on_host)
+        chosen = is_masked.to(torch.uint8).argsort(descending=True, stable=True)[:num_chosen]
+        tokens, log_probs = predict_tokens(
+            self.decoder_pass.model.lm_head, states[chosen], self.choice
         )
-        if history is not None:
-            history.append({"canvas": canvas, "tokens": tokens, "log_probs": log_probs})
-    return CanvasState(tokens, log_probs, history)
+        where = (self.rows[:, None] * width + positions).flatten()[chosen]
+        seen = self.tokens.index_copy(0, self.rows, canvas)
+        self.tokens = _replaced(self.tokens, where, tokens, is_masked[chosen])
+        self.log_probs = _replaced(self.log_probs, where, log_probs, is_masked[chosen])
+        self.num_passes = self.num_passes.index_add(0, self.rows, (~self.is_done).long())
+        self.is_changed = (self.tokens[self.rows] != before).any(dim=1)
+        if self.history is not None:
+            self.history.append(
+                {"canvas": seen, "tokens": self.tokens, "log_probs": self.log_probs}
+            )
+
+    def mask_again(self, t: int) -> None:
+        """Choose what pass t + 1 predicts; with an early end, find out which sentences are done."""
+        counts = self.counts_on_device[t][self.rows, None]  # (rows, 1)
+        most = max(1, *(self.counts[t][row] for row in self.rows_on_host))
+        log_probs = self.log_probs[self.rows].masked_fill(~self.is_open[self.rows], torch.inf)
+        log_probs, order = log_probs.sort(dim=1, stable=True)
+        is_masked = torch.arange(most, device=order.device) < counts  # (rows, most)
+        if self.refinement.confidence_threshold is not None:
+            is_masked &= log_probs[:, :most] < math.log(self.refinement.confidence_threshold)
+        self.is_masked, self.order = is_masked, order[:, :most]
+        if self.refinement.may_finish_early:
+            self._finish(t)
+        if not self.decoder_pass.answers_some_positions or most == self.tokens.shape[1]:
+            self.is_masked, self.order = self._masked_positions(), None
+
+    def _finish(self, t: int) -> None:
+        """A sentence of which nothing changes, or nothing is masked again, is done and leaves the batch."""
+        is_done = self.is_done | ~self.is_masked.any(dim=1)
+        if self.refinement.early_stop and t > 1:
+            is_done |= ~self.is_changed
+        is_sentence_done = is_done.view(self.decoder_pass.num_sentences, -1).all(dim=1)
+        self.is_done = is_sentence_done.repeat_interleave(
+            len(is_done) // len(is_sentence_done), dim=0
+        )
+        self.is_masked = self.is_masked & ~self.is_done[:, None]
+        self.is_all_done = bool(is_sentence_done.all())
+        if self.refinement.is_batch_kept or self.is_all_done or not is_sentence_done.any():
+            return
+        sentences = (~is_sentence_done).nonzero()[:, 0]
+        canvases = self.decoder_pass.canvases_of(sentences)
+        self.decoder_pass = self.decoder_pass.keep(sentences)
+        self.rows, self.is_done = self.rows[canvases], self.is_done[canvases]
+        self.is_masked, self.order = self.is_masked[canvases], self.order[canvases]
+        self.rows_on_host = self.rows.tolist()
+
+    def _masked_positions(self) -> torch.Tensor:
+        """What the next pass predicts, (rows, canvas) bool."""
+        if self.order is None:
+            return self.is_masked
+        nothing = torch.zeros_like(self.is_open[self.rows])
+        return nothing.scatter(1, self.order, self.is_masked)
+
+    def masked_next(self, t: int) -> torch.Tensor:
+        """What pass t + 1 predicts, (canvases, canvas) bool; nothing after the last."""
+        nothing = torch.zeros_like(self.is_open)
+        if t == self.refinement.num_iterations or self.is_all_done:
+            return nothing
+        return nothing.index_copy(0, self.rows, self._masked_positions())
+
+
+def _replaced(
+    table: torch.Tensor, where: torch.Tensor, values: torch.Tensor, is_valid: torch.Tensor
+) -> torch.Tensor:
+    """`table` (canvases, canvas) with `values` at the flat indices `where`, those that are valid."""
+    flat = table.flatten()
+    values = torch.where(is_valid, values, flat[where])
+    return flat.index_copy(0, where, values).view_as(table)

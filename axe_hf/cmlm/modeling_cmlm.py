@@ -3,12 +3,10 @@
 Architecture: Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language Models" (EMNLP 2019).
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -17,20 +15,23 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithCrossAttentions,
     ModelOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .canvas_cmlm import masked_canvas_of_labels
 from .configuration_cmlm import CmlmConfig
 from .generation_cmlm import MaskPredictGenerationConfig, MaskPredictGenerationMixin
 from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
 from .outputs_cmlm import CmlmEncoderOutput, CmlmSeq2SeqLMOutput, CmlmSeq2SeqModelOutput
-from .positions_cmlm import CmlmSinusoidalPositionalEmbedding
+from .stack_cmlm import CmlmPreTrainedModel, CmlmStack
 
 # Keys and values of one source, projected for one decoder layer: each (batch, heads, source, head_dim).
 KeyValues = tuple[torch.Tensor, torch.Tensor]
+# Masks of the decoder's self-attention and of its attention to the source; None where nothing is masked.
+AttentionMasks = tuple[torch.Tensor | None, torch.Tensor | None]
 
 
 def eager_attention_forward(
@@ -168,104 +169,42 @@ class CmlmDecoderLayer(CmlmLayer):
         encoder_hidden_states: torch.Tensor | None,
         encoder_attention_mask: torch.Tensor | None = None,
         key_values: KeyValues | None = None,
+        query_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         if key_values is None:
             key_values = self.encoder_attn.project_key_values(encoder_hidden_states)
         num_sources = key_values[0].shape[0]
+        own_key_values = None
+        if query_positions is not None:  # every position is a key, some are queries
+            norm = self.self_attn_layer_norm if self.normalize_before else nn.Identity()
+            own_key_values = self.self_attn.project_key_values(norm(hidden_states))
+            index = query_positions[:, :, None].expand(-1, -1, hidden_states.shape[-1])
+            hidden_states = hidden_states.gather(1, index)  # (canvases, queries, d_model)
 
         def attend_to_source(states: torch.Tensor) -> torch.Tensor:
             # Canvases of one source (its length candidates) stand side by side as queries: keys are never repeated.
             queries = states.reshape(
                 num_sources, -1, states.shape[-1]
             )  # (source, canvases * canvas, d_model)
-            output = self.encoder_attn(queries, encoder_attention_mask, key_values, **kwargs)[0]
-            return output.view(states.shape)
+            mask = _first_queries(encoder_attention_mask, queries.shape[1])
+            return self.encoder_attn(queries, mask, key_values, **kwargs)[0].view(states.shape)
 
-        hidden_states = self._residual(
-            hidden_states,
-            self.self_attn_layer_norm,
-            lambda states: self.self_attn(states, attention_mask, **kwargs)[0],
-        )
+        def attend_to_canvas(states: torch.Tensor) -> torch.Tensor:
+            mask = _first_queries(attention_mask, states.shape[1])
+            return self.self_attn(states, mask, own_key_values, **kwargs)[0]
+
+        hidden_states = self._residual(hidden_states, self.self_attn_layer_norm, attend_to_canvas)
         hidden_states = self._residual(
             hidden_states, self.encoder_attn_layer_norm, attend_to_source
         )
         return self._residual(hidden_states, self.final_layer_norm, self._feed_forward)
 
 
-class CmlmPreTrainedModel(PreTrainedModel):
-    """Weights initialisation and loading, shared by every CMLM class.
-
-    Example:
-
-    ```python
-    >>> from axe_hf import CmlmForConditionalGeneration, CmlmPreTrainedModel
-    >>> issubclass(CmlmForConditionalGeneration, CmlmPreTrainedModel)
-    True
-
-    ```
-    """
-
-    config: CmlmConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["CmlmEncoderLayer", "CmlmDecoderLayer"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _can_compile_fullgraph = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, CmlmSinusoidalPositionalEmbedding):
-            init.copy_(module.weight, module.create_weight())
-
-    def _resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of=None, *args):
-        embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, *args)
-        decoder = getattr(self.base_model, "decoder", None)
-        if decoder is not None and not self.config.tie_word_embeddings:
-            decoder.embed_tokens = self._get_resized_embeddings(
-                decoder.embed_tokens, embeddings.num_embeddings, None, *args
-            )
-        return embeddings
-
-
-class CmlmStack(CmlmPreTrainedModel):
-    """Embeddings and the end of a stack, shared by encoder and decoder."""
-
-    def __init__(self, config: CmlmConfig, max_length: int, max_length_name: str):
-        super().__init__(config)
-        self.max_length, self.max_length_name = max_length, max_length_name
-        self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
-        if config.position_embedding_type == "sinusoidal":
-            self.embed_positions = CmlmSinusoidalPositionalEmbedding(max_length, config.d_model)
-        else:
-            self.embed_positions = nn.Embedding(max_length, config.d_model)
-        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.layernorm_embedding = norm if config.layernorm_embedding else nn.Identity()
-        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.layer_norm = norm if config.normalize_before else nn.Identity()
-        self.gradient_checkpointing = False
-
-    def _embed(
-        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, name: str
-    ) -> torch.Tensor:
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError(
-                f"Give either `{name}` or the embeddings in its place, not both and not neither."
-            )
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)  # (batch, length, d_model)
-        length = inputs_embeds.shape[1]
-        if length > self.max_length:
-            raise ValueError(
-                f"`{name}` has {length} positions but `config.{self.max_length_name}` is {self.max_length}. "
-                "Truncate the text, or train a model with a larger limit."
-            )
-        positions = torch.arange(length, device=inputs_embeds.device)
-        return inputs_embeds * self.embed_scale + self.embed_positions(positions)
+def _first_queries(mask: torch.Tensor | None, num_queries: int) -> torch.Tensor | None:
+    """The mask of fewer queries: without causality each query sees the same keys."""
+    is_per_query = isinstance(mask, torch.Tensor) and mask.dim() == 4
+    return mask[:, :, :num_queries] if is_per_query else mask
 
 
 class CmlmEncoder(CmlmStack):
@@ -346,6 +285,30 @@ class CmlmDecoder(CmlmStack):
             layer.encoder_attn.project_key_values(encoder_hidden_states) for layer in self.layers
         )
 
+    def attention_masks(
+        self,
+        is_canvas: torch.Tensor | None,
+        is_source: torch.Tensor | None,
+        canvas_states: torch.Tensor,
+        source_states: torch.Tensor,
+    ) -> AttentionMasks:
+        """What the layers take for masks; to be made once for all iterations of a decoding.
+
+        Args:
+            is_canvas: (canvases, canvas), not 0 where there is a position; None for everywhere.
+            is_source: (sources, source), not 0 where there is a token; None for everywhere.
+            canvas_states, source_states: (canvases, canvas, any), (sources, source, any), read for shape and dtype.
+        """
+        num_sources = source_states.shape[0]
+        return create_bidirectional_mask(
+            config=self.config, inputs_embeds=canvas_states, attention_mask=is_canvas
+        ), create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=canvas_states.reshape(num_sources, -1, canvas_states.shape[-1]),
+            attention_mask=is_source,
+            encoder_hidden_states=source_states,
+        )
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -356,39 +319,39 @@ class CmlmDecoder(CmlmStack):
         encoder_attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         source_key_values: tuple[KeyValues, ...] | None = None,
+        masks: AttentionMasks | None = None,
+        query_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithCrossAttentions:
         """Read the canvas `input_ids` (sources * canvases per source, canvas), sentence by sentence.
 
-        `source_key_values` (from `project_source`) stands in for `encoder_hidden_states`; either has one row a source.
+        `source_key_values` (from `project_source`) and `masks` (from `attention_masks`) stand in for
+        `encoder_hidden_states` and the attention masks. With `query_positions` (canvases, queries) the last layer
+        answers for these positions only: its states are (canvases, queries, d_model).
         """
         hidden_states = self._embed(input_ids, inputs_embeds, "decoder_input_ids")
-        if attention_mask is None and input_ids is not None:
-            attention_mask = input_ids.ne(self.config.pad_token_id)
         hidden_states = self.layernorm_embedding(hidden_states)
         hidden_states = nn.functional.dropout(
             hidden_states, p=self.config.dropout, training=self.training
         )
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
-        )
-        if encoder_hidden_states is None:  # only its shape (source, length) is read below
-            keys = source_key_values[0][0]
-            encoder_hidden_states = keys.new_empty(1).expand(keys.shape[0], keys.shape[2], 1)
-        num_sources = encoder_hidden_states.shape[0]
-        encoder_attention_mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=hidden_states.view(num_sources, -1, hidden_states.shape[-1]),
-            attention_mask=encoder_attention_mask,
-            encoder_hidden_states=encoder_hidden_states,
-        )
+        if masks is None:
+            if attention_mask is None and input_ids is not None:
+                attention_mask = input_ids.ne(self.config.pad_token_id)
+            source_states = encoder_hidden_states
+            if source_states is None:  # keys (sources, heads, source, head_dim)
+                source_states = source_key_values[0][0][:, 0]
+            masks = self.attention_masks(
+                attention_mask, encoder_attention_mask, hidden_states, source_states
+            )
         for i, layer in enumerate(self.layers):
+            is_last = i == len(self.layers) - 1
             hidden_states = layer(
                 hidden_states,
-                attention_mask,
+                masks[0],
                 encoder_hidden_states,  # positional, for gradient checkpointing
-                encoder_attention_mask=encoder_attention_mask,
+                encoder_attention_mask=masks[1],
                 key_values=None if source_key_values is None else source_key_values[i],
+                query_positions=query_positions if is_last else None,
                 **kwargs,
             )
         return BaseModelOutputWithCrossAttentions(last_hidden_state=self.layer_norm(hidden_states))
@@ -581,13 +544,7 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         """A fully masked canvas for each target; `labels` (batch, target), -100 behind a target's end.
 
         `length_multiplier` (default 1.0): positions per target token; at most `max_target_length` in all."""
-        lengths = ((labels != -100).sum(dim=1) * length_multiplier).round().long()
-        lengths = lengths.clamp(1, self.config.max_target_length)
-        width = max(1, round(labels.shape[1] * length_multiplier))
-        width = min(width, self.config.max_target_length)
-        is_masked = torch.arange(width, device=labels.device) < lengths[:, None]  # (batch, canvas)
-        canvas = torch.full_like(is_masked, self.config.pad_token_id, dtype=labels.dtype)
-        return canvas.masked_fill(is_masked, self.config.mask_token_id)
+        return masked_canvas_of_labels(labels, length_multiplier, self.config)
 
 
 __all__ = [

@@ -1,5 +1,9 @@
+import math
+
 import pytest
 import torch
+
+PAD, EOS, UNK, MASK, BLANK = range(5)
 
 ARCHITECTURES = {
     "default": {},
@@ -92,3 +96,92 @@ def make_batch(make_sources):
         return {**sources, "decoder_input_ids": canvases}
 
     return make
+
+
+# Mask-Predict for one sentence, written from the paper without batches, caches or tricks.
+
+
+class ReferenceCanvas:
+    """One canvas: `tokens` and `log_probs` are lists, `open` and `masked` lists of positions."""
+
+    def __init__(self, tokens):
+        self.tokens = list(tokens)
+        self.log_probs = [0.0] * len(tokens)
+        self.open = self.masked = [i for i, token in enumerate(tokens) if token == MASK]
+        self.is_changed = True
+
+    @property
+    def score(self):
+        return sum(self.log_probs) / max(len(self.open), 1)
+
+    def predict(self, model, source, never):
+        canvas = [MASK if i in self.masked else token for i, token in enumerate(self.tokens)]
+        outputs = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([canvas]))
+        logits = outputs.logits[0].to(torch.promote_types(outputs.logits.dtype, torch.float32))
+        logits[:, never] = -torch.inf
+        log_probs = logits.log_softmax(dim=-1)
+        before = list(self.tokens)
+        for i in self.masked:
+            self.tokens[i] = int(logits[i].argmax())
+            self.log_probs[i] = float(log_probs[i, self.tokens[i]])
+        self.is_changed = self.tokens != before
+
+    def mask_again(self, t, num_iterations, schedule, threshold):
+        length = len(self.open)
+        if schedule == "linear":
+            num_masked = max(1, length * (num_iterations - t) // num_iterations)
+        else:
+            num_masked = max(1, math.floor(length * math.cos(math.pi * t / (2 * num_iterations))))
+        self.masked = sorted(self.open, key=lambda i: (self.log_probs[i], i))[:num_masked]
+        if threshold is not None:
+            limit = math.log(threshold)
+            self.masked = [i for i in self.masked if self.log_probs[i] < limit]
+
+
+@pytest.fixture(scope="session")
+def decode_by_reference():
+    """Fills in the canvases of one sentence: the canvases and the number of passes."""
+
+    @torch.no_grad()
+    def decode(
+        model,
+        source,
+        canvases,
+        num_iterations,
+        *,
+        schedule="linear",
+        threshold=None,
+        early_stop=False,
+        suppressed=(),
+    ):
+        canvases = [ReferenceCanvas(tokens) for tokens in canvases]
+        for t in range(1, num_iterations + 1):
+            for canvas in canvases:
+                canvas.predict(model, source, [PAD, MASK, *suppressed])
+            if t == num_iterations:
+                break
+            for canvas in canvases:
+                canvas.mask_again(t, num_iterations, schedule, threshold)
+            may_stop = early_stop or threshold is not None
+            if may_stop and all(
+                not canvas.masked or (early_stop and t > 1 and not canvas.is_changed)
+                for canvas in canvases
+            ):
+                break
+        return canvases, t
+
+    return decode
+
+
+@pytest.fixture(scope="session")
+def most_probable_lengths():
+    """Lengths of the length head, the most probable first, and their log-probabilities."""
+
+    @torch.no_grad()
+    def lengths(model, source, number):
+        outputs = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([[MASK]]))
+        log_probs = outputs.length_logits[0].log_softmax(dim=-1)
+        order = log_probs[1:].argsort(descending=True, stable=True)[:number] + 1
+        return order.tolist(), log_probs[order].tolist()
+
+    return lengths

@@ -186,7 +186,6 @@ def test_what_the_trainer_and_pipelines_pass_is_swallowed(make_model, make_sourc
     ("wrong", "complaint"),
     [
         ({"num_beams": 5}, "`num_beams` .*`num_length_candidates`"),
-        ({"do_sample": True}, "`do_sample`"),
         ({"max_new_tokens": 10}, "`max_new_tokens` .*`max_length`"),
         ({"length_penalty": 0.6}, "`length_penalty` .*`length_multiplier`"),
         ({"past_key_values": ()}, "`past_key_values`"),

@@ -1,44 +1,10 @@
 import pytest
 import torch
 
-from axe_hf.cmlm import mask_predict
-from axe_hf.cmlm.mask_predict import length_candidates
+from axe_hf.cmlm import token_prediction
+from axe_hf.cmlm.canvas_cmlm import length_candidates
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
-
-
-# Mask-Predict for one sentence, written from the paper without batches, caches or tricks.
-
-
-def decode_canvas(model, source, length, num_iterations):
-    """Tokens and log-probabilities of one canvas after `num_iterations` passes, as lists."""
-    tokens, log_probs = [MASK] * length, [0.0] * length
-    for t in range(num_iterations):
-        if t == 0:
-            masked = range(length)
-        else:
-            num_masked = max(1, length * (num_iterations - t) // num_iterations)
-            masked = sorted(range(length), key=lambda i: (log_probs[i], i))[:num_masked]
-        canvas = [MASK if i in masked else tokens[i] for i in range(length)]
-        outputs = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([canvas]))
-        logits = outputs.logits[0].float()
-        logits[:, [PAD, MASK]] = -torch.inf
-        for i in masked:
-            tokens[i] = int(logits[i].argmax())
-            log_probs[i] = float(logits[i, tokens[i]] - logits[i].logsumexp(dim=0))
-    return tokens, log_probs
-
-
-def decode_lengths(model, source, num_iterations, num_candidates):
-    """(tokens, score) of a canvas of each of the most probable lengths, the most probable first."""
-    canvas = torch.tensor([[MASK]])
-    length_logits = model(input_ids=torch.tensor([source]), decoder_input_ids=canvas).length_logits
-    lengths = length_logits[0, 1:].argsort(descending=True, stable=True)[:num_candidates] + 1
-    decoded = []
-    for length in lengths.tolist():
-        tokens, log_probs = decode_canvas(model, source, length, num_iterations)
-        decoded.append((tokens, sum(log_probs) / length))
-    return decoded
 
 
 def without_specials(tokens):
@@ -59,20 +25,64 @@ MODELS = [
 FEW = {"vocab_size": 10}
 
 
+def assert_same(output, row, canvas):
+    """The row of the output is what the reference left on its canvas."""
+    assert without_padding(output.sequences)[row] == without_specials(canvas.tokens)
+    assert int(output.lengths[row]) == len(canvas.tokens)
+    assert float(output.sequences_scores[row]) == pytest.approx(canvas.score, abs=2e-5)
+
+
 @pytest.mark.parametrize("num_iterations", [1, 2, 4, 10])
 @pytest.mark.parametrize("seed", range(len(MODELS)))
-@torch.no_grad()
+@pytest.mark.parametrize("length_score_weight", [0.0, 0.3])
 def test_generate_equals_mask_predict_sentence_by_sentence(
-    make_model, make_sources, seed, num_iterations
+    make_model,
+    make_sources,
+    decode_by_reference,
+    most_probable_lengths,
+    seed,
+    num_iterations,
+    length_score_weight,
 ):
     # In float64, where no decision hangs on rounding.
     model = make_model(seed=seed, **FEW, **MODELS[seed]).double()
     sources = make_sources([1, 7, 2, 13, 40], seed=seed, **FEW)
-    decoded = [
-        decode_lengths(model, source, num_iterations, num_candidates=5)
-        for source in without_padding(sources["input_ids"])
-    ]
+    decoded = []
+    for source in without_padding(sources["input_ids"]):
+        lengths, length_scores = most_probable_lengths(model, source, 5)
+        canvases = [[MASK] * length for length in lengths]
+        canvases, _ = decode_by_reference(model, source, canvases, num_iterations)
+        decoded.append(list(zip(canvases, length_scores, strict=True)))
     for num_candidates in (1, 3, 5):
+        output = model.generate(
+            **sources,
+            num_iterations=num_iterations,
+            num_length_candidates=num_candidates,
+            length_score_weight=length_score_weight,
+            return_dict_in_generate=True,
+        )
+        for row, candidates in enumerate(decoded):
+            canvas, _ = max(
+                candidates[:num_candidates],
+                key=lambda pair: pair[0].score + length_score_weight * pair[1],
+            )
+            assert_same(output, row, canvas)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_iterations", [1, 2, 4, 10])
+def test_generate_equals_the_reference_in_float32_for_200_models(
+    make_model, make_sources, decode_by_reference, most_probable_lengths, num_iterations
+):
+    for seed in range(50):
+        seed = 50 * num_iterations + seed
+        num_candidates = (1, 3, 5)[seed % 3]
+        # Tied embeddings without training say the same token nearly everywhere.
+        sizes = {"max_source_length": 60, "max_target_length": 60}
+        model = make_model(seed=seed, tie_word_embeddings=seed % 4 == 0, **sizes)
+        generator = torch.Generator().manual_seed(seed)
+        lengths = torch.randint(1, 61, (3,), generator=generator).tolist()
+        sources = make_sources(lengths, seed=seed)
         output = model.generate(
             **sources,
             num_iterations=num_iterations,
@@ -80,22 +90,11 @@ def test_generate_equals_mask_predict_sentence_by_sentence(
             length_score_weight=0.0,
             return_dict_in_generate=True,
         )
-        for row, candidates in enumerate(decoded):
-            tokens, score = max(candidates[:num_candidates], key=lambda candidate: candidate[1])
-            assert without_padding(output.sequences)[row] == without_specials(tokens)
-            assert int(output.lengths[row]) == len(tokens)
-            assert float(output.sequences_scores[row]) == pytest.approx(score, abs=1e-5)
-
-
-@torch.no_grad()
-def test_generate_in_float32_equals_mask_predict_sentence_by_sentence(make_model, make_sources):
-    for seed in range(6):
-        model = make_model(seed=seed)
-        sources = make_sources([9, 5, 3], seed=seed)
-        sequences = model.generate(**sources, num_iterations=4)
         for row, source in enumerate(without_padding(sources["input_ids"])):
-            [(tokens, _)] = decode_lengths(model, source, num_iterations=4, num_candidates=1)
-            assert without_padding(sequences)[row] == without_specials(tokens)
+            lengths, _ = most_probable_lengths(model, source, num_candidates)
+            canvases = [[MASK] * length for length in lengths]
+            canvases, _ = decode_by_reference(model, source, canvases, num_iterations)
+            assert_same(output, row, max(canvases, key=lambda canvas: canvas.score))
 
 
 DECODINGS = [
@@ -148,7 +147,7 @@ def test_the_vocabulary_may_be_scored_in_chunks(make_model, make_sources, monkey
     sources = make_sources([4, 11, 1, 9], seed=7)
     decoding = {"num_iterations": 4, "num_length_candidates": 3}
     expected = model.generate(**sources, **decoding)
-    monkeypatch.setattr(mask_predict, "MAX_LOGITS_ELEMENTS", 50)
+    monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", 50)
     assert model.generate(**sources, **decoding).equal(expected)
 
 
