@@ -3,6 +3,7 @@
 This file imports nothing of the package: it is copied next to a checkpoint that carries its own code.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +24,8 @@ class CmlmTranslationPipeline(Pipeline):
     Called with one text or a list of texts it returns a list of `{"translation_text": ...}`, one for
     each; called with a generator or a data set of texts it returns an iterator over them. Settings
     of `MaskPredictGenerationConfig`, such as `num_iterations`, are taken by the constructor and, with
-    precedence, by each call. An empty text has an empty translation; a text that is longer than the
-    model's `max_source_length` is cut there with a warning.
+    precedence, by each call. A text without a visible character has an empty translation; a text that
+    is longer than the model's `max_source_length` is cut there with a warning.
 
     For many sentences at once `axe_hf.translation.translate` is faster: it batches similar lengths.
 
@@ -90,6 +91,9 @@ class CmlmTranslationPipeline(Pipeline):
         limit = self.model.config.max_source_length
         # A lone surrogate, which reading broken UTF-8 leaves behind, has no encoding.
         text = input_.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        # White space, controls and zero-width characters alone say nothing, as in `translate`.
+        if all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text):
+            text = ""
         token_ids = self.tokenizer(text, verbose=False).input_ids
         if len(token_ids) > limit:
             logger.warning(

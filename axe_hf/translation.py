@@ -1,15 +1,30 @@
 """Translate texts with a trained model."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from numbers import Integral
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .cmlm.evaluation_mode import evaluation_mode
+from .cmlm.rescoring_checks_cmlm import check_rescorer, valid_unicode
+
 logger = logging.getLogger(__name__)
+
+# Arguments of `generate` that hold something for each sentence of one batch.
+_OF_ONE_BATCH = (
+    "input_ids",
+    "attention_mask",
+    "encoder_outputs",
+    "decoder_input_ids",
+    "target_lengths",
+    "streamer",
+)
 
 
 def translate(
@@ -24,8 +39,9 @@ def translate(
 ) -> list[str]:
     """Translate sentences, one by one in meaning, in batches of similar length in practice.
 
-    An empty text, or one of white space alone, gives an empty translation. A text longer than the
-    model's `max_source_length` is cut there, and one warning names the numbers of all such texts.
+    A text without a visible character (empty, white space, zero-width characters, a byte order mark)
+    gives an empty translation. A text longer than the model's `max_source_length` is cut there, and
+    one warning names the numbers of all such texts.
 
     Args:
         model: a `CmlmForConditionalGeneration`; it runs in evaluation mode and is put back as it was.
@@ -35,14 +51,18 @@ def translate(
         max_tokens_per_batch (default 8192): source tokens translated at once, padding included, at
             most; a sentence that is longer by itself makes a batch of its own.
         show_progress: whether to draw a progress bar; by default only on a terminal.
-        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`.
+        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`, and
+            `rescore_with=(model, tokenizer)`, an autoregressive model that chooses among the length
+            candidates. What belongs to one batch (`decoder_input_ids`, `target_lengths`, `streamer`)
+            or asks for several translations of a text is refused: call `model.generate`.
 
     Returns:
         One translation for each text, in the order of `texts`.
 
     Raises:
         TypeError: `texts` is one string or holds something else, or `model` cannot translate.
-        ValueError: a limit below 1, or a setting of the decoding out of its range.
+        ValueError: a limit below 1, a setting of the decoding out of its range or made for one batch,
+            or a tokenizer whose tokens are not in the model's vocabulary.
 
     Example:
 
@@ -62,21 +82,24 @@ def translate(
     """
     sentences = _checked_texts(texts)
     _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)
-    token_ids = _encode(sentences, tokenizer, model.config.max_source_length)
+    settings = _settings_of_each_batch(model, tokenizer, generation)
+    token_ids = _encode(sentences, tokenizer, model.config)
     translations = [""] * len(sentences)
     batches = _batches(token_ids, batch_size, max_tokens_per_batch)
     disable = None if show_progress is None else not show_progress  # tqdm: None asks the terminal
     with (
-        _evaluation_mode(model),
+        evaluation_mode(model),
         tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar,
     ):
         bar.update(sum(not ids for ids in token_ids))
         for batch in batches:
-            inputs = tokenizer.pad({"input_ids": [token_ids[i] for i in batch]})
+            # The model counts its positions from the left, whatever the tokenizer was set to.
+            inputs = tokenizer.pad(
+                {"input_ids": [token_ids[i] for i in batch]}, padding_side="right"
+            )
             input_ids = torch.tensor(inputs["input_ids"], device=model.device)  # (batch, source)
             attention_mask = torch.tensor(inputs["attention_mask"], device=model.device)
-            generation |= {"return_dict_in_generate": False, "output_history": False}
-            sequences = model.generate(input_ids, attention_mask, **generation)
+            sequences = model.generate(input_ids, attention_mask, **settings)
             outputs = tokenizer.batch_decode(sequences, skip_special_tokens=True)
             for i, text in zip(batch, outputs, strict=True):
                 translations[i] = text
@@ -85,7 +108,8 @@ def translate(
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+    # The keys of a mapping, such as a tokenizer gives, are no sentences, and a set has no order.
+    if isinstance(texts, str | bytes | Mapping | AbstractSet) or not isinstance(texts, Iterable):
         raise TypeError(
             f"`texts` must be a list of sentences, got {type(texts).__name__}. "
             "For a single sentence pass [text]."
@@ -112,7 +136,7 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
         )
     limits = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
     for name, value in limits.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
     for name in ("return_dict_in_generate", "output_history"):
         if generation.get(name):
@@ -120,19 +144,48 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
                 f"translate() returns strings and has no use for `{name}`. Call model.generate(...) "
                 "for scores and history."
             )
+    for name in _OF_ONE_BATCH:
+        if generation.get(name) is not None:
+            raise ValueError(
+                f"`{name}` belongs to one batch, and translate() makes batches of its own. Call "
+                "model.generate(...) for each batch."
+            )
+    if generation.get("num_return_sequences") not in (None, 1):
+        raise ValueError(
+            "translate() returns one translation of each text and has no use for "
+            "`num_return_sequences`. Call model.generate(...) for several."
+        )
+    if generation.get("rescore_with") is not None:
+        check_rescorer(generation["rescore_with"])
 
 
-def _encode(sentences: list[str], tokenizer, max_length: int) -> list[list[int]]:
-    """Token ids of each sentence, `</s>` included, cut at `max_length`; none where nothing is said."""
+def _settings_of_each_batch(model, tokenizer, generation: dict[str, Any]) -> dict[str, Any]:
+    """`generation` with what `generate` needs to know, and so that it returns one sequence a sentence."""
+    settings = generation | {"return_dict_in_generate": False, "output_history": False}
+    config = generation.get("generation_config") or model.generation_config
+    if (getattr(config, "num_return_sequences", None) or 1) > 1:
+        settings["num_return_sequences"] = 1
+    if generation.get("rescore_with") is not None:
+        settings["tokenizer"] = tokenizer
+    return settings
+
+
+def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
+    """Token ids of each sentence, `</s>` included, cut at the model's limit; none where nothing is said."""
     if not sentences:
         return []
-    # A lone surrogate, which reading broken UTF-8 leaves behind, has no encoding.
-    sentences = [
-        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in sentences
+    max_length, eos = config.max_source_length, tokenizer.eos_token_id
+    token_ids = tokenizer([valid_unicode(text) for text in sentences], verbose=False).input_ids
+    token_ids = [
+        ids if _is_visible(text) and any(i != eos for i in ids) else []
+        for text, ids in zip(sentences, token_ids, strict=True)
     ]
-    token_ids = tokenizer(sentences, verbose=False).input_ids
-    eos = tokenizer.eos_token_id
-    token_ids = [[] if all(i == eos for i in ids) else ids for ids in token_ids]
+    largest = max(max(ids, default=0) for ids in token_ids)
+    if largest >= config.vocab_size:
+        raise ValueError(
+            f"`tokenizer` gave token {largest}, but the model's vocabulary has {config.vocab_size} "
+            "entries. Is it the tokenizer the model was trained with?"
+        )
     too_long = [number for number, ids in enumerate(token_ids, start=1) if len(ids) > max_length]
     if too_long:
         shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
@@ -141,6 +194,13 @@ def _encode(sentences: list[str], tokenizer, max_length: int) -> list[list[int]]
             f"of {max_length} tokens and were cut there: line {shown}. Split them into sentences."
         )
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]
+
+
+def _is_visible(text: str) -> bool:
+    """Whether there is more in it than white space, controls and zero-width characters (Cc, Cf)."""
+    return any(
+        not char.isspace() and unicodedata.category(char) not in ("Cc", "Cf") for char in text
+    )
 
 
 def _batches(
@@ -160,14 +220,3 @@ def _batches(
         batch.append(i)
     if batch:
         yield batch
-
-
-@contextmanager
-def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:  # and not model.train(), which would wake modules that were frozen
-            module.training = True

@@ -83,7 +83,7 @@ def test_a_long_text_is_cut_with_a_warning(model, tokenizer, caplog):
     assert "max_source_length of 24" in caplog.text and "The small dog" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["日本語の文です。", "\ud83d broken", "🙂"])
+@pytest.mark.parametrize("text", ["日本語の文です。", "\ud83d broken", "🙂", "\ufeff", "\u200b "])
 def test_unusual_unicode_passes(model, tokenizer, text):
     translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer)
     assert texts(translator([text])) == translate(model, tokenizer, [text])

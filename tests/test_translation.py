@@ -1,6 +1,7 @@
 import io
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,9 @@ def test_any_iterable_of_strings_will_do(model, tokenizer):
     expected = translate(model, tokenizer, SENTENCES)
     assert translate(model, tokenizer, tuple(SENTENCES)) == expected
     assert translate(model, tokenizer, (text for text in SENTENCES)) == expected
+    assert translate(model, tokenizer, np.array(SENTENCES)) == expected
+    assert translate(model, tokenizer, io.StringIO("\n".join(SENTENCES))) == expected
+    assert translate(model, tokenizer, SENTENCES, batch_size=np.int64(2)) == expected
     assert translate(model, tokenizer, []) == []
 
 
@@ -84,6 +88,28 @@ def test_empty_lines_have_empty_translations(model, tokenizer):
     assert translate(model, tokenizer, ["", ""]) == ["", ""]
 
 
+@pytest.mark.parametrize("text", ["\ufeff", "\u200b\u200d", "\u00ad", "\x01\x7f", "\u00a0\u2003"])
+def test_a_line_of_invisible_characters_is_an_empty_line(model, tokenizer, text):
+    assert translate(model, tokenizer, [text, f" {text} " * 9]) == ["", ""]
+
+
+def test_a_tokenizer_that_pads_on_the_left_translates_the_same(model, tokenizer):
+    expected = translate(model, tokenizer, SENTENCES)
+    left = train_tokenizer(SENTENCES * 5, vocab_size=300)
+    left.padding_side = "left"
+    assert translate(model, left, SENTENCES) == expected
+    assert left.padding_side == "left"
+
+
+def test_special_tokens_that_the_tokenizer_reads_as_such_harm_no_neighbour(model, tokenizer):
+    reading = train_tokenizer(SENTENCES * 5, vocab_size=300)
+    reading.split_special_tokens = False
+    typed = ["<mask>", "</s>", "<blank>", "<pad> dog", "A <mask> dog</s>"]
+    translations = translate(model, reading, [*typed, "A house."])
+    assert translations[-1] == one_by_one(model, tokenizer, ["A house."])[0]
+    assert translations[1] == ""
+
+
 def test_long_lines_are_cut_and_named_in_one_warning(model, tokenizer, caplog):
     long = "The small dog sleeps in the house. " * 9
     texts = ["A house.", long, "", long, "A dog barks."]
@@ -116,7 +142,13 @@ def test_a_text_that_just_fits_is_not_cut(model, tokenizer, caplog):
         "\U0010ffff\u0378",
         "a\u0000b\tc\r\n",
         "<mask></s><blank><pad>",
+        "</s>",
+        "مرحبا \u202e שלום",
+        "\ufeffA dog barks.",
+        "e" + "\u0301" * 100_000,
+        "\uffff\ue000",
     ],
+    ids=lambda text: ascii(text[:12]),
 )
 def test_unusual_unicode_is_translated_like_the_rest(model, tokenizer, text):
     translations = translate(model, tokenizer, ["A house.", text])
@@ -169,6 +201,9 @@ def test_progress_is_drawn_on_request_and_by_default_on_a_terminal_only(
         (None, "`texts` must be a list of sentences, got NoneType"),
         (["A dog.", None], "`texts` must hold strings, got NoneType as number 2"),
         ([["A dog."]], "`texts` must hold strings, got list as number 1"),
+        (np.array(["A dog.", None]), "`texts` must hold strings, got NoneType as number 2"),
+        ({"input_ids": [[1]]}, "`texts` must be a list of sentences, got dict"),
+        ({"A dog barks.", "A house."}, "`texts` must be a list of sentences, got set"),
     ],
 )
 def test_wrong_texts_are_named(model, tokenizer, texts, complaint):
@@ -184,6 +219,9 @@ def test_wrong_models_and_tokenizers_are_named(model, tokenizer):
         translate(body, tokenizer, SENTENCES)
     with pytest.raises(TypeError, match="`tokenizer` must be a tokenizer .*, got str"):
         translate(model, "my/tokenizer", SENTENCES)
+    other = train_tokenizer([chr(0x4E00 + i) for i in range(300)] * 5, vocab_size=600)
+    with pytest.raises(ValueError, match="`tokenizer` gave token .* the model was trained with"):
+        translate(model, other, ["".join(map(chr, range(0x4E00, 0x4F00)))])
 
 
 @pytest.mark.parametrize(
@@ -195,8 +233,28 @@ def test_wrong_models_and_tokenizers_are_named(model, tokenizer):
         ({"return_dict_in_generate": True}, "`return_dict_in_generate`.*model.generate"),
         ({"output_history": True}, "`output_history`.*model.generate"),
         ({"beams": 5}, "beams"),
+        ({"num_return_sequences": 2}, "`num_return_sequences`.*model.generate"),
+        ({"streamer": object()}, "`streamer` belongs to one batch.*model.generate"),
+        ({"decoder_input_ids": torch.zeros(4, 3)}, "`decoder_input_ids` belongs to one batch"),
+        ({"target_lengths": torch.ones(4)}, "`target_lengths` belongs to one batch"),
+        ({"encoder_outputs": object()}, "`encoder_outputs` belongs to one batch"),
+        ({"input_ids": torch.ones(4, 3)}, "`input_ids` belongs to one batch"),
+        ({"rescore_with": "my/model"}, r"`rescore_with` must be a pair \(model, tokenizer\)"),
     ],
 )
 def test_wrong_settings_are_named(model, tokenizer, wrong, complaint):
     with pytest.raises((ValueError, TypeError), match=complaint):
         translate(model, tokenizer, SENTENCES, **wrong)
+
+
+def test_several_translations_in_the_models_settings_give_one_of_each(
+    model, tokenizer, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(
+        model, "generate", lambda ids, mask, **settings: (seen.append(settings), ids)[1]
+    )
+    translate(model, tokenizer, SENTENCES)
+    model.generation_config.num_return_sequences = 3
+    translate(model, tokenizer, SENTENCES)
+    assert [settings.get("num_return_sequences") for settings in seen] == [None, 1]

@@ -1,0 +1,293 @@
+import logging
+
+import pytest
+import torch
+from tokenizers import processors
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from axe_hf import train_tokenizer
+from axe_hf.cmlm.rescoring_cmlm import autoregressive_scores
+
+TEXTS = ["A dog barks.", "The small dog sleeps in the house.", "Ein Hund bellt.", "Das Haus."]
+SOURCES = ["A dog barks.", "", "The small dog sleeps in the house.", "A dog barks."]
+CANDIDATES = [
+    ["Ein Hund bellt.", "Ein Ein bellt bellt bellt.", ""],
+    ["Das Haus.", "", "Hund"],
+    ["Der kleine Hund schläft im Haus, 日本 🙂.", "Haus", "Haus"],
+    ["Hund", "Ein Hund bellt.", "\udcff <mask></s>"],
+]
+SIZES = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 60,
+    "init_std": 0.5,
+    "bos_token_id": 1,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A tokenizer like Marian's and T5's: `</s>` behind the text."""
+    return train_tokenizer(TEXTS * 5, vocab_size=300)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_with_language():
+    """A tokenizer like M2M-100's: the code of the language in front, here "<unk>"."""
+    tokenizer = train_tokenizer(TEXTS * 5, vocab_size=280)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<unk> $A </s>", special_tokens=[("<unk>", 2), ("</s>", 1)]
+    )
+    return tokenizer
+
+
+def make_marian(vocab_size, **changes):
+    return MarianMTModel(MarianConfig(vocab_size=vocab_size, **(SIZES | changes)))
+
+
+def make_t5(vocab_size):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    config = T5Config(vocab_size=vocab_size, decoder_start_token_id=0, **sizes)
+    return T5ForConditionalGeneration(config)
+
+
+def make_bert2bert(vocab_size):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    part = BertConfig(vocab_size=vocab_size, intermediate_size=32, initializer_range=0.5, **sizes)
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(part, part)
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    return EncoderDecoderModel(config)
+
+
+MODELS = {
+    "Marian": make_marian,
+    "BART": lambda size: BartForConditionalGeneration(BartConfig(vocab_size=size, **SIZES)),
+    "T5": make_t5,
+    # No prepare_decoder_input_ids_from_labels, and positions that come from where padding is not.
+    "M2M-100": lambda size: M2M100ForConditionalGeneration(M2M100Config(vocab_size=size, **SIZES)),
+    # The decoder starts with the last token of the target.
+    "mBART": lambda size: MBartForConditionalGeneration(MBartConfig(vocab_size=size, **SIZES)),
+    "BERT2BERT": make_bert2bert,
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request, tokenizer):
+    torch.manual_seed(0)
+    return MODELS[request.param](len(tokenizer)).train()
+
+
+@pytest.fixture
+def marian(tokenizer):
+    torch.manual_seed(0)
+    return make_marian(len(tokenizer))
+
+
+def score_alone(model, tokenizer, source, candidate, num_before=0):
+    """The definition: one sentence, one candidate, token by token."""
+    source, candidate = (text.replace("\udcff", "\ufffd") for text in (source, candidate))
+    labels = tokenizer(text_target=candidate).input_ids
+    inputs = tokenizer(source, return_tensors="pt")
+    with torch.no_grad():
+        logits = model.eval()(**inputs, labels=torch.tensor([labels])).logits[0]  # (target, vocab)
+    scored = range(num_before, len(labels))
+    return sum(logits[t].double().log_softmax(0)[labels[t]].item() for t in scored) / len(scored)
+
+
+def scores_alone(model, tokenizer, sources, candidates, **settings):
+    pairs = zip(sources, candidates, strict=True)
+    rows = [[score_alone(model, tokenizer, x, y, **settings) for y in row] for x, row in pairs]
+    return torch.tensor(rows)
+
+
+def assert_close(found, expected):
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_scores_are_those_of_each_pair_alone(model, tokenizer):
+    found = autoregressive_scores(model, tokenizer, SOURCES, CANDIDATES)
+    assert found.dtype == torch.float32 and found.device.type == "cpu" and not found.requires_grad
+    assert_close(found, scores_alone(model, tokenizer, SOURCES, CANDIDATES))
+
+
+def test_a_language_in_front_of_every_target_is_read_but_not_scored(tokenizer_with_language):
+    torch.manual_seed(0)
+    for name in ("BART", "M2M-100"):
+        model = MODELS[name](len(tokenizer_with_language))
+        found = autoregressive_scores(model, tokenizer_with_language, SOURCES, CANDIDATES)
+        pairs = model, tokenizer_with_language, SOURCES, CANDIDATES
+        assert_close(found, scores_alone(*pairs, num_before=1))
+
+
+def test_an_end_token_that_the_tokenizer_does_not_write_is_added(marian, tokenizer):
+    without = train_tokenizer(TEXTS * 5, vocab_size=300)
+    expected = autoregressive_scores(marian, without, ["dog"], [["Hund", ""]])
+    without.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+    without.split_special_tokens = False  # to write the source's end by hand
+    assert without("dog</s>").input_ids == tokenizer("dog").input_ids
+    found = autoregressive_scores(marian, without, ["dog</s>"], [["Hund", ""]])
+    assert_close(found, expected)
+    assert autoregressive_scores(marian, without, [""], [[""]]).isfinite().all()
+    without.eos_token = None
+    with pytest.raises(ValueError, match="no end token.*`eos_token`"):
+        autoregressive_scores(marian, without, ["dog"], [["Hund"]])
+
+
+@pytest.mark.parametrize("budget", [1, 300 * 7, 300 * 40, 2**30])
+def test_the_size_of_the_parts_changes_nothing(model, tokenizer, budget):
+    expected = autoregressive_scores(model, tokenizer, SOURCES, CANDIDATES)
+    found = autoregressive_scores(model, tokenizer, SOURCES, CANDIDATES, max_logits_elements=budget)
+    assert_close(found, expected)
+
+
+def test_neither_order_nor_company_changes_a_score(model, tokenizer):
+    expected = autoregressive_scores(model, tokenizer, SOURCES, CANDIDATES)
+    backwards = [row[::-1] for row in CANDIDATES[::-1]]
+    found = autoregressive_scores(model, tokenizer, SOURCES[::-1], backwards)
+    assert_close(found.flip(0, 1), expected)
+    for i, row in enumerate(CANDIDATES):
+        assert_close(
+            autoregressive_scores(model, tokenizer, SOURCES[i : i + 1], [row])[0], expected[i]
+        )
+
+
+def test_each_source_is_encoded_once_and_each_pair_decoded_once(marian, tokenizer):
+    encoded, logits = [], []
+    marian.get_encoder().register_forward_hook(
+        lambda m, a, output: encoded.append(output[0].shape[0])
+    )
+    marian.lm_head.register_forward_hook(lambda m, a, output: logits.append(output.shape))
+    autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES)
+    assert encoded == [3]  # SOURCES has one twice
+    assert sum(rows for rows, _, _ in logits) == 10  # CANDIDATES has two pairs twice
+    logits.clear()
+    budget = 20 * len(tokenizer)
+    autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES, max_logits_elements=budget)
+    assert sum(rows for rows, _, _ in logits) == 10 and len(logits) > 1
+    assert all(shape.numel() <= budget or shape[0] == 1 for shape in logits)
+
+
+def test_a_rescorer_finds_the_candidate_it_was_made_to_prefer(marian, tokenizer):
+    """Trained on three pairs, with a tokenizer of its own for texts of another."""
+    pairs = dict(zip(TEXTS[:2], TEXTS[2:], strict=True)) | {"Haus": "house"}
+    inputs = tokenizer(list(pairs), padding=True, return_tensors="pt")
+    labels = tokenizer(
+        text_target=list(pairs.values()), padding=True, return_tensors="pt"
+    ).input_ids
+    inputs["labels"] = labels.masked_fill(labels == tokenizer.pad_token_id, -100)
+    model = make_marian(len(tokenizer), init_std=0.02)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(80):
+        model(**inputs).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    other = train_tokenizer(["Hunde bellen im kleinen Haus"] * 5, vocab_size=260)
+    candidates = [
+        [other.decode(other(text).input_ids, skip_special_tokens=True) for text in row]
+        for row in (
+            ["Ein Ein bellt.", "Das Haus.", "Ein Hund bellt.", ""],
+            ["Ein Hund bellt.", "", "Das", "Das Haus."],
+            ["house", "house house", "", "Das Haus."],
+        )
+    ]
+    scores = autoregressive_scores(model, tokenizer, list(pairs), candidates)
+    assert scores.argmax(dim=1).tolist() == [2, 3, 0]
+
+
+@pytest.mark.parametrize("name", ["Marian", "BART"])
+def test_texts_that_are_too_long_are_cut_with_one_warning_a_side(name, tokenizer, caplog):
+    model = MODELS[name](len(tokenizer))
+    long = "dog barks in the house. " * 30
+    with caplog.at_level(logging.WARNING, logger="axe_hf"):
+        found = autoregressive_scores(model, tokenizer, [long, "dog"], [["Hund"], [long]])
+    sources, candidates = (record.message for record in caplog.records)
+    assert "1 of 2 different sources are longer than the 60 tokens" in sources
+    assert "1 of 2 different candidates are longer than the 60 tokens" in candidates
+    ids = tokenizer(long).input_ids
+    cut = torch.tensor([[*ids[:59], tokenizer.eos_token_id]])
+    hund = tokenizer("Hund", return_tensors="pt").input_ids
+    assert_close(found[0, 0], -model.eval()(cut, labels=hund).loss.detach())
+    dog = tokenizer("dog", return_tensors="pt").input_ids
+    assert_close(found[1, 0], -model(dog, labels=cut).loss.detach())
+
+
+def test_separate_vocabularies_of_source_and_target_are_kept_apart(tokenizer):
+    class Marian(type(tokenizer)):
+        def _switch_to_target_mode(self):
+            self.backend_tokenizer.post_processor = processors.TemplateProcessing(
+                single="<blank> $A </s>", special_tokens=[("<blank>", 4), ("</s>", 1)]
+            )
+
+        def _switch_to_input_mode(self):
+            self.backend_tokenizer.post_processor = processors.TemplateProcessing(
+                single="$A </s>", special_tokens=[("</s>", 1)]
+            )
+
+    torch.manual_seed(0)
+    model = make_marian(len(tokenizer))
+    two = Marian(
+        tokenizer_object=train_tokenizer(TEXTS * 5, vocab_size=300).backend_tokenizer,
+        eos_token="</s>",
+        pad_token="<pad>",
+    )
+    found = autoregressive_scores(model, two, SOURCES, CANDIDATES)
+    assert_close(found, scores_alone(model, two, SOURCES, CANDIDATES, num_before=1))
+
+
+def test_the_model_runs_in_evaluation_mode_and_is_put_back(marian, tokenizer):
+    marian.train()
+    marian.get_encoder().eval()
+    before = {name: module.training for name, module in marian.named_modules()}
+    scores = [autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES) for _ in range(2)]
+    assert scores[0].equal(scores[1])  # no dropout
+    assert {name: module.training for name, module in marian.named_modules()} == before
+
+
+def test_a_model_in_half_precision_gives_scores_in_fp32(marian, tokenizer):
+    expected = autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES)
+    found = autoregressive_scores(marian.bfloat16(), tokenizer, SOURCES, CANDIDATES)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.2, rtol=0.1)
+
+
+def test_nothing_to_score_gives_nothing(marian, tokenizer):
+    assert autoregressive_scores(marian, tokenizer, [], []).shape == (0, 0)
+    assert autoregressive_scores(marian, tokenizer, ["dog"], [[]]).shape == (1, 0)
+
+
+def test_the_start_of_the_decoder_may_stand_in_the_generation_config(marian, tokenizer):
+    expected = autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES)
+    marian.config.__dict__["decoder_start_token_id"] = None
+    marian.generation_config.decoder_start_token_id = 1
+    assert_close(autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES), expected)
+    marian.generation_config.decoder_start_token_id = None
+    with pytest.raises(ValueError, match="MarianMTModel does not say .*decoder_start_token_id"):
+        autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES)
+
+
+def test_scores_that_are_no_numbers_are_refused(marian, tokenizer):
+    torch.nn.init.constant_(marian.lm_head.weight, float("nan"))
+    with pytest.raises(ValueError, match="not numbers in torch.float32"):
+        autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES)
