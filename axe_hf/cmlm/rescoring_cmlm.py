@@ -10,8 +10,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
 from .evaluation_mode import evaluation_mode
-from .mask_predict import MAX_LOGITS_ELEMENTS
 from .rescoring_checks_cmlm import check_ids, check_rescorer, checked_texts
+from .token_prediction import MAX_LOGITS_ELEMENTS
 
 logger = logging.get_logger(__name__)
 
