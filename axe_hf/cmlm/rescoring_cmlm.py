@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
 from .evaluation_mode import evaluation_mode
@@ -141,14 +140,22 @@ def _source_encoder(model, tokenizer, sources: list[str]):
     names = {parameter.name for parameter in parameters}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     # `get_encoder` answers with the model itself where it finds none.
+
+    def unencoded(rows: torch.Tensor) -> dict[str, Any]:
+        rows = rows.to(mask.device)
+        return {"input_ids": input_ids[rows], "attention_mask": mask[rows]}  # (rows, source)
+
+    # `get_encoder` answers with the model itself where it finds none.
     if encoder is model or not ("encoder_outputs" in names or takes_any):
-        return lambda rows: {"input_ids": input_ids[rows], "attention_mask": mask[rows]}
-    states = encoder(input_ids=input_ids, attention_mask=mask, return_dict=True).last_hidden_state
+        return unencoded
+    outputs = encoder(input_ids=input_ids, attention_mask=mask, return_dict=True)
+    states = outputs.last_hidden_state  # (sources, source, d_model)
 
     def encoded(rows: torch.Tensor) -> dict[str, Any]:
-        rows = rows.to(states.device)
-        outputs = BaseModelOutput(last_hidden_state=states[rows])  # (rows, source, d_model)
-        return {"encoder_outputs": outputs, "attention_mask": mask[rows.to(mask.device)]}
+        # Of the encoder's own class: mixtures of experts read fields that others have not. And with
+        # the tokens, though nothing encodes them again: without them FSMT leaves out its causal mask.
+        repeated = type(outputs)(last_hidden_state=states[rows.to(states.device)])
+        return {"encoder_outputs": repeated, **unencoded(rows)}
 
     return encoded
 

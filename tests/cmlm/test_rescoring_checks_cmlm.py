@@ -1,4 +1,5 @@
 import pytest
+import torch
 from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, MarianConfig, MarianMTModel
 
 from axe_hf import train_tokenizer
@@ -77,3 +78,15 @@ def test_lone_surrogates_become_replacement_characters_and_the_rest_stays():
     assert valid_unicode("a\udcff\ud83d b") == "a\ufffd\ufffd b"
     for text in ("", "日本 🙂👩\u200d👩", "\U0010ffff\x00\ufeff", "e\u0301"):
         assert valid_unicode(text) == text
+
+
+def test_nothing_to_score_gives_nothing(marian, tokenizer):
+    assert autoregressive_scores(marian, tokenizer, [], []).shape == (0, 0)
+    assert autoregressive_scores(marian, tokenizer, ["dog"], [[]]).shape == (1, 0)
+
+
+def test_scores_that_are_no_numbers_are_refused(marian, tokenizer):
+    broken = MarianMTModel(MarianConfig(**(marian.config.to_dict() | {"vocab_size": 300})))
+    torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
+    with pytest.raises(ValueError, match="not numbers in torch.float32"):
+        autoregressive_scores(broken, tokenizer, ["dog"], [["Hund"]])
