@@ -141,6 +141,13 @@ class MaskPredictGenerationMixin:
     ) -> tuple[ModelOutput, torch.Tensor | None]:
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
+        if attention_mask is not None and attention_mask.device.type == "cpu":
+            is_late = (attention_mask[:, 0] == 0) & attention_mask.any(dim=1)
+            if is_late.any():
+                raise ValueError(
+                    f"`attention_mask` has padding in front of sentence {int(is_late.nonzero()[0])}, but positions "
+                    'count from the left. Set tokenizer.padding_side = "right".'
+                )
         if encoder_outputs is not None:
             return encoder_outputs, attention_mask
         if input_ids is None:

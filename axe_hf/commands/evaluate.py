@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from .files import check_output, read_lines, write_text
-from .models import add_model_options, load_model
+from .models import add_model_options, load_model, load_rescorer
 from .parsing import (
     CommandParser,
     UsageError,
@@ -107,6 +107,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     languages = {"source_lang": options.source_lang, "target_lang": options.target_lang}
     rows = load_translations(options.data, **languages)
     model, tokenizer = load_model(options.model, options.device)
+    rescorer = load_rescorer(options)
     sources = [pair[options.source_lang] for pair in rows["translation"]]
     if "references" in rows.column_names:
         references = [list(references) for references in rows["references"]]
@@ -114,7 +115,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
         references = [[pair[options.target_lang]] for pair in rows["translation"]]
     start = time.perf_counter()
     translations = translate(
-        model, tokenizer, sources, batch_size=options.batch_size, **options.generation
+        model, tokenizer, sources, batch_size=options.batch_size, **options.generation, **rescorer
     )
     seconds = time.perf_counter() - start
     decoding = {name: getattr(model.generation_config, name) for name in generation_defaults()}
@@ -123,6 +124,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
         "data": options.data,
         **languages,
         "decoding": decoding | options.generation,
+        "rescore_with": options.rescore_with,
         "batch_size": options.batch_size,
         "device": str(model.device),
         "seconds": seconds,

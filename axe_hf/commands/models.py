@@ -1,14 +1,16 @@
 """Loads the model that a command is given."""
 
+import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .parsing import CommandParser, add_option, positive_int
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from .. import CmlmForConditionalGeneration
@@ -32,6 +34,13 @@ def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None
         help="sentences at once (64)",
     )
     add_option(group, "device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
+    add_option(
+        group,
+        "rescore_with",
+        metavar="MODEL",
+        help="let this autoregressive translation model, a folder or a name on the Hub, choose among the length "
+        "candidates (with --num-length-candidates over 1)",
+    )
 
 
 def load_model(
@@ -43,10 +52,9 @@ def load_model(
         FileNotFoundError: `name` is a path where there is nothing.
         ValueError: there is no CMLM of that name, it has no tokenizer, or there is no such device.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    _check_folder(name)
+    _check_folder(name, "MODEL")
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -57,12 +65,7 @@ def load_model(
         raise ValueError(
             f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {config.model_type!r}."
         )
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {device!r} cannot be used ({_first_line(error)})") from error
+    place = _place(device)
     with _no_loading_bar():
         model = AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(place)
     try:
@@ -72,13 +75,47 @@ def load_model(
     return model, tokenizer
 
 
-def _check_folder(name: str) -> None:
+def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:
+    """`rescore_with` for `translate`, where a model is asked for.
+
+    Raises:
+        ValueError: there is no autoregressive translation model of that name with a tokenizer.
+    """
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    name = options.rescore_with
+    if name is None:
+        return {}
+    _check_folder(name, "--rescore-with")
+    try:
+        with _no_loading_bar():
+            model = AutoModelForSeq2SeqLM.from_pretrained(name).eval()
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--rescore-with: {name} is no encoder-decoder with a tokenizer ({_first_line(error)})"
+        ) from error
+    return {"rescore_with": (model.to(_place(options.device)), tokenizer)}
+
+
+def _place(device: str | None) -> "torch.device":
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {device!r} cannot be used ({_first_line(error)})") from error
+
+
+def _check_folder(name: str, argument: str) -> None:
     """Say plainly what is wrong with a path, for which Transformers would ask the Hub."""
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ValueError(f"MODEL: {name} holds no model: there is no config.json in it.")
+        raise ValueError(f"{argument}: {name} holds no model: there is no config.json in it.")
     if path.exists() and not path.is_dir():
-        raise ValueError(f"MODEL: must be the folder of a model, {name} is a file.")
+        raise ValueError(f"{argument}: must be the folder of a model, {name} is a file.")
     is_path = (
         name.startswith((".", "~", os.sep))
         or name.count("/") > 1
@@ -86,7 +123,7 @@ def _check_folder(name: str) -> None:
         and os.sep in name
     )
     if is_path and not path.exists():
-        raise FileNotFoundError(f"MODEL: there is no folder {name}.")
+        raise FileNotFoundError(f"{argument}: there is no folder {name}.")
 
 
 @contextmanager

@@ -7,7 +7,10 @@ from typing import Any, NoReturn
 
 # Decoding by these names would change what a command returns; `translate --show-steps` shows the history.
 _NOT_OPTIONS = {"output_history", "return_dict_in_generate"}
-_LENGTH_BOUNDS = ("min_length", "max_length")
+# Settings of Transformers that a command offers too.
+_INHERITED = ("min_length", "max_length", "do_sample", "temperature")
+# What those are that are None by default.
+_KINDS = {"min_length": int, "max_length": int, "do_sample": bool}
 
 
 class UsageError(Exception):
@@ -48,11 +51,13 @@ def add_generation_options(parser: CommandParser) -> None:
     group = parser.add_argument_group("decoding (each by default as the model was saved)")
     texts = _documented_settings()
     for name, default in generation_defaults().items():
-        kind = {"action": argparse.BooleanOptionalAction}
-        if not isinstance(default, bool):
-            is_float = isinstance(default, float)
-            kind = {"type": float if is_float else int, "metavar": "X" if is_float else "N"}
-        add_option(group, name, default=argparse.SUPPRESS, help=texts.get(name), **kind)
+        kind = _KINDS.get(name, float) if default is None else type(default)
+        if kind is bool:
+            kwargs = {"action": argparse.BooleanOptionalAction}
+        else:
+            metavar = {int: "N", float: "X", str: "NAME"}[kind]
+            kwargs = {"type": kind, "metavar": metavar}
+        add_option(group, name, default=argparse.SUPPRESS, help=texts.get(name), **kwargs)
 
 
 def generation_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def generation_defaults() -> dict[str, Any]:
     inherited = vars(GenerationConfig())
     own = vars(MaskPredictGenerationConfig())
     names = [n for n in own if n not in inherited and n not in _NOT_OPTIONS]
-    return {n: own[n] for n in (*names, *_LENGTH_BOUNDS)}
+    return {n: own[n] for n in (*names, *_INHERITED)}
 
 
 def _documented_settings() -> dict[str, str]:

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from .files import check_output, read_lines, write_text
-from .models import add_model_options, load_model
+from .models import add_model_options, load_model, load_rescorer
 from .parsing import (
     CommandParser,
     UsageError,
@@ -24,6 +24,7 @@ examples:
   axe-hf translate my_model --input news.en --output news.de --num-iterations 4
   cat news.en | axe-hf translate my_model > news.de
   axe-hf translate my_model --show-steps --num-iterations 4 "Where is the station?"
+  axe-hf translate my_model --num-length-candidates 5 --rescore-with teacher < news.en
 
 More iterations refine a translation and take as much longer; models trained with AXE on full
 canvases are made for one. Long texts must be split into sentences first, one a line.
@@ -66,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.output, overwrite=options.overwrite)
     texts = options.texts or read_lines(options.input)
     model, tokenizer = load_model(options.model, options.device)
+    options.generation |= load_rescorer(options)
     if options.show_steps:
         translations = [_with_steps(model, tokenizer, text, options) for text in texts]
     else:
@@ -84,17 +86,22 @@ def run(options: argparse.Namespace) -> None:
 
 def _with_steps(model: Any, tokenizer: Any, text: str, options: argparse.Namespace) -> str:
     """Print the sentence, the iterations and the translation, and return the translation."""
+    import torch
+
     from ..history import format_history
     from ..translation import translate
 
     print(text)
-    limit = model.config.max_source_length
-    inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=limit)
-    (translation,) = translate(model, tokenizer, [text], show_progress=False, **options.generation)
+    settings = options.generation
+    with torch.random.fork_rng():  # drawn tokens are drawn alike below
+        (translation,) = translate(model, tokenizer, [text], show_progress=False, **settings)
     if text.strip():
+        limit = model.config.max_source_length
+        inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=limit)
         output = model.generate(
             **inputs.to(model.device),
-            **options.generation,
+            **settings,
+            tokenizer=tokenizer,
             output_history=True,
             return_dict_in_generate=True,
         )

@@ -111,3 +111,40 @@ def test_files_that_cannot_be_read_or_written(fails, model, tmp_path, stdin):
     assert "--output: there is no folder" in line
     line = fails(1, "translate", model, "x", "--output", os.devnull, "--overwrite")
     assert "--output must name a plain file" in line
+
+
+def test_sampling_shows_the_steps_of_the_translation_it_prints(axe_hf, model):
+    options = [
+        "--show-steps",
+        "--do-sample",
+        "--temperature",
+        "5",
+        "--min-length",
+        "8",
+        "--num-iterations",
+        "2",
+    ]
+    _, out, _ = axe_hf("translate", model, *options, "one two")
+    *_, last_step, translation = out.rstrip("\n").split("\n")
+    # Bytes, such as <0xB1>, are joined to letters in the translation.
+    words = [word.lstrip("·") for word in last_step.split()[1:] if word[0] not in "<ε"]
+    assert words and all(word in translation for word in words), out
+
+
+def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, tmp_path):
+    from transformers import AutoTokenizer, MarianConfig, MarianMTModel
+
+    rescorer = tmp_path / "rescorer"
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    MarianMTModel(MarianConfig(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(rescorer)
+    tokenizer.save_pretrained(rescorer)
+    texts = ["one two", "three four one", "two"]
+    options = ["--num-length-candidates", "12", "--rescore-with", rescorer]
+    code, out, err = axe_hf("translate", model, *texts, *options)
+    assert code == 0, err
+    assert out != axe_hf("translate", model, *texts, *options[:2])[1]
+    line = fails(1, "translate", model, "one", "--rescore-with", tmp_path)
+    assert f"--rescore-with: {tmp_path} holds no model" in line
