@@ -106,7 +106,7 @@ class ExportableMaskPredict(nn.Module):
         tokens = tokens.masked_fill(~is_inside, self.pad_token_id)
         log_probs = log_probs.masked_fill(~is_inside, 0.0)
         for num_masked, most_masked in zip(self.num_masked, self.most_masked, strict=True):
-            order = _least_probable_first(log_probs.masked_fill(~is_inside, torch.inf))
+            order = least_probable_first(log_probs.masked_fill(~is_inside, torch.inf))
             order = order[:, :most_masked]  # (batch, most_masked)
             ranks = torch.arange(most_masked, device=order.device)
             is_masked = ranks < num_masked[lengths][:, None]
@@ -173,7 +173,7 @@ def _num_masked_again(num_iterations: int, width: int) -> torch.Tensor:
     return (torch.arange(width + 1) * left // num_iterations).clamp(min=1)
 
 
-def _least_probable_first(log_probs: torch.Tensor) -> torch.Tensor:
+def least_probable_first(log_probs: torch.Tensor) -> torch.Tensor:
     """Positions (batch, width) by rising value of `log_probs` (batch, width), the earlier first among equals.
 
     A stable argsort by counting who comes before, since ONNX has no stable sort.
