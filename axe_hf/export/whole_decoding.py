@@ -66,10 +66,7 @@ class ExportableMaskPredict(nn.Module):
         self.settings = {name: getattr(settings, name) for name in sorted(_FOLLOWED)}
         self.encoder, self.decoder = model.model.encoder, model.model.decoder
         self.lm_head, self.width = model.lm_head, settings.max_length
-        self.pad_token_id, self.mask_token_id = (
-            model.config.pad_token_id,
-            model.config.mask_token_id,
-        )
+        self.config = model.config
         # Tables, since neither may depend on a tensor's value: each class's canvas length, for each iteration
         # t = 1 .. T-1 and canvas length the number of positions masked again, and what is never predicted.
         constants = {
@@ -77,7 +74,7 @@ class ExportableMaskPredict(nn.Module):
             "num_masked": _num_masked_again(settings.num_iterations, self.width),
             "is_never": torch.zeros(model.config.vocab_size, dtype=torch.bool),
         }
-        constants["is_never"][[self.pad_token_id, self.mask_token_id]] = True
+        constants["is_never"][[self.config.pad_token_id, self.config.mask_token_id]] = True
         for name, value in constants.items():
             self.register_buffer(name, value.to(model.device), persistent=False)
         self.most_masked = self.num_masked.amax(dim=1).tolist()  # what the widest canvas masks
@@ -101,9 +98,10 @@ class ExportableMaskPredict(nn.Module):
                 source_key_values=key_values,
             ).last_hidden_state
 
-        canvas = torch.full_like(is_inside, self.mask_token_id, dtype=torch.long)
-        tokens, log_probs = self._predict(decode(canvas.masked_fill(~is_inside, self.pad_token_id)))
-        tokens = tokens.masked_fill(~is_inside, self.pad_token_id)
+        canvas = torch.full_like(is_inside, self.config.mask_token_id, dtype=torch.long)
+        canvas = canvas.masked_fill(~is_inside, self.config.pad_token_id)
+        tokens, log_probs = self._predict(decode(canvas))
+        tokens = tokens.masked_fill(~is_inside, self.config.pad_token_id)
         log_probs = log_probs.masked_fill(~is_inside, 0.0)
         for num_masked, most_masked in zip(self.num_masked, self.most_masked, strict=True):
             order = least_probable_first(log_probs.masked_fill(~is_inside, torch.inf))
@@ -111,10 +109,8 @@ class ExportableMaskPredict(nn.Module):
             ranks = torch.arange(most_masked, device=order.device)
             is_masked = ranks < num_masked[lengths][:, None]
             kept_tokens, kept_log_probs = tokens.gather(1, order), log_probs.gather(1, order)
-            canvas = tokens.scatter(
-                1, order, kept_tokens.masked_fill(is_masked, self.mask_token_id)
-            )
-            hidden = decode(canvas)
+            masked = kept_tokens.masked_fill(is_masked, self.config.mask_token_id)
+            hidden = decode(tokens.scatter(1, order, masked))
             rows = order[:, :, None].expand(-1, -1, hidden.shape[-1])
             new_tokens, new_log_probs = self._predict(hidden.gather(1, rows))
             new_tokens = torch.where(is_masked, new_tokens, kept_tokens)
