@@ -13,7 +13,8 @@ class ExportableEncoder(nn.Module):
     Args:
         model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or "eager".
 
-    Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there is a token.
+    Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there is a token, which
+    every sentence must have.
 
     Outputs: `encoder_hidden_states` (batch, source, d_model) and `length_logits` (batch, max_target_length + 1) fp32.
 

@@ -29,7 +29,8 @@ class ExportableMaskPredict(nn.Module):
         **overrides: settings of `MaskPredictGenerationConfig` in place of those of `model.generation_config`:
             `num_iterations`, `length_multiplier`, `min_length`, `max_length`. The graph holds them fixed.
 
-    Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there is a token.
+    Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there is a token, which
+    every sentence must have.
 
     Outputs: `tokens` (batch, max_length) long, the canvas with its blanks and `</s>`, `<pad>` behind each length;
     `log_probs` (batch, max_length) fp32 (fp64 of a model in fp64), in nats, 0 behind each length; `lengths` (batch,)

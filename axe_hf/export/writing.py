@@ -75,7 +75,9 @@ def export_onnx(
     - `encoder.onnx` and `decoder_step.onnx`: see `ExportableEncoder` and `ExportableDecoderStep`, for a decoding of
       one's own. The encoder's output has the name of the decoder's input.
 
-    Each file stands alone and holds its weights; above 2 GB they are in a second file, `*.onnx.data`.
+    Each file stands alone and holds its weights; above 2 GB they are in a second file, `*.onnx.data`. Of the default
+    `CmlmConfig`, 62 million parameters, they are 237, 139 and 161 MiB large in fp32 (`num_iterations=4`,
+    `max_length=48`), and are written in a minute of one CPU core and 1.6 GiB of memory.
 
     Args:
         model: the model, in evaluation mode, with attention "sdpa" or "eager".
