@@ -32,6 +32,13 @@ if TYPE_CHECKING:
         write_phrasebook,
     )
     from .evaluation import TranslationMetric
+    from .export import (
+        ExportableDecoderStep,
+        ExportableEncoder,
+        ExportableMaskPredict,
+        export_onnx,
+        export_program,
+    )
     from .history import format_history
     from .hub import push_to_hub_with_code, save_pretrained_with_code
     from .pipeline import CmlmTranslationPipeline, register_pipeline
@@ -61,6 +68,13 @@ _LAZY = {
         "write_phrasebook",
     ),
     "evaluation": ("TranslationMetric",),
+    "export": (
+        "ExportableDecoderStep",
+        "ExportableEncoder",
+        "ExportableMaskPredict",
+        "export_onnx",
+        "export_program",
+    ),
     "history": ("format_history",),
     "hub": ("push_to_hub_with_code", "save_pretrained_with_code"),
     "pipeline": ("CmlmTranslationPipeline", "register_pipeline"),
@@ -92,6 +106,9 @@ __all__ = [
     "DataArguments",
     "DataCollatorForCmlm",
     "EmaCallback",
+    "ExportableDecoderStep",
+    "ExportableEncoder",
+    "ExportableMaskPredict",
     "MaskPredictGenerationConfig",
     "MaskPredictGenerationMixin",
     "MaskPredictOutput",
@@ -101,6 +118,8 @@ __all__ = [
     "average_checkpoints",
     "axe_loss",
     "axe_loss_definition",
+    "export_onnx",
+    "export_program",
     "format_history",
     "linear_axe_loss",
     "load_translations",

@@ -5,8 +5,17 @@ import runpy
 import sys
 
 import pytest
+import torch
 
-NAMES = ("01_axe_by_hand.py", "02_train.py", "03_translate.py", "04_push_to_hub.py")
+from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+
+NAMES = (
+    "01_axe_by_hand.py",
+    "02_train.py",
+    "03_translate.py",
+    "04_push_to_hub.py",
+    "export_onnx.py",
+)
 
 
 @pytest.fixture
@@ -73,3 +82,23 @@ def test_the_training_example_fine_tunes_on_files(run_example, tmp_path):
     printed = run_example("02_train.py", *again.split())
     assert "bleu_signature: nrefs:1" in printed
     assert (tmp_path / "second" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_export_example_translates_in_onnxruntime_as_generate_does(run_example, tmp_path):
+    pytest.importorskip("onnxruntime")
+    tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "init_std": 0.5}
+    torch.manual_seed(0)
+    model = CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **sizes))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    options = ("--num_iterations", 2, "--max_length", 9)
+    folder = tmp_path / "onnx"
+    printed = run_example("export_onnx.py", tmp_path / "model", folder, "A dog.", "A", *options)
+    lines = printed.splitlines()
+    assert lines[2].startswith(f"{folder / 'mask_predict.onnx'}: ")
+    assert "tokens: equal" in lines
+    difference = printed.split("log-probability: ")[1].split(" nats")[0]
+    assert float(difference) < 1e-5
+    assert "onnxruntime: " in lines[-2] and lines[-1].endswith(" ms for 2 sentences")

@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "axe_hf"
 
 # A new part of axe_hf, a module or folder right under it, must be entered in one of these.
 LEAVES = {"kernels", "data", "evaluation"}
-JOINERS = {"training", "translation", "pipeline", "history", "plotting", "hub"}
+JOINERS = {"training", "translation", "pipeline", "history", "plotting", "hub", "export"}
 MAY_IMPORT = {
     "cmlm": {"kernels"},
     **{part: set() for part in LEAVES},
@@ -27,7 +27,7 @@ MAY_IMPORT = {
 # These use what any user can: names that axe_hf or one of its parts exports.
 PUBLIC_NAMES_ONLY = {"__main__", "cli", "commands", "quickstart"}
 
-HEAVY = ("datasets", "evaluate", "matplotlib", "sacrebleu", "triton")
+HEAVY = ("datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "sacrebleu", "triton")
 
 
 class Import(NamedTuple):

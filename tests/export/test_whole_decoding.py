@@ -1,0 +1,115 @@
+"""The module that holds a whole decoding, before it is exported."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axe_hf import ExportableMaskPredict
+from axe_hf.export.whole_decoding import least_probable_first
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2, 4, 10])
+def test_it_decodes_like_generate(make_model, batches, assert_equals_generate, num_iterations):
+    for seed, batch in enumerate(batches):
+        model = make_model(seed)
+        decode = ExportableMaskPredict(model, num_iterations=num_iterations)
+        assert_equals_generate(model, batch, decode(*batch), num_iterations=num_iterations)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"length_multiplier": 1.4},
+        {"length_multiplier": 0.5},
+        {"max_length": 5},
+        {"min_length": 7, "max_length": 9},
+        {"min_length": 3, "max_length": 3},
+        {"length_multiplier": 2.5, "min_length": 2, "max_length": 17},
+        {"max_length": 1},
+    ],
+    ids=str,
+)
+def test_it_follows_the_settings(make_model, make_batch, assert_equals_generate, settings):
+    settings = {"num_iterations": 3, **settings}
+    for seed in range(5):
+        model, batch = make_model(seed), make_batch((9, 7), seed)
+        outputs = ExportableMaskPredict(model, **settings)(*batch)
+        assert outputs[0].shape == (9, settings.get("max_length", 18))
+        assert_equals_generate(model, batch, outputs, **settings)
+
+
+def test_settings_are_by_default_the_models_own(make_model, make_batch, assert_equals_generate):
+    model, batch = make_model(), make_batch((4, 6))
+    model.generation_config.update(num_iterations=5, length_multiplier=1.3, max_length=12)
+    decode = ExportableMaskPredict(model)
+    expected = {"num_iterations": 5, "length_multiplier": 1.3, "min_length": 1, "max_length": 12}
+    assert decode.settings.items() >= expected.items()
+    assert_equals_generate(model, batch, decode(*batch))
+    assert ExportableMaskPredict(model, num_iterations=2).settings["num_iterations"] == 2
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"normalize_before": True},
+        {"position_embedding_type": "sinusoidal", "scale_embedding": True},
+        {"tie_word_embeddings": False, "layernorm_embedding": True},
+        {"attention": "eager"},
+    ],
+    ids=str,
+)
+def test_every_architecture_decodes_alike(
+    make_model, make_batch, assert_equals_generate, architecture
+):
+    model, batch = make_model(**architecture), make_batch((5, 8))
+    decode = ExportableMaskPredict(model, num_iterations=4)
+    assert_equals_generate(model, batch, decode(*batch), num_iterations=4)
+
+
+def test_pad_and_mask_are_never_predicted(make_model, make_batch):
+    model = make_model(tie_word_embeddings=False)
+    config = model.config
+    with torch.no_grad():  # they have the largest logits wherever a state has a positive sum
+        model.lm_head.weight[[config.pad_token_id, config.mask_token_id]] = 5.0
+    tokens, log_probs, lengths = ExportableMaskPredict(model, num_iterations=3)(*make_batch((9, 5)))
+    is_inside = torch.arange(18) < lengths[:, None]
+    assert not (tokens == config.mask_token_id).any()
+    assert torch.equal(tokens != config.pad_token_id, is_inside)
+    assert log_probs.isfinite().all()
+
+
+@given(st.lists(st.lists(st.integers(-3, 0), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_ranking_is_a_stable_sort(values):
+    log_probs = torch.tensor(values).float()
+    log_probs[log_probs == 0] = torch.inf  # as behind a canvas's end
+    assert least_probable_first(log_probs).equal(log_probs.argsort(dim=1, stable=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_length_candidates": 5}, "`num_length_candidates` is 5.*num_length_candidates=1"),
+        ({"collapse_repeats": True}, "`collapse_repeats` is True.*model.generate"),
+        ({"max_length": 19}, "`max_length` is 19"),
+        ({"num_iterations": 0}, "`num_iterations` must be an integer >= 1"),
+        ({"num_beams": 4}, "`num_beams` has no meaning"),
+    ],
+    ids=str,
+)
+def test_what_the_graph_does_not_do_is_refused(make_model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        ExportableMaskPredict(make_model(), **settings)
+
+
+def test_several_candidates_in_the_models_settings_are_refused_too(make_model):
+    model = make_model()
+    model.generation_config.num_length_candidates = 3
+    with pytest.raises(ValueError, match="`num_length_candidates` is 3"):
+        ExportableMaskPredict(model)
+    ExportableMaskPredict(model, num_length_candidates=1)
+
+
+def test_unknown_arguments_are_refused(make_model):
+    with pytest.raises(TypeError, match="no argument `iterations`"):
+        ExportableMaskPredict(make_model(), iterations=4)
