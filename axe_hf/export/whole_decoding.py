@@ -7,13 +7,17 @@ from torch import nn
 from torch.export import Dim
 
 from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
+from ..cmlm.canvas_cmlm import length_candidates, masked_canvas
 from ..cmlm.configuration_mask_predict import BASE_FIELDS, OWN_FIELDS
-from ..cmlm.mask_predict import length_candidates
+from ..cmlm.schedule_mask_predict import num_masked_again
+from ..cmlm.settings_mask_predict import settings_of_call
 from .parts import check_model, example_source
 
 # Settings that a graph follows, and those that do not change what is on the canvas when there is one candidate.
-_FOLLOWED = {"num_iterations", "length_multiplier", "min_length", "max_length"}
-_WITHOUT_EFFECT = {"length_score_weight", "output_history", "return_dict_in_generate"}
+_FOLLOWED = {"num_iterations", "schedule", "length_multiplier", "min_length", "max_length"}
+_FOLLOWED |= {"suppress_tokens"}
+_WITHOUT_EFFECT = {"length_score_weight", "output_history", "output_scores"}
+_WITHOUT_EFFECT |= {"return_dict_in_generate", "temperature", "compile", "compile_config"}
 
 
 class ExportableMaskPredict(nn.Module):
@@ -27,7 +31,8 @@ class ExportableMaskPredict(nn.Module):
     Args:
         model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or "eager".
         **overrides: settings of `MaskPredictGenerationConfig` in place of those of `model.generation_config`:
-            `num_iterations`, `length_multiplier`, `min_length`, `max_length`. The graph holds them fixed.
+            `num_iterations`, `schedule`, `length_multiplier`, `min_length`, `max_length`, `suppress_tokens`. The
+            graph holds them fixed.
 
     Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there is a token, which
     every sentence must have.
@@ -72,10 +77,11 @@ class ExportableMaskPredict(nn.Module):
         # t = 1 .. T-1 and canvas length the number of positions masked again, and what is never predicted.
         constants = {
             "canvas_lengths": _canvas_lengths(model.config.max_target_length, settings),
-            "num_masked": _num_masked_again(settings.num_iterations, self.width),
+            "num_masked": _num_masked(settings, self.width),
             "is_never": torch.zeros(model.config.vocab_size, dtype=torch.bool),
         }
-        constants["is_never"][[self.config.pad_token_id, self.config.mask_token_id]] = True
+        never = [self.config.pad_token_id, self.config.mask_token_id]
+        constants["is_never"][[*never, *(settings.suppress_tokens or ())]] = True
         for name, value in constants.items():
             self.register_buffer(name, value.to(model.device), persistent=False)
         self.most_masked = self.num_masked.amax(dim=1).tolist()  # what the widest canvas masks
@@ -89,19 +95,21 @@ class ExportableMaskPredict(nn.Module):
         best_class = source.length_logits.log_softmax(dim=-1)[:, 1:].argmax(dim=1)
         lengths = self.canvas_lengths[best_class]  # (batch,)
         is_inside = torch.arange(self.width, device=lengths.device) < lengths[:, None]
-        key_values = self.decoder.project_source(source.last_hidden_state)
+        states = source.last_hidden_state
+        key_values = self.decoder.project_source(states)
+        like_canvas = states.new_zeros(1).expand(*is_inside.shape, 1)
+        masks = self.decoder.attention_masks(is_inside, attention_mask, like_canvas, states)
 
-        def decode(canvas: torch.Tensor) -> torch.Tensor:
-            return self.decoder(
+        def predict(canvas, query_positions=None):
+            hidden_states = self.decoder(
                 input_ids=canvas,
-                attention_mask=is_inside,
-                encoder_attention_mask=attention_mask,
+                masks=masks,
                 source_key_values=key_values,
+                query_positions=query_positions,
             ).last_hidden_state
+            return self._choose(self.lm_head(hidden_states))  # logits (batch, positions, vocab)
 
-        canvas = torch.full_like(is_inside, self.config.mask_token_id, dtype=torch.long)
-        canvas = canvas.masked_fill(~is_inside, self.config.pad_token_id)
-        tokens, log_probs = self._predict(decode(canvas))
+        tokens, log_probs = predict(masked_canvas(lengths, self.width, self.config))
         tokens = tokens.masked_fill(~is_inside, self.config.pad_token_id)
         log_probs = log_probs.masked_fill(~is_inside, 0.0)
         for num_masked, most_masked in zip(self.num_masked, self.most_masked, strict=True):
@@ -111,17 +119,14 @@ class ExportableMaskPredict(nn.Module):
             is_masked = ranks < num_masked[lengths][:, None]
             kept_tokens, kept_log_probs = tokens.gather(1, order), log_probs.gather(1, order)
             masked = kept_tokens.masked_fill(is_masked, self.config.mask_token_id)
-            hidden = decode(tokens.scatter(1, order, masked))
-            rows = order[:, :, None].expand(-1, -1, hidden.shape[-1])
-            new_tokens, new_log_probs = self._predict(hidden.gather(1, rows))
+            new_tokens, new_log_probs = predict(tokens.scatter(1, order, masked), order)
             new_tokens = torch.where(is_masked, new_tokens, kept_tokens)
             new_log_probs = torch.where(is_masked, new_log_probs, kept_log_probs)
             tokens = tokens.scatter(1, order, new_tokens)
             log_probs = log_probs.scatter(1, order, new_log_probs)
         return tokens, log_probs, lengths
 
-    def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self.lm_head(hidden_states)  # (batch, positions, vocab)
+    def _choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logits = logits.masked_fill(self.is_never, -torch.inf)
         largest, tokens = logits.max(dim=-1, keepdim=True)
@@ -138,11 +143,12 @@ def _followed_settings(
     model: CmlmForConditionalGeneration, overrides: dict[str, Any]
 ) -> MaskPredictGenerationConfig:
     """The settings of a decoding, once it is sure that the graph follows all of them."""
-    settings = model._prepare_mask_predict_config(None, overrides)
-    neutral = {**dict.fromkeys(BASE_FIELDS), **OWN_FIELDS, "num_length_candidates": 1}
+    settings = settings_of_call(model.config, model.generation_config, overrides)
+    neutral = {**dict.fromkeys(BASE_FIELDS), **OWN_FIELDS}
+    neutral |= {"num_length_candidates": 1, "num_return_sequences": 1}
     for name in neutral.keys() - _FOLLOWED - _WITHOUT_EFFECT:
         value = getattr(settings, name, None)
-        if value != neutral[name]:
+        if value not in (None, False, neutral[name]):
             raise ValueError(
                 f"`{name}` is {value!r}, which the graph of Mask-Predict does not follow. Export with "
                 f"`{name}={neutral[name]!r}`, or decode with model.generate."
@@ -164,10 +170,14 @@ def _canvas_lengths(num_classes: int, settings: MaskPredictGenerationConfig) -> 
     return lengths[:, 0]
 
 
-def _num_masked_again(num_iterations: int, width: int) -> torch.Tensor:
+def _num_masked(settings: MaskPredictGenerationConfig, width: int) -> torch.Tensor:
     """(T - 1, width + 1) long: positions masked before pass t + 1 on a canvas of each length."""
-    left = torch.arange(num_iterations - 1, 0, -1)[:, None]  # T - t
-    return (torch.arange(width + 1) * left // num_iterations).clamp(min=1)
+    total = settings.num_iterations
+    rows = [
+        [num_masked_again(settings.schedule, length, t, total) for length in range(width + 1)]
+        for t in range(1, total)
+    ]
+    return torch.tensor(rows, dtype=torch.long).reshape(total - 1, width + 1)
 
 
 def least_probable_first(log_probs: torch.Tensor) -> torch.Tensor:

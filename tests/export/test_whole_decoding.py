@@ -27,6 +27,8 @@ def test_it_decodes_like_generate(make_model, batches, assert_equals_generate, n
         {"min_length": 3, "max_length": 3},
         {"length_multiplier": 2.5, "min_length": 2, "max_length": 17},
         {"max_length": 1},
+        {"schedule": "cosine", "num_iterations": 5},
+        {"suppress_tokens": [1, 4, *range(20, 50)]},
     ],
     ids=str,
 )
@@ -91,6 +93,9 @@ def test_ranking_is_a_stable_sort(values):
     [
         ({"num_length_candidates": 5}, "`num_length_candidates` is 5.*num_length_candidates=1"),
         ({"collapse_repeats": True}, "`collapse_repeats` is True.*model.generate"),
+        ({"early_stop": True}, "`early_stop` is True"),
+        ({"confidence_threshold": 0.9}, "`confidence_threshold` is 0.9"),
+        ({"do_sample": True}, "`do_sample` is True"),
         ({"max_length": 19}, "`max_length` is 19"),
         ({"num_iterations": 0}, "`num_iterations` must be an integer >= 1"),
         ({"num_beams": 4}, "`num_beams` has no meaning"),
