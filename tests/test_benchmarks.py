@@ -1,4 +1,4 @@
-"""The benchmark of the loss runs on small sizes, and what it compares with is AXE."""
+"""The benchmarks run on small sizes, and what they compare with is what it claims to be."""
 
 import csv
 import os
@@ -20,8 +20,8 @@ def folder(repository, monkeypatch):
 
 @pytest.fixture
 def run_benchmark(folder, monkeypatch, capsys):
-    def run(*argv):
-        path = folder / "loss.py"
+    def run(*argv, program="loss.py"):
+        path = folder / program
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, argv)])
         runpy.run_path(str(path), run_name="__main__")
         return capsys.readouterr().out
@@ -71,3 +71,53 @@ def test_what_plain_autograd_makes_of_axe_is_axe(folder, canvas, target):
     torch.testing.assert_close(plain, fast)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (plain, fast)]
     torch.testing.assert_close(*gradients)
+
+
+def test_the_benchmark_of_decoding_measures_every_system_against_its_baseline(
+    run_benchmark, tmp_path
+):
+    argv = ["--quick", "--repeats", 2, "--threads", 1, "--output-dir", tmp_path]
+    threads = torch.get_num_threads()
+    try:
+        printed = run_benchmark(*argv, program="decoding.py")
+    finally:
+        torch.set_num_threads(threads)
+    environment, *lines = (tmp_path / "decoding_cpu.csv").read_text(encoding="utf-8").splitlines()
+    assert torch.__version__ in environment and "1 thread" in environment
+    rows = list(csv.DictReader(lines))
+    cmlm = {
+        (row["num_iterations"], row["num_candidates"]) for row in rows if row["system"] == "CMLM"
+    }
+    assert cmlm == {(T, k) for T in ("1", "4", "10") for k in ("1", "5")}
+    greedy = {
+        (row["batch"], row["precision"]) for row in rows if row["system"] == "Marian 6-6, greedy"
+    }
+    assert greedy == {(batch, precision) for batch in "13" for precision in ("float32", "int8")}
+    for row in rows:
+        assert float(row["latency_ms"]) > 0 and float(row["sentences_per_second"]) > 0
+        assert float(row["speedup_p20"]) <= float(row["speedup"]) <= float(row["speedup_p80"])
+        assert row["speedup"] == "1" or row["system"] != row["baseline"]
+        assert row["baseline"] in {other["system"] for other in rows}
+        assert f" | {row['ms']} | {row['latency_ms']} |" in printed
+    assert (tmp_path / "decoding_cpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_mask_predict_as_written_returns_what_generate_returns(folder, batch):
+    from decoding_cases import QUICK, make_loop_systems, make_sources
+
+    sources = make_sources(QUICK, batch, "cpu")
+    as_written, ours = make_loop_systems(QUICK, "float32", "cpu")
+    mask = torch.ones_like(sources)
+    assert torch.equal(as_written.decode(sources, mask), ours.decode(sources, mask))
+
+
+def test_marian_decodes_exactly_as_many_tokens_as_the_canvas_has(folder):
+    from decoding_cases import QUICK, autoregressive, make_marian, make_sources
+
+    torch.manual_seed(0)
+    sources = make_sources(QUICK, 3, "cpu")
+    model = make_marian(QUICK, 2, 1)
+    for num_beams in (1, 5):
+        tokens = autoregressive(model, num_beams, QUICK.length, sources, torch.ones_like(sources))
+        assert tokens.shape == (3, 1 + QUICK.length)

@@ -12,23 +12,18 @@ held before the forward pass. The losses take turns, and a ratio is against cros
 """
 
 import argparse
-import csv
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from loss_cases import CASES, QUICK_CASES, Case, inputs_of, losses_of
+from measuring import RESULTS, environment, markdown_table, quantiles, seconds, write_csv
 from torch import Tensor
 
 MIB = 2**20
-RESULTS = Path(__file__).parent / "results"
 # The first is what a fresh process has. With the second glibc gives nothing back to the system: see `--allocator`.
 ALLOCATORS = {
     "default": {},
@@ -45,18 +40,6 @@ def fresh(inputs: tuple[Tensor, ...], name: str) -> tuple[Tensor, ...]:
     *tensors, labels = inputs
     tensors = [tensor.clone() if "in place" in name else tensor.detach() for tensor in tensors]
     return *(tensor.requires_grad_() for tensor in tensors), labels
-
-
-def seconds(function: Callable[[], None], device: str) -> float:
-    if device == "cpu":
-        start = time.process_time()
-        function()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def extra_mib(function: Callable[[], None], device: str) -> float | None:
@@ -78,14 +61,6 @@ def extra_mib(function: Callable[[], None], device: str) -> float | None:
     before = kib("VmRSS")
     function()
     return (kib("VmHWM") - before) / 1024
-
-
-def quantiles(values: list[float]) -> tuple[float, float, float]:
-    """Median, 20th and 80th percentile."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    fifths = statistics.quantiles(values, n=5, method="inclusive")
-    return statistics.median(values), fifths[0], fifths[3]
 
 
 def measure(case: Case, repeats: int, device: str, allocator: str) -> list[dict]:
@@ -115,40 +90,15 @@ def measure(case: Case, repeats: int, device: str, allocator: str) -> list[dict]
     return rows
 
 
-def environment(device: str) -> str:
-    """Processor, versions, threads and commit in one line."""
-    processor = platform.processor() or platform.machine()
-    if device == "cuda":
-        processor = torch.cuda.get_device_name()
-    elif Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        processor = names[0] if names else processor
-    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(git, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
-    commit = done.stdout.strip() or "unknown"
-    threads, python = torch.get_num_threads(), platform.python_version()
-    return f"{processor}, {threads} thread(s), torch {torch.__version__}, Python {python}, commit {commit}"
-
-
 def markdown(rows: list[dict]) -> str:
-    lines = [
-        "| batch x length x vocabulary | loss | time, ms | time, ratio (p20 to p80) | extra memory, MiB | ratio |"
-    ]
-    lines.append("|---|---|---|---|---|---|")
+    headings = ["batch x length x vocabulary", "loss", "time, ms", "time, ratio (p20 to p80)"]
+    headings += ["extra memory, MiB", "ratio"]
+    lines = []
     for row in rows:
         ratio = f"{row['ratio']} ({row['ratio_p20']} to {row['ratio_p80']})"
         cells = (row["case"], row["loss"], row["ms"], ratio, row["extra_mib"], row["extra_ratio"])
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def write_csv(path: Path, rows: list[dict], environment: str) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {environment}\n")
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        lines.append(cells)
+    return markdown_table(headings, lines)
 
 
 def plot(path: Path, rows: list[dict], environment: str) -> None:
