@@ -17,7 +17,7 @@ from .outputs_mask_predict import MaskPredictOutput, kept_tokens
 from .rescoring_cmlm import autoregressive_scores, check_rescorer
 from .settings_mask_predict import settings_of_call
 from .streaming_mask_predict import DraftStream
-from .token_prediction import TokenChoice
+from .token_prediction import TokenChoice, TokenPredictor
 
 
 class MaskPredictGenerationMixin:
@@ -123,7 +123,7 @@ class MaskPredictGenerationMixin:
             ),
             canvases.tokens,
             _refinement(config, is_synced=bool(overrides.get("synced_gpus"))),
-            self._token_choice(config, generator),
+            self._token_predictor(config, generator),
             None if stream is None else stream.on_pass,
         )
         if rescore_with is None:
@@ -194,11 +194,12 @@ class MaskPredictGenerationMixin:
             width = static_length(width, self.config.max_target_length)
         return _Canvases(masked_canvas(lengths.flatten(), width, self.config), lengths, log_probs)
 
-    def _token_choice(self, config, generator) -> TokenChoice:
+    def _token_predictor(self, config, generator) -> TokenPredictor:
         never = {self.config.pad_token_id, self.config.mask_token_id}
         temperature = (config.temperature or 1.0) if config.do_sample else None
         never |= set(config.suppress_tokens or ())
-        return TokenChoice(self.config.vocab_size, tuple(sorted(never)), temperature, generator)
+        choice = TokenChoice(tuple(sorted(never)), temperature, generator)
+        return TokenPredictor(self.lm_head, self.config.vocab_size, choice)
 
     def _rescored(
         self, state, canvases, config, input_ids, rescore_with, tokenizer

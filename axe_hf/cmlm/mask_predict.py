@@ -13,7 +13,7 @@ import torch
 
 from .decoder_pass import DecoderPass
 from .schedule_mask_predict import num_masked_again
-from .token_prediction import TokenChoice, predict_tokens
+from .token_prediction import TokenPredictor
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def mask_predict(
     decoder_pass: DecoderPass,
     canvas: torch.Tensor,
     refinement: Refinement,
-    choice: TokenChoice,
+    predictor: TokenPredictor,
     on_pass: OnPass | None = None,
 ) -> CanvasState:
     """Fill every canvas in.
@@ -77,13 +77,13 @@ def mask_predict(
         canvas: (canvases, canvas) long: `<mask>` where a token is to be predicted, observed tokens, `<pad>` behind
             the end; those of one sentence together.
         refinement: how often, and what is masked again.
-        choice: how a token is chosen.
+        predictor: chooses the tokens.
         on_pass: called after each pass.
 
     Returns:
         `CanvasState`.
     """
-    loop = _Loop(decoder_pass, canvas, refinement, choice)
+    loop = _Loop(decoder_pass, canvas, refinement, predictor)
     for t in range(1, refinement.num_iterations + 1):
         loop.predict(t)
         if t < refinement.num_iterations:
@@ -104,9 +104,9 @@ class _Loop:
         decoder_pass: DecoderPass,
         canvas: torch.Tensor,
         refinement: Refinement,
-        choice: TokenChoice,
+        predictor: TokenPredictor,
     ):
-        self.decoder_pass, self.refinement, self.choice = decoder_pass, refinement, choice
+        self.decoder_pass, self.refinement, self.predictor = decoder_pass, refinement, predictor
         self.mask_token_id = decoder_pass.config.mask_token_id
         self.is_open = canvas == self.mask_token_id  # (canvases, canvas)
         dtype = torch.promote_types(decoder_pass.model.dtype, torch.float32)
@@ -147,9 +147,7 @@ class _Loop:
         is_masked = self.is_masked.flatten()
         num_chosen = sum(self.counts[t - 1][row] for row in self.rows_on_host)
         chosen = is_masked.to(torch.uint8).argsort(descending=True, stable=True)[:num_chosen]
-        tokens, log_probs = predict_tokens(
-            self.decoder_pass.model.lm_head, states[chosen], self.choice
-        )
+        tokens, log_probs = self.predictor(states[chosen])
         where = (self.rows[:, None] * width + positions).flatten()[chosen]
         seen = self.tokens.index_copy(0, self.rows, canvas)
         self.tokens = _replaced(self.tokens, where, tokens, is_masked[chosen])

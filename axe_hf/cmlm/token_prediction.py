@@ -1,13 +1,16 @@
 """Which token a decoder state stands for, and how probable it is, without the logits of all of them at once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-# Largest (positions, vocab) tensor of scores held at once, in elements: 64 MiB in fp32. On a CPU fewer or more
-# rows at a time were not faster.
+# Largest (positions, columns of the vocabulary) block of logits held at once, in elements: 64 MiB in fp32. On a CPU
+# blocks are smaller, 8 MiB, so that a block is still in a core's cache when its maximum and sum are taken.
 MAX_LOGITS_ELEMENTS = 2**24
+MAX_LOGITS_ELEMENTS_CPU = 2**21
+MAX_COLUMNS_CPU = 4096
 
 
 @dataclass(frozen=True)
@@ -15,54 +18,139 @@ class TokenChoice:
     """How a token is chosen.
 
     Args:
-        vocab_size: number of logits of a position.
         never: ids that are not predicted.
         temperature: None takes the most probable token; a number > 0 draws from the logits divided by it.
         generator: randomness of the drawing; None is PyTorch's own.
     """
 
-    vocab_size: int
     never: tuple[int, ...]
     temperature: float | None = None
     generator: torch.Generator | None = None
 
 
-def predict_tokens(
-    lm_head: nn.Module, states: torch.Tensor, choice: TokenChoice
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token and log-probability at each decoder state.
+def is_plain_linear(module: nn.Module, device: torch.device) -> bool:
+    """Whether reading the module's weight is as good as calling it: an adapter, quantized or sharded weights, or a hook
+    of accelerate's would be missed."""
+    return (
+        # A subclass of either may compute something else, or hold a part of the matrix only.
+        type(module) is nn.Linear
+        and type(module.weight) in (nn.Parameter, torch.Tensor)
+        and module.weight.device == device
+        and "forward" not in vars(module)
+        and not (module._forward_hooks or module._forward_pre_hooks)
+    )
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A part of the vocabulary: ids from `start`, its rows of the weight, and which of it is never predicted."""
+
+    start: int
+    weight: torch.Tensor | None  # None where the head has to be called
+    bias: torch.Tensor | None
+    never: torch.Tensor | None
+
+
+class TokenPredictor:
+    """Token and log-probability at decoder states; made once for all passes of a decoding.
 
     Args:
-        lm_head: projects states to logits.
-        states: (positions, d_model).
+        lm_head: projects states to logits. A plain `nn.Linear` is read a part of the vocabulary at a time on a CPU.
+        vocab_size: number of logits of a position.
         choice: how to choose.
-
-    Returns:
-        tokens (positions,) long, and their log-probabilities (positions,) in nats, in float32 or the states' wider
-        type, of the distribution without `choice.never` and before the temperature.
     """
-    never = torch.tensor(choice.never, device=states.device)
-    rows = max(1, MAX_LOGITS_ELEMENTS // choice.vocab_size)
-    tokens, log_probs = [], []
-    for chunk in states.split(rows):
-        logits = lm_head(chunk)  # (rows, vocab)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits.index_fill_(1, never, -torch.inf)
-        largest, token = logits.max(dim=1, keepdim=True)
-        # log P is -log(sum of exp(logit - largest)), which keeps more digits than largest - logsumexp.
-        relative = 0.0
-        if choice.temperature is not None:
-            token = _draw(logits, choice)
-            relative = logits.gather(1, token) - largest
-        log_prob = relative - logits.sub_(largest).exp_().sum(dim=1, keepdim=True).log_()
-        tokens.append(token[:, 0])
-        log_probs.append(log_prob[:, 0])
-    if not tokens:
-        return states.new_empty(0, dtype=torch.long), states.new_empty(0)
-    return torch.cat(tokens), torch.cat(log_probs)
 
+    def __init__(self, lm_head: nn.Module, vocab_size: int, choice: TokenChoice):
+        self.lm_head, self.vocab_size, self.choice = lm_head, vocab_size, choice
+        self._columns: list[_Columns] = []
 
-def _draw(logits: torch.Tensor, choice: TokenChoice) -> torch.Tensor:
-    """One token a row, (rows, 1), from the logits divided by the temperature: the largest after Gumbel noise."""
-    noise = torch.empty_like(logits).exponential_(generator=choice.generator).log_()
-    return (logits / choice.temperature).sub_(noise).argmax(dim=1, keepdim=True)
+    @torch.no_grad()
+    def __call__(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict.
+
+        Args:
+            states: (positions, d_model).
+
+        Returns:
+            tokens (positions,) long, and their log-probabilities (positions,) in nats, in float32 or the states' wider
+            type, of the distribution without `choice.never` and before the temperature.
+        """
+        if not self._columns:
+            self._columns = self._parts_of_vocabulary(states)
+        is_cpu = states.device.type == "cpu"
+        budget = min(MAX_LOGITS_ELEMENTS, MAX_LOGITS_ELEMENTS_CPU if is_cpu else 2**62)
+        num_columns = self._columns[0].weight
+        num_columns = self.vocab_size if num_columns is None else len(num_columns)
+        rows = max(1, budget // num_columns)
+        predicted = [self._predict(block) for block in states.split(rows)]
+        if not predicted:
+            return states.new_empty(0, dtype=torch.long), states.new_empty(0)
+        tokens, log_probs = zip(*predicted, strict=True)
+        return torch.cat(tokens), torch.cat(log_probs)
+
+    def _parts_of_vocabulary(self, states: torch.Tensor) -> list[_Columns]:
+        device = states.device
+        is_split = device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        is_split &= is_plain_linear(self.lm_head, device)
+        size = min(MAX_COLUMNS_CPU, MAX_LOGITS_ELEMENTS) if is_split else self.vocab_size
+        parts = []
+        for start in range(0, self.vocab_size, size):
+            stop = min(start + size, self.vocab_size)
+            never = [i - start for i in self.choice.never if start <= i < stop]
+            weight = self.lm_head.weight[start:stop] if is_split else None
+            bias = self.lm_head.bias if is_split else None
+            bias = None if bias is None else bias[start:stop]
+            never = torch.tensor(never, device=device) if never else None
+            parts.append(_Columns(start, weight, bias, never))
+        return parts
+
+    def _predict(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best token and a running sum of exp(logit - largest logit), part by part of the vocabulary."""
+        temperature = self.choice.temperature
+        largest = total = best = token = chosen = None
+        for start, logits in self._logits(states):  # (rows, columns)
+            new_largest, new_token = logits.max(dim=1)
+            new_best = new_chosen = new_largest
+            if temperature is not None:
+                new_best, new_token = self._drawn(logits, temperature)
+                new_chosen = logits.gather(1, new_token[:, None])[:, 0]
+            if start == 0:
+                best, token, chosen = new_best, new_token, new_chosen
+            else:
+                is_better = new_best > best  # on a tie the earlier token wins
+                best = torch.where(is_better, new_best, best)
+                token = torch.where(is_better, new_token + start, token)
+                chosen = torch.where(is_better, new_chosen, chosen)
+                new_largest = torch.maximum(largest, new_largest)
+            # Of a part that is never predicted the largest logit is -inf, and -inf - -inf is not a number.
+            shift = new_largest.clamp(min=torch.finfo(logits.dtype).min)
+            new_total = logits.sub_(shift[:, None]).exp_().sum(dim=1)
+            total = new_total if start == 0 else total * (largest - shift).exp() + new_total
+            largest = new_largest
+        # With the largest logit left out of the logarithm more digits are right than in logit - logsumexp.
+        return token, (chosen - largest) - total.log()
+
+    def _logits(self, states: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """First id and logits of each part of the vocabulary; they may be overwritten, the next part does it too."""
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        buffer = None
+        for part in self._columns:
+            if part.weight is None:
+                logits = self.lm_head(states)
+            else:
+                if buffer is None:
+                    buffer = states.new_empty(len(states) * len(part.weight))
+                shape = (len(states), len(part.weight))
+                logits = buffer[: shape[0] * shape[1]].view(shape)
+                torch.mm(states, part.weight.t(), out=logits)
+                if part.bias is not None:
+                    logits += part.bias
+            logits = logits.to(dtype)
+            if part.never is not None:
+                logits.index_fill_(1, part.never, -torch.inf)
+            yield part.start, logits
+
+    def _drawn(self, logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The largest of the logits over the temperature with Gumbel noise, and its index, both (rows,)."""
+        noise = torch.empty_like(logits).exponential_(generator=self.choice.generator).log_()
+        return (logits / temperature).sub_(noise).max(dim=1)

@@ -1,5 +1,8 @@
 """What a decoding costs: projections, memory, waiting for a device; and the compiled decoder."""
 
+import math
+
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.generation.configuration_utils import CompileConfig
@@ -51,26 +54,70 @@ def test_the_loop_reads_nothing_on_the_host(make_model, make_sources):
     assert counts[0] == counts[1] > 0
 
 
-class LargestTensor(TorchDispatchMode):
-    """The most elements that a tensor with a dimension of `vocab_size` has."""
+class LargestResult(TorchDispatchMode):
+    """The most elements that anything computed has."""
 
-    def __init__(self, vocab_size):
-        super().__init__()
-        self.vocab_size, self.largest = vocab_size, 0
+    largest = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if torch.is_tensor(result) and result.dim() and result.shape[-1] == self.vocab_size:
+        storages = {x.untyped_storage().data_ptr() for x in args if torch.is_tensor(x)}
+        is_new = torch.is_tensor(result) and result.untyped_storage().data_ptr() not in storages
+        if is_new:
             self.largest = max(self.largest, result.numel())
         return result
 
 
-def test_scores_of_the_vocabulary_stay_within_their_budget(make_model, make_sources, monkeypatch):
-    model, sources = make_model(vocab_size=97), make_sources([9] * 6)
-    monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", 97 * 20)
-    with LargestTensor(97) as tensors:
+class CalledHead(torch.nn.Linear):
+    """Not plain: it has to be called."""
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_scores_of_the_vocabulary_stay_within_their_budget(
+    make_model, make_sources, monkeypatch, is_plain
+):
+    model, sources = make_model(vocab_size=5000), make_sources([9] * 6, vocab_size=5000)
+    if not is_plain:
+        head = CalledHead(model.config.d_model, 5000, bias=False)
+        head.weight, model.lm_head = model.lm_head.weight, head
+    monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", 40_000)
+    with LargestResult() as results:
         model.generate(**sources, num_iterations=3, num_length_candidates=4, min_length=10)
-    assert tensors.largest == 97 * 20
+    assert 30_000 < results.largest <= 40_000  # not 6 * 4 * 10 * 5000
+
+
+@pytest.mark.parametrize("temperature", [None, 0.7])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_tokens_and_scores_are_the_same_however_the_logits_are_cut(
+    monkeypatch, temperature, has_bias
+):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 41, bias=has_bias)
+    states = torch.randn(23, 8)
+    never = (0, 3, *range(10, 25))  # a whole part of the vocabulary, and more
+    logits = head(states).detach().index_fill(1, torch.tensor(never), -torch.inf)
+    for columns, elements in ((41, 2**20), (10, 100), (10, 10), (7, 2**20), (1, 2**20)):
+        monkeypatch.setattr(token_prediction, "MAX_COLUMNS_CPU", columns)
+        monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", elements)
+        generator = torch.Generator().manual_seed(1)
+        choice = token_prediction.TokenChoice(never, temperature, generator)
+        tokens, log_probs = token_prediction.TokenPredictor(head, 41, choice)(states)
+        assert not torch.isin(tokens, torch.tensor(never)).any()
+        expected = logits.log_softmax(dim=1).gather(1, tokens[:, None])[:, 0]
+        torch.testing.assert_close(log_probs, expected)
+        if temperature is None:
+            assert tokens.equal(logits.argmax(dim=1))
+
+
+def test_among_equal_logits_the_first_token_wins_however_they_are_cut(monkeypatch):
+    head = torch.nn.Linear(4, 30)
+    torch.nn.init.zeros_(head.weight), torch.nn.init.zeros_(head.bias)
+    for columns in (30, 7):
+        monkeypatch.setattr(token_prediction, "MAX_COLUMNS_CPU", columns)
+        predictor = token_prediction.TokenPredictor(head, 30, token_prediction.TokenChoice((0, 1)))
+        tokens, log_probs = predictor(torch.randn(5, 4))
+        assert (tokens == 2).all()
+        torch.testing.assert_close(log_probs, torch.full((5,), -math.log(28)))
 
 
 def test_only_masked_positions_are_projected(make_model, make_sources):

@@ -26,12 +26,12 @@ def test_sampling_repeats_with_its_seed_and_differs_with_another(make_model, mak
 def test_sampled_tokens_follow_the_tempered_distribution_and_keep_their_own_score():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, 5.0])
     choice = token_prediction.TokenChoice(
-        5, never=(4,), temperature=2.0, generator=torch.Generator().manual_seed(0)
+        never=(4,), temperature=2.0, generator=torch.Generator().manual_seed(0)
     )
     head = torch.nn.Linear(1, 5, bias=False)
     with torch.no_grad():
         head.weight.copy_(logits[:, None])
-        tokens, log_probs = token_prediction.predict_tokens(head, torch.ones(40_000, 1), choice)
+        tokens, log_probs = token_prediction.TokenPredictor(head, 5, choice)(torch.ones(40_000, 1))
     shares = torch.bincount(tokens, minlength=5) / len(tokens)
     expected = torch.tensor([2.0, 1.0, 0.0, -1.0, -torch.inf])
     torch.testing.assert_close(shares, (expected / 2).softmax(0), atol=0.01, rtol=0)
