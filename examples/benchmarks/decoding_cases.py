@@ -149,6 +149,7 @@ def cmlm_system(
     """Ours; `options` go to `generate`."""
     settings = length_bounds(size, num_candidates) | options
     settings |= {"num_iterations": num_iterations, "num_length_candidates": num_candidates}
+    settings |= {"length_score_weight": 0.0}  # Mask-Predict's ranking, as in the loop as written
 
     def decode(sources: Tensor, mask: Tensor) -> Tensor:
         return model.generate(sources, attention_mask=mask, **settings)
