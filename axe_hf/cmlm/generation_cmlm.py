@@ -1,5 +1,6 @@
 """Mask-Predict decoding (Ghazvininejad et al., EMNLP 2019, section 3): `generate`."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers.modeling_outputs import ModelOutput
 from .canvas_cmlm import check_canvas, check_target_lengths, length_candidates, masked_canvas
 from .configuration_mask_predict import MaskPredictGenerationConfig
 from .decoder_pass import DecoderPass, static_length
+from .linear_cpu import linear_on_cpu
 from .mask_predict import CanvasState, Refinement, mask_predict
 from .outputs_mask_predict import MaskPredictOutput, kept_tokens
 from .rescoring_cmlm import autoregressive_scores, check_rescorer
@@ -106,26 +108,22 @@ class MaskPredictGenerationMixin:
         )
         if rescore_with is not None:
             _check_rescoring(rescore_with, tokenizer, input_ids)
-        encoder_outputs, attention_mask = self._encoded(input_ids, attention_mask, encoder_outputs)
         if overrides.get("labels") is not None:
             decoder_input_ids = None
-        canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
-        stream = None
-        if streamer is not None:
-            stream = DraftStream(streamer, self.config, canvases.lengths, config.collapse_repeats)
-        state = mask_predict(
-            DecoderPass(
-                self,
-                encoder_outputs.last_hidden_state,
-                attention_mask,
-                canvases.tokens != self.config.pad_token_id,
-                _compile_config(config),
-            ),
-            canvases.tokens,
-            _refinement(config, is_synced=bool(overrides.get("synced_gpus"))),
-            self._token_predictor(config, generator),
-            None if stream is None else stream.on_pass,
-        )
+        with nullcontext() if config.compile else linear_on_cpu(config.use_onednn):
+            source = self._encoded(input_ids, attention_mask, encoder_outputs)
+            canvases = self._canvases(source[0], config, decoder_input_ids, target_lengths)
+            stream = None
+            if streamer is not None:
+                lengths, collapse_repeats = canvases.lengths, config.collapse_repeats
+                stream = DraftStream(streamer, self.config, lengths, collapse_repeats)
+            state = mask_predict(
+                self._decoder_pass(source, canvases, config),
+                canvases.tokens,
+                _refinement(config, is_synced=bool(overrides.get("synced_gpus"))),
+                self._token_predictor(config, generator),
+                None if stream is None else stream.on_pass,
+            )
         if rescore_with is None:
             means = canvases.mean_log_probs(state)
             ranking = means + config.length_score_weight * canvases.length_log_probs
@@ -193,6 +191,13 @@ class MaskPredictGenerationMixin:
         if config.compile:
             width = static_length(width, self.config.max_target_length)
         return _Canvases(masked_canvas(lengths.flatten(), width, self.config), lengths, log_probs)
+
+    def _decoder_pass(self, source, canvases, config) -> DecoderPass:
+        encoder_outputs, attention_mask = source
+        is_inside = canvases.tokens != self.config.pad_token_id
+        compile_config = (config.compile_config or CompileConfig()) if config.compile else None
+        states = encoder_outputs.last_hidden_state
+        return DecoderPass(self, states, attention_mask, is_inside, compile_config)
 
     def _token_predictor(self, config, generator) -> TokenPredictor:
         never = {self.config.pad_token_id, self.config.mask_token_id}
@@ -266,10 +271,6 @@ class _Canvases:
         """Mean log-probability of what was predicted, (batch, candidates); 0 where nothing was."""
         means = state.log_probs.sum(dim=1) / state.num_predicted.clamp(min=1)
         return means.view(self.lengths.shape)
-
-
-def _compile_config(config: MaskPredictGenerationConfig) -> CompileConfig | None:
-    return (config.compile_config or CompileConfig()) if config.compile else None
 
 
 def _refinement(config: MaskPredictGenerationConfig, *, is_synced: bool) -> Refinement:

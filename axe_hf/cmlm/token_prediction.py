@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 # Largest (positions, columns of the vocabulary) block of logits held at once, in elements: 64 MiB in fp32. On a CPU
 # blocks are smaller, 8 MiB, so that a block is still in a core's cache when its maximum and sum are taken.
@@ -131,20 +132,13 @@ class TokenPredictor:
         return token, (chosen - largest) - total.log()
 
     def _logits(self, states: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """First id and logits of each part of the vocabulary; they may be overwritten, the next part does it too."""
+        """First id and logits of each part of the vocabulary; they may be overwritten."""
         dtype = torch.promote_types(states.dtype, torch.float32)
-        buffer = None
         for part in self._columns:
             if part.weight is None:
                 logits = self.lm_head(states)
             else:
-                if buffer is None:
-                    buffer = states.new_empty(len(states) * len(part.weight))
-                shape = (len(states), len(part.weight))
-                logits = buffer[: shape[0] * shape[1]].view(shape)
-                torch.mm(states, part.weight.t(), out=logits)
-                if part.bias is not None:
-                    logits += part.bias
+                logits = F.linear(states, part.weight, part.bias)
             logits = logits.to(dtype)
             if part.never is not None:
                 logits.index_fill_(1, part.never, -torch.inf)

@@ -10,7 +10,7 @@ _NOT_OPTIONS = {"output_history", "return_dict_in_generate"}
 # Settings of Transformers that a command offers too.
 _INHERITED = ("min_length", "max_length", "do_sample", "temperature")
 # What those are that are None by default.
-_KINDS = {"min_length": int, "max_length": int, "do_sample": bool}
+_KINDS = {"min_length": int, "max_length": int, "do_sample": bool, "use_onednn": bool}
 
 
 class UsageError(Exception):

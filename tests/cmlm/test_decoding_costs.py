@@ -61,10 +61,11 @@ class LargestResult(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        storages = {x.untyped_storage().data_ptr() for x in args if torch.is_tensor(x)}
-        is_new = torch.is_tensor(result) and result.untyped_storage().data_ptr() not in storages
-        if is_new:
-            self.largest = max(self.largest, result.numel())
+        if torch.is_tensor(result) and result.layout == torch.strided:
+            given = [x for x in args if torch.is_tensor(x) and x.layout == torch.strided]
+            storages = {x.untyped_storage().data_ptr() for x in given}
+            if result.untyped_storage().data_ptr() not in storages:
+                self.largest = max(self.largest, result.numel())
         return result
 
 

@@ -1,0 +1,76 @@
+"""Linear layers in float32 on a CPU, computed by oneDNN in place of the BLAS that PyTorch was built with.
+
+PyTorch hands them to MKL, which takes twice the time on AMD processors. (In bfloat16 it takes oneDNN by itself.)
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+# With fewer rows the conversion to oneDNN's layout costs more than it saves.
+MIN_ROWS = 16
+
+
+class OneDnnLinear(TorchFunctionMode):
+    """While it is active, `F.linear` of float32 tensors on a CPU is oneDNN's; results differ by rounding only.
+
+    For inference: a result carries no gradient.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf.cmlm.linear_cpu import OneDnnLinear
+    >>> layer, states = torch.nn.Linear(8, 4), torch.randn(2, 16, 8)
+    >>> with torch.no_grad(), OneDnnLinear():
+    ...     output = layer(states)
+    >>> torch.allclose(output, layer(states), atol=1e-5)
+    True
+
+    ```
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.linear and not kwargs and _fits(*args):
+            states, weight, *bias = args
+            return F.linear(states.to_mkldnn(), weight, *bias).to_dense()
+        return func(*args, **(kwargs or {}))
+
+
+def _fits(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
+    tensors = (states, weight) if bias is None else (states, weight, bias)
+    is_plain = all(
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        for tensor in tensors
+    )
+    has_rows = states.shape[-1] > 0 and states.numel() // states.shape[-1] >= MIN_ROWS
+    return is_plain and has_rows and not torch.is_grad_enabled()
+
+
+def linear_on_cpu(use_onednn: bool | None) -> AbstractContextManager:
+    """The context in which to decode: oneDNN if asked for or, with None, where it is known to pay."""
+    is_there = torch.backends.mkldnn.is_available()
+    if use_onednn and not is_there:
+        raise ValueError(
+            "`use_onednn=True`, but this PyTorch was built without oneDNN. Leave it to None or set it to False."
+        )
+    is_wanted = is_there and is_amd_processor() if use_onednn is None else use_onednn
+    return OneDnnLinear() if is_wanted else nullcontext()
+
+
+@lru_cache
+def is_amd_processor() -> bool:
+    """Whether the processor says that it is made by AMD."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    return "AuthenticAMD" in (text or platform.processor())
