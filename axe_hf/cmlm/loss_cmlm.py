@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_cmlm import CmlmConfig
-from .linear_loss_axe import is_fusing_worthwhile, linear_axe_loss
+from .linear_loss_axe import linear_axe_loss
+from .linear_path_axe import is_fusing_worthwhile
 from .loss_axe import AxeOutput, axe_loss
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from axe_hf.cmlm import linear_loss_axe
+from axe_hf.cmlm import linear_path_axe
 from axe_hf.cmlm.linear_loss_axe import linear_axe_loss
 from axe_hf.cmlm.loss_axe import axe_loss
 
@@ -32,7 +32,7 @@ def inputs():
 def sentences_per_chunk(request, monkeypatch):
     """Chunks of one sentence, of two with a rest, and one chunk."""
     size = request.param * LENGTH * VOCAB * 8
-    monkeypatch.setattr(linear_loss_axe, "CHUNK_BYTES_CPU", size)
+    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", size)
 
 
 def results(function, tensors, factor):
@@ -63,10 +63,12 @@ def test_fused_loss_equals_loss_of_projection(inputs, reduction, has_bias):
     torch.testing.assert_close(fused, plain)
 
 
-def test_retained_graph_gives_the_same_gradient_twice(inputs):
+@pytest.mark.usefixtures("sentences_per_chunk")
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_retained_graph_gives_the_same_gradient_twice(inputs, reduction):
     hidden_states, weight, _, labels, options = inputs
     weight.requires_grad_()
-    loss = linear_axe_loss(hidden_states, weight, labels, **options)
+    loss = linear_axe_loss(hidden_states, weight, labels, reduction=reduction, **options).sum()
     (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
     (second,) = torch.autograd.grad(2 * loss, weight)
     torch.testing.assert_close(second, 2 * first)
@@ -133,7 +135,7 @@ def test_one_tensor_of_the_logits_size_at_most(dtype, inplace):
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_fused_loss_never_holds_the_logits(reduction, monkeypatch):
-    monkeypatch.setattr(linear_loss_axe, "CHUNK_BYTES_CPU", 2**20)
+    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", 2**20)
     hidden_states = torch.randn(16, 12, 4, requires_grad=True)
     weight = torch.randn(20_000, 4, requires_grad=True)
     labels = torch.randint(1, 20_000, (16, 12))
