@@ -137,30 +137,37 @@ def _check_integers(name: str, value: Tensor) -> None:
         )
 
 
+def check_label_range(labels: Tensor, vocab: int) -> None:
+    """Checks, on the CPU, that every label is in the vocabulary or -100."""
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        is_wrong = ((labels < 0) | (labels >= vocab)) & (labels != -100)
+        advice = "Was the tokenizer extended after the model was built? Call model.resize_token_embeddings(...)."
+        _reject_labels(labels, is_wrong, f"be in [0, {vocab}) or -100", advice)
+
+
 def _check_label_values(labels: Tensor, vocab: int, blank_token_id: int) -> None:
+    check_label_range(labels, vocab)
+    _reject_labels(
+        labels,
+        labels == blank_token_id,
+        f"not hold the blank ({blank_token_id})",
+        "The blank is what a model says between tokens; give it an id of its own.",
+    )
     is_padding = labels == -100
-    for is_wrong, expected, advice in (
-        (
-            ((labels < 0) | (labels >= vocab)) & ~is_padding,
-            f"be in [0, {vocab}) or -100",
-            "Was the tokenizer extended after the model was built? Call model.resize_token_embeddings(...).",
-        ),
-        (
-            labels == blank_token_id,
-            f"not hold the blank ({blank_token_id})",
-            "The blank is what a model says between tokens; give it an id of its own.",
-        ),
-        (
-            is_padding[:, :-1] & ~is_padding[:, 1:],
-            "hold the whole target, with -100 behind its end only",
-            "Positions that are not to be scored because the canvas shows them belong into `observed_mask`.",
-        ),
-    ):
-        if is_wrong.any():
-            at = is_wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"`labels` must {expected}, got {labels[tuple(at)].item()} at {at}. {advice}"
-            )
+    _reject_labels(
+        labels,
+        is_padding[:, :-1] & ~is_padding[:, 1:],
+        "hold the whole target, with -100 behind its end only",
+        "Positions that are not to be scored because the canvas shows them belong into `observed_mask`.",
+    )
+
+
+def _reject_labels(labels: Tensor, is_wrong: Tensor, expected: str, advice: str) -> None:
+    if is_wrong.any():
+        at = is_wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"`labels` must {expected}, got {labels[tuple(at)].item()} at {at}. {advice}"
+        )
 
 
 def _check_lengths(
