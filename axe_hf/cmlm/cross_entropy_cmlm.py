@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .autograd_axe import AlongPath
-from .input_checks_axe import check_label_range
+from .input_checks_axe import check_derivatives, check_labels, check_projection
 from .linear_path_axe import linear_along_path
 from .path_axe import AxePath, gather_log_probs, smooth
 
@@ -34,7 +34,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         >>> cross_entropy(torch.zeros(1, 3, 4), torch.tensor([[1, 2, -100]])).exp().round()
         tensor(16.)
     """
-    _check(labels, *logits.shape)
+    check_derivatives(logits)
+    _check(labels, *logits.shape, logits.device)
     if torch.compiler.is_compiling():  # compiled, it makes no copies either
         return F.cross_entropy(
             logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
@@ -79,7 +80,9 @@ def linear_cross_entropy(
     """
     if torch.compiler.is_compiling():
         return cross_entropy(F.linear(hidden_states, weight, bias), labels, label_smoothing)
-    _check(labels, *hidden_states.shape[:2], len(weight))
+    check_projection(hidden_states, weight, bias)
+    check_derivatives(hidden_states, weight, bias)
+    _check(labels, *hidden_states.shape[:2], len(weight), hidden_states.device)
 
     def align(logits, chunk):
         loss, path = _own_position_path(logits, labels[chunk], label_smoothing)
@@ -91,13 +94,13 @@ def linear_cross_entropy(
     return loss
 
 
-def _check(labels: Tensor, batch: int, canvas: int, vocab: int) -> None:
+def _check(labels: Tensor, batch: int, canvas: int, vocab: int, device: torch.device) -> None:
     if labels.shape != (batch, canvas):
         raise ValueError(
             f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, the canvas is "
             f'{(batch, canvas)}. Give equal lengths or set `config.training_loss = "axe"`.'
         )
-    check_label_range(labels, vocab)
+    check_labels(labels, vocab, device)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from .alignment_axe import AxeAlignment
 from .back_end_axe import along_path
 from .input_checks_axe import (
+    check_derivatives,
     check_implementation,
     check_log_probs,
     check_options,
@@ -78,7 +79,11 @@ def linear_axe_loss(
     check_implementation(implementation)
     check_projection(hidden_states, weight, bias)
     batch, canvas, _ = hidden_states.shape
-    check_tensors(batch, canvas, len(weight), labels, blank_token_id, canvas_lengths, observed_mask)
+    check_derivatives(hidden_states, weight, bias)
+    device = hidden_states.device
+    check_tensors(
+        batch, canvas, len(weight), device, labels, blank_token_id, canvas_lengths, observed_mask
+    )
     targets = (*split_labels(labels, blank_token_id), canvas_lengths, observed_mask)
     options = (blank_token_id, delta, label_smoothing)
     if torch.compiler.is_compiling():

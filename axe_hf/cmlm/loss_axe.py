@@ -16,6 +16,7 @@ from .autograd_axe import AlongPath
 from .back_end_axe import along_path
 from .compiled_axe import compiled_axe_along_path
 from .input_checks_axe import (
+    check_derivatives,
     check_implementation,
     check_log_probs,
     check_logits,
@@ -108,7 +109,10 @@ def axe_loss(
     check_options(blank_token_id, delta, label_smoothing, reduction, num_items_in_batch)
     check_implementation(implementation)
     check_logits(logits)
-    check_tensors(*logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
+    check_derivatives(logits)
+    check_tensors(
+        *logits.shape, logits.device, labels, blank_token_id, canvas_lengths, observed_mask
+    )
     if inplace_backward and logits.requires_grad and logits.is_leaf:
         raise ValueError(
             "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient would share its "
@@ -172,7 +176,7 @@ def reduce_loss(
             num_items_in_batch = num_items_in_batch - observed_mask.sum()
         num_items_in_batch = num_items_in_batch.clamp(min=1)
     elif isinstance(num_items_in_batch, Tensor):
-        num_items_in_batch = num_items_in_batch.to(loss.device)
+        num_items_in_batch = num_items_in_batch.to(loss.device).reshape(())
     return loss / num_items_in_batch
 
 

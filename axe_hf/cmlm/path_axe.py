@@ -174,12 +174,16 @@ def path_gradient(
     buffer = (
         None if grad.dtype == dtype else flat.new_empty((min(size, len(flat)), vocab), dtype=dtype)
     )
-    blocks = (flat.split(size), grad.split(size), softmax_weight.view(-1, 1).split(size))
+    # elsewhere a look at the weights would make the host wait
+    is_on_cpu = logits.device.type == "cpu"
+    blocks = (flat.split(size), grad.split(size), softmax_weight.reshape(-1, 1).split(size))
     for block, out, weight in zip(*blocks, strict=True):
         # in low precision the buffer keeps the rounding to one, at the end
         target = out if buffer is None else buffer[: len(block)]
         torch.softmax(block, -1, dtype=dtype, out=target)
         target *= weight
+        if not is_on_cpu or not weight.all():
+            target.masked_fill_(weight == 0, 0.0)  # what is not scored may be NaN
         if label_smoothing > 0:
             target -= weight * (label_smoothing / vocab)
         if buffer is not None:
