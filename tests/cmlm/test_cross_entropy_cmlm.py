@@ -148,3 +148,5 @@ def test_wrong_labels_are_named(inputs):
         linear_cross_entropy(hidden_states, weight, labels)
     with pytest.raises(ValueError, match=r"`labels` are \(5, 5\), the canvas is \(5, 6\)"):
         linear_cross_entropy(hidden_states, weight, labels[:, 1:])
+    with pytest.raises(TypeError, match="`labels` must be a tensor of integers"):
+        cross_entropy(logits, labels.double())
