@@ -140,8 +140,10 @@ def check_projection(hidden_states: Tensor, weight: Tensor, bias: Tensor | None)
             "`weight` must be (vocab, hidden) and `bias` (vocab,) to fit `hidden_states` (batch, canvas, hidden), got "
             f"{tuple(weight.shape)}, {None if bias is None else tuple(bias.shape)} and {tuple(hidden_states.shape)}."
         )
-    if torch.is_autocast_enabled(hidden_states.device.type):
-        return  # which casts
+
+
+def check_one_dtype(hidden_states: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Checks, after what autocast has cast, that nothing is left to be cast."""
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and value.dtype != hidden_states.dtype:
             raise TypeError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .autograd_axe import RefuseSecondDerivative
 from .back_end_axe import along_path_gradient
+from .input_checks_axe import check_one_dtype
 
 # Whole sentences whose logits fit this are projected at a time: the matrix products stay large enough to be
 # efficient, and the logits small beside the gradient of the weight.
@@ -62,10 +63,11 @@ def linear_along_path(
         is_summed: Whether to return the sum.
     """
     device = hidden_states.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
+    check_one_dtype(hidden_states, weight, bias)
     options, is_training = (blank_token_id, label_smoothing), torch.is_grad_enabled()
     return _LinearAlongPath.apply(
         hidden_states, weight, bias, align, options, is_summed, is_training

@@ -154,3 +154,27 @@ def test_low_precision_states_give_low_precision_gradients(states, labels, dtype
     for leaf, wide in zip(leaves, exact, strict=True):
         assert leaf.grad.dtype == dtype
         torch.testing.assert_close(leaf.grad.double(), wide.grad, rtol=5e-2, atol=5e-3)
+
+
+@every_loss
+def test_no_step_makes_the_host_wait_for_another_device(loss, states, labels, monkeypatch):
+    """Tensors on "meta" have no values: whatever reads one fails, as `.item()` would wait for a GPU."""
+    monkeypatch.setitem(globals(), "WEIGHT", WEIGHT.to("meta"))
+    states = states.to("meta").requires_grad_()
+    loss(states, labels.to("meta")).backward()
+    assert states.grad.shape == states.shape and states.grad.device.type == "meta"
+
+
+def test_autocast_projects_in_its_dtype_and_gives_float32_gradients(states, labels):
+    def fused(h):
+        with torch.autocast("cpu", torch.bfloat16):
+            return linear_cross_entropy(h, WEIGHT, labels, label_smoothing=0.1)
+
+    def plain(h):
+        logits = F.linear(h.bfloat16(), WEIGHT.bfloat16())
+        return cross_entropy(logits, labels, 0.1)
+
+    assert torch.equal(fused(states), plain(states))
+    found = gradient(fused, states)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, gradient(plain, states), rtol=2e-2, atol=2e-2)
