@@ -34,7 +34,10 @@ def test_the_benchmark_measures_and_leaves_a_table_and_a_picture(run_benchmark, 
     environment, *lines = (tmp_path / "loss_cpu.csv").read_text(encoding="utf-8").splitlines()
     assert torch.__version__ in environment and "1 thread" in environment
     rows = list(csv.DictReader(lines))
-    assert {"AXE", "AXE, in place", "CTC", "fused AXE"} <= {row["loss"] for row in rows}
+    losses = {row["loss"] for row in rows}
+    assert {"AXE", "AXE, in place", "CTC", "fused AXE"} <= losses
+    assert "alignment alone, no gradient" in losses
+    assert {"float32", "bfloat16", "float16"} <= {row["case"].split()[5].strip(",") for row in rows}
     for row in rows:
         assert float(row["ms"]) > 0
         assert float(row["ratio_p20"]) <= float(row["ratio"]) <= float(row["ratio_p80"])
@@ -58,6 +61,16 @@ def test_another_allocator_needs_a_new_process(run_benchmark, monkeypatch, tmp_p
     assert program == sys.executable and given[2:] == argv
     assert environment["MALLOC_MMAP_MAX_"] == "0"
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "20000000000"
+
+
+def test_the_alignment_that_is_measured_is_that_of_the_loss(folder):
+    from loss_cases import AXE, Case, alignment_alone, inputs_of
+
+    logits, labels = inputs_of(Case(4, 9, 30), "cpu")
+    expected = axe_loss(logits, labels, return_alignment=True, **AXE).alignment
+    found = alignment_alone(logits, labels)()
+    assert found.target_to_position.equal(expected.target_to_position)
+    torch.testing.assert_close(found.cost, expected.cost)
 
 
 @pytest.mark.parametrize(("canvas", "target"), [(5, 3), (3, 5), (4, 4), (1, 2)])

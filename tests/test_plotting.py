@@ -5,7 +5,13 @@ import warnings
 import pytest
 import torch
 
-from axe_hf import MaskPredictOutput, axe_loss, train_tokenizer
+from axe_hf import (
+    CmlmConfig,
+    CmlmForConditionalGeneration,
+    MaskPredictOutput,
+    axe_loss,
+    train_tokenizer,
+)
 from axe_hf.plotting import plot_alignment, plot_history, plot_losses
 
 TEXT = "Das größte Haus kostet $5 und $6."
@@ -36,6 +42,18 @@ def output(tokenizer):
     log_probs = -torch.linspace(0, 3, tokens.numel()).reshape(tokens.shape)
     history = {"canvas": canvas, "tokens": tokens, "log_probs": log_probs}
     return MaskPredictOutput(lengths=torch.tensor([tokens.shape[-1]]), history=history)
+
+
+@pytest.fixture
+def model(tokenizer):
+    """A small model in training mode, with much dropout; its canvases are half as long again as the target."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "init_std": 0.5}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = CmlmConfig(vocab_size=len(tokenizer), dropout=0.5, axe_delta=2.5, **sizes, **heads)
+    model = CmlmForConditionalGeneration(config)
+    model.generation_config.length_multiplier = 1.5
+    return model.train()
 
 
 LOGS = [
@@ -95,6 +113,37 @@ def test_an_alignment_takes_half_precision_gradients_padding_and_impossible_toke
     as_png(figure)
 
 
+def picture_of(figure):
+    axes = figure.axes[0]
+    return torch.tensor(axes.get_images()[0].get_array()), axes.get_lines()[-1].get_xdata().tolist()
+
+
+@pytest.mark.parametrize("canvas_length", [None, 7])
+def test_a_model_predicts_what_is_drawn(model, tokenizer, canvas_length):
+    source, target = tokenizer("A dog barks.").input_ids, tokenizer(TEXT).input_ids
+    options, length = {"input_ids": source}, round(1.5 * len(target))
+    if canvas_length is not None:
+        options["decoder_input_ids"] = [model.config.mask_token_id] * canvas_length
+        length = canvas_length
+    drawn = plot_alignment(model, [*target, -100], tokenizer, **options)
+    assert model.training
+    canvas = torch.full((1, length), model.config.mask_token_id)
+    with torch.no_grad():
+        logits = model.eval()(torch.tensor([source]), decoder_input_ids=canvas).logits[0]
+    expected = plot_alignment(logits, target, tokenizer, delta=2.5)
+    torch.testing.assert_close(picture_of(drawn)[0], picture_of(expected)[0])
+    assert picture_of(drawn)[1] == picture_of(expected)[1]
+    as_png(drawn)
+
+
+def test_observed_tokens_are_aligned_with_themselves(model, tokenizer):
+    target = tokenizer(TEXT).input_ids
+    canvas = [model.config.mask_token_id, *target[1:-1], model.config.mask_token_id]
+    options = {"input_ids": target, "decoder_input_ids": canvas}
+    _, path = picture_of(plot_alignment(model, target, tokenizer, delta=0.0, **options))
+    assert path[1:-1] == [*range(1, len(target) - 1)]
+
+
 @pytest.mark.parametrize("length", [1, 2])
 def test_small_alignments_fit_the_picture(tokenizer, length):
     logits = torch.zeros(length, len(tokenizer))
@@ -145,12 +194,18 @@ def test_without_matplotlib_the_extra_is_named(output, tokenizer, monkeypatch):
 
 def test_wrong_input_is_named(sentence, output, tokenizer):
     logits, target = sentence
-    with pytest.raises(ValueError, match=r"`logits` must be .*outputs.logits\[0\]"):
+    with pytest.raises(ValueError, match=r"`logits_or_model` must be .*outputs.logits\[0\]"):
         plot_alignment(logits[None], target, tokenizer, delta=4.0)
     with pytest.raises(ValueError, match=r"`labels` \(target,\)"):
         plot_alignment(logits, [target], tokenizer, delta=4.0)
     with pytest.raises(ValueError, match=r"`labels` \(target,\)"):
         plot_alignment(logits, [-100], tokenizer, delta=4.0)
+    with pytest.raises(TypeError, match="`delta` is missing.*model.config.axe_delta"):
+        plot_alignment(logits, target, tokenizer)
+    with pytest.raises(TypeError, match="`input_ids` and .* are for a model; logits were given"):
+        plot_alignment(logits, target, tokenizer, delta=4.0, input_ids=target)
+    with pytest.raises(TypeError, match="`logits_or_model` must be .*got list"):
+        plot_alignment(logits.tolist(), target, tokenizer, delta=4.0)
     with pytest.raises(ValueError, match="holds no history"):
         plot_history(MaskPredictOutput(lengths=torch.tensor([3])), tokenizer)
     with pytest.raises(ValueError, match=r"`sentence` must be in \[0, 1\)"):
@@ -159,3 +214,19 @@ def test_wrong_input_is_named(sentence, output, tokenizer):
         plot_losses(LOGS)
     with pytest.raises(ValueError, match=r"`log_histories` of \['CE'\] hold no `loss`"):
         plot_losses({"CE": LOGS[3:]})
+
+
+def test_wrong_input_with_a_model_is_named(model, tokenizer):
+    target = tokenizer(TEXT).input_ids
+    with pytest.raises(TypeError, match="`input_ids` are missing"):
+        plot_alignment(model, target, tokenizer)
+    with pytest.raises(
+        ValueError, match=r"`labels` must be \(target,\) and hold a token, got \(0,\)"
+    ):
+        plot_alignment(model, [-100], tokenizer, input_ids=target)
+    with pytest.raises(ValueError, match=r"`input_ids` must be those of one sentence.*got \(1, "):
+        plot_alignment(model, target, tokenizer, input_ids=[target])
+    for canvas in ([*target, 3], [target[1], *[3] * (len(target) - 1)]):
+        with pytest.raises(ValueError, match="`decoder_input_ids` may show tokens of the target"):
+            plot_alignment(model, target, tokenizer, input_ids=target, decoder_input_ids=canvas)
+    assert model.training

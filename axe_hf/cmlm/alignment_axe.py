@@ -101,6 +101,7 @@ def align_axe(
     if observed_mask is not None:
         _split_at_observed(align, skip_target, observed_mask)
     table = _fill_table(align, skip_target)
+    del skip_target  # the way back takes as much again
     position, is_aligned = _trace_back(align, table, is_target, canvas_lengths)
     is_paid = is_aligned
     if observed_mask is not None:
@@ -207,9 +208,10 @@ def _trace_back(
     steps = double.new_empty((target, batch, canvas + 1))
     steps[:, :, 0] = 0
     torch.mul(is_align | is_skip_target, double[1:], out=steps[:, :, 1:])
-    steps[:, :, 1:] -= is_align.long()
+    steps[:, :, 1:] -= is_align.view(torch.int8)
     steps = steps.cummax(2).values  # the last step at or before each column
-    steps = torch.where(is_target.t()[:, :, None], steps, double)  # padding stays where it is
+    is_padding = ~is_target.t()[:, :, None]
+    torch.where(is_padding, double, steps, out=steps)  # padding stays where it is
 
     columns = double.new_empty((target + 1, batch, 1))
     columns[target] = canvas_lengths[:, None]

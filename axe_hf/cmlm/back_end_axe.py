@@ -47,7 +47,7 @@ def along_path_gradient(
     logits: Tensor,
     path: tuple,
     grad_loss: Tensor,
-    blank_token_id: int,
+    blank_token_id: int | None,
     label_smoothing: float,
     inplace: bool,
 ) -> Tensor:

@@ -40,10 +40,10 @@ class CmlmConfig(PreTrainedConfig):
             learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33, in the experiment of the README).
         label_smoothing: share of the loss, in [0, 1), given to the uniform distribution over the vocabulary.
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
-        fused_loss: when `forward` computes AXE from the decoder's states and the output embedding, a few sentences
-            at a time, with the same value and in less memory; `outputs.logits` is then None. `"auto"` (default): in
-            training, given labels, where the logits would be larger than 32 MiB on a CPU, 256 MiB on a GPU;
-            `"always"`: in training, given labels; `"never"`. Evaluation and cross entropy always have logits.
+        fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's states and the output
+            embedding, a few sentences at a time, with the same value and in less memory; `outputs.logits` is then
+            None. `"auto"` (default): in training, given labels, where the logits would be larger than 64 MiB on a
+            CPU, 256 MiB on a GPU; `"always"`: in training, given labels; `"never"`. Evaluation always has logits.
 
     Raises:
         StrictDataclassClassValidationError: sizes that do not fit together or special tokens that collide.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 REDUCTIONS = ("mean", "sum", "none")
 IMPLEMENTATIONS = ("auto", "torch", "triton")
@@ -27,14 +28,38 @@ def check_options(
             raise TypeError(f"`{name}` must be a number, got {_describe(value)}.")
     if not 0 <= delta < float("inf"):
         raise ValueError(f"`delta` must be a finite number of at least 0, got {delta}.")
-    if isinstance(num_items_in_batch, int | float) and not num_items_in_batch > 0:
-        raise ValueError(
-            f"`num_items_in_batch` must be the number of targets to divide by, got {num_items_in_batch}."
-        )
+    _check_num_items(num_items_in_batch)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must be in [0, 1), got {label_smoothing}.")
     if reduction not in REDUCTIONS:
         raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
+
+
+def _check_num_items(num_items_in_batch: int | Tensor | None) -> None:
+    is_wrong = False
+    if isinstance(num_items_in_batch, Tensor):
+        is_wrong = num_items_in_batch.numel() != 1
+        if num_items_in_batch.device.type == "cpu" and not torch.compiler.is_compiling():
+            is_wrong = is_wrong or not num_items_in_batch > 0
+    elif num_items_in_batch is not None:
+        is_wrong = not isinstance(num_items_in_batch, int | float) or not num_items_in_batch > 0
+    if is_wrong:
+        raise ValueError(
+            "`num_items_in_batch` must be the number of targets to divide by, an int or a scalar tensor, got "
+            f"{num_items_in_batch!r}."
+        )
+
+
+def check_derivatives(*tensors: Tensor | None) -> None:
+    """Checks that no derivative is asked for that is not there, which could be lost in silence."""
+    if torch.compiler.is_compiling():
+        return
+    is_dual = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+    if is_dual or torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "The losses of axe_hf know reverse mode only, but were called inside torch.func (vmap, grad, jvp ...) or "
+            "forward-mode differentiation. Call them on the whole batch, with .backward() or torch.autograd.grad."
+        )
 
 
 def check_implementation(implementation: str) -> None:
@@ -49,6 +74,7 @@ def check_tensors(
     batch: int,
     canvas: int,
     vocab: int,
+    device: torch.device,
     labels: Tensor,
     blank_token_id: int,
     canvas_lengths: Tensor | None,
@@ -60,13 +86,13 @@ def check_tensors(
             f"`blank_token_id` must be in [0, {vocab}), the vocabulary of the logits, got {blank_token_id}. Was the "
             "blank added to the tokenizer after the model was built? Call model.resize_token_embeddings(...)."
         )
-    _check_integers("labels", labels)
+    _check_integers("labels", labels, device)
     if labels.dim() != 2 or labels.shape[0] != batch:
         raise ValueError(
             f"`labels` must be (batch, target) with the logits' batch of {batch}, got {tuple(labels.shape)}."
         )
     if canvas_lengths is not None:
-        _check_integers("canvas_lengths", canvas_lengths)
+        _check_integers("canvas_lengths", canvas_lengths, device)
         if canvas_lengths.shape != (batch,):
             raise ValueError(
                 f"`canvas_lengths` must be (batch,) = ({batch},), got {tuple(canvas_lengths.shape)}."
@@ -80,6 +106,7 @@ def check_tensors(
             raise ValueError(
                 f"`observed_mask` must be (batch, canvas) = ({batch}, {canvas}), got {tuple(observed_mask.shape)}."
             )
+        _check_device("observed_mask", observed_mask, device)
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_label_values(labels, vocab, blank_token_id)
         _check_lengths(canvas, labels, canvas_lengths, observed_mask)
@@ -115,6 +142,16 @@ def check_projection(hidden_states: Tensor, weight: Tensor, bias: Tensor | None)
         )
 
 
+def check_one_dtype(hidden_states: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Checks, after what autocast has cast, that nothing is left to be cast."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.dtype != hidden_states.dtype:
+            raise TypeError(
+                f"`{name}` must have the dtype of `hidden_states`, {hidden_states.dtype}, got {value.dtype}. Cast it, "
+                "or use torch.autocast."
+            )
+
+
 def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
     """Checks, on the CPU, that logits were no NaN: any log-probability `(batch, canvas)` of their row tells."""
     if log_probs.device.type != "cpu" or torch.compiler.is_compiling():
@@ -130,37 +167,53 @@ def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
         )
 
 
-def _check_integers(name: str, value: Tensor) -> None:
+def _check_device(name: str, value: Tensor, device: torch.device) -> None:
+    if value.device != device:
+        raise ValueError(
+            f"`{name}` must be on the device of the logits, {device}, got {value.device}."
+        )
+
+
+def _check_integers(name: str, value: Tensor, device: torch.device) -> None:
     if not isinstance(value, Tensor) or value.is_floating_point() or value.dtype == torch.bool:
         raise TypeError(
             f"`{name}` must be a tensor of integers (torch.long), got {_describe(value)}."
         )
+    _check_device(name, value, device)
+
+
+def check_labels(labels: Tensor, vocab: int, device: torch.device) -> None:
+    """Checks the type of labels and, on the CPU, that every one is in the vocabulary or -100."""
+    _check_integers("labels", labels, device)
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        is_wrong = ((labels < 0) | (labels >= vocab)) & (labels != -100)
+        advice = "Was the tokenizer extended after the model was built? Call model.resize_token_embeddings(...)."
+        _reject_labels(labels, is_wrong, f"be in [0, {vocab}) or -100", advice)
 
 
 def _check_label_values(labels: Tensor, vocab: int, blank_token_id: int) -> None:
+    check_labels(labels, vocab, labels.device)
+    _reject_labels(
+        labels,
+        labels == blank_token_id,
+        f"not hold the blank ({blank_token_id})",
+        "The blank is what a model says between tokens; give it an id of its own.",
+    )
     is_padding = labels == -100
-    for is_wrong, expected, advice in (
-        (
-            ((labels < 0) | (labels >= vocab)) & ~is_padding,
-            f"be in [0, {vocab}) or -100",
-            "Was the tokenizer extended after the model was built? Call model.resize_token_embeddings(...).",
-        ),
-        (
-            labels == blank_token_id,
-            f"not hold the blank ({blank_token_id})",
-            "The blank is what a model says between tokens; give it an id of its own.",
-        ),
-        (
-            is_padding[:, :-1] & ~is_padding[:, 1:],
-            "hold the whole target, with -100 behind its end only",
-            "Positions that are not to be scored because the canvas shows them belong into `observed_mask`.",
-        ),
-    ):
-        if is_wrong.any():
-            at = is_wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"`labels` must {expected}, got {labels[tuple(at)].item()} at {at}. {advice}"
-            )
+    _reject_labels(
+        labels,
+        is_padding[:, :-1] & ~is_padding[:, 1:],
+        "hold the whole target, with -100 behind its end only",
+        "Positions that are not to be scored because the canvas shows them belong into `observed_mask`.",
+    )
+
+
+def _reject_labels(labels: Tensor, is_wrong: Tensor, expected: str, advice: str) -> None:
+    if is_wrong.any():
+        at = is_wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"`labels` must {expected}, got {labels[tuple(at)].item()} at {at}. {advice}"
+        )
 
 
 def _check_lengths(

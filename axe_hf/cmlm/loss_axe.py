@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from .alignment_axe import AxeAlignment
-from .back_end_axe import along_path, along_path_gradient
-from .compiled_axe import compiled_axe_along_path, compiled_path_gradient
+from .autograd_axe import AlongPath
+from .back_end_axe import along_path
+from .compiled_axe import compiled_axe_along_path
 from .input_checks_axe import (
+    check_derivatives,
     check_implementation,
     check_log_probs,
     check_logits,
@@ -107,34 +109,19 @@ def axe_loss(
     check_options(blank_token_id, delta, label_smoothing, reduction, num_items_in_batch)
     check_implementation(implementation)
     check_logits(logits)
-    check_tensors(*logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
+    check_derivatives(logits)
+    check_tensors(
+        *logits.shape, logits.device, labels, blank_token_id, canvas_lengths, observed_mask
+    )
     if inplace_backward and logits.requires_grad and logits.is_leaf:
         raise ValueError(
             "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient would share its "
             "memory). Pass the output of a layer, or leave `inplace_backward` off."
         )
-    tokens, target_lengths = split_labels(labels, blank_token_id)
-    align = compiled_axe_along_path if torch.compiler.is_compiling() else along_path
-    loss, alignment, path = align(
-        implementation,
-        logits,
-        tokens,
-        target_lengths,
-        canvas_lengths,
-        observed_mask,
-        blank_token_id,
-        delta,
-        label_smoothing,
-    )
-    check_log_probs(path.blank_log_prob, canvas_lengths)
-    if torch.is_grad_enabled() and logits.requires_grad:
-        loss = _AlongPath.apply(
-            logits, loss, (blank_token_id, label_smoothing, inplace_backward), type(path), *path
-        )
-    if reduction != "none":
-        loss = loss.sum()
-    if reduction == "mean":
-        loss = divide_by_targets(loss, target_lengths, observed_mask, num_items_in_batch)
+    targets = (*split_labels(labels, blank_token_id), canvas_lengths, observed_mask)
+    options = (blank_token_id, delta, label_smoothing)
+    loss, alignment = loss_per_sentence(implementation, logits, targets, options, inplace_backward)
+    loss = reduce_loss(loss, reduction, targets, num_items_in_batch)
     return AxeOutput(loss, alignment) if return_alignment else loss
 
 
@@ -144,20 +131,52 @@ def split_labels(labels: Tensor, blank_token_id: int) -> tuple[Tensor, Tensor]:
     return labels.long().masked_fill(is_padding, blank_token_id), (~is_padding).sum(1)
 
 
-def divide_by_targets(
-    loss: Tensor,
-    target_lengths: Tensor,
-    observed_mask: Tensor | None,
-    num_items_in_batch: int | Tensor | None,
+def loss_per_sentence(
+    implementation: str, logits: Tensor, targets: tuple, options: tuple, inplace_backward: bool
+) -> tuple[Tensor, AxeAlignment]:
+    """Returns the loss `(batch,)` and the alignment; what it is given was checked.
+
+    Args:
+        implementation: As in `axe_loss`.
+        logits: `(batch, canvas, vocab)`.
+        targets: Tokens and target lengths, as `split_labels` returns them; canvas lengths, observed mask or None.
+        options: Blank token id, delta, label smoothing.
+        inplace_backward: As in `axe_loss`.
+    """
+    align = compiled_axe_along_path if torch.compiler.is_compiling() else along_path
+    loss, alignment, path = align(implementation, logits, *targets, *options)
+    check_log_probs(path.blank_log_prob, targets[2])
+    if torch.is_grad_enabled() and logits.requires_grad:
+        blank_token_id, _, label_smoothing = options
+        settings = (blank_token_id, label_smoothing, inplace_backward)
+        loss = AlongPath.apply(logits, loss, settings, type(path), *path)
+    return loss, alignment
+
+
+def reduce_loss(
+    loss: Tensor, reduction: str, targets: tuple, num_items_in_batch: int | Tensor | None
 ) -> Tensor:
-    """Divides a summed loss by `num_items_in_batch` or the number of targets scored, at least 1."""
+    """Sums the loss, or what was summed up before, and divides it as `reduction` says.
+
+    Args:
+        loss: `(batch,)` or, for `"sum"` and `"mean"`, a scalar too.
+        reduction: As in `axe_loss`.
+        targets: As in `loss_per_sentence`.
+        num_items_in_batch: As in `axe_loss`.
+    """
+    if reduction == "none":
+        return loss
+    loss = loss.sum()
+    if reduction == "sum":
+        return loss
     if num_items_in_batch is None:
+        _, target_lengths, _, observed_mask = targets
         num_items_in_batch = target_lengths.sum()
         if observed_mask is not None:
             num_items_in_batch = num_items_in_batch - observed_mask.sum()
         num_items_in_batch = num_items_in_batch.clamp(min=1)
     elif isinstance(num_items_in_batch, Tensor):
-        num_items_in_batch = num_items_in_batch.to(loss.device)
+        num_items_in_batch = num_items_in_batch.to(loss.device).reshape(())
     return loss / num_items_in_batch
 
 
@@ -225,40 +244,3 @@ class AlignedCrossEntropyLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"blank_token_id={self.blank_token_id}, delta={self.delta}, reduction={self.reduction!r}"
-
-
-class _AlongPath(torch.autograd.Function):
-    """Passes on a loss that was computed along a path, and writes the gradient by the logits."""
-
-    @staticmethod
-    def forward(ctx, logits, loss, options, path_type, *path):
-        ctx.save_for_backward(logits, *path)
-        ctx.options = options
-        ctx.path_type = path_type
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx, grad_loss):
-        logits, *path = ctx.saved_tensors
-        if torch.compiler.is_compiling():
-            grad = compiled_path_gradient(logits, ctx.path_type(*path), grad_loss, *ctx.options[:2])
-            return grad, *[None] * (3 + len(path))
-        grad = along_path_gradient(logits, ctx.path_type(*path), grad_loss, *ctx.options)
-        if torch.is_grad_enabled():
-            grad = RefuseSecondDerivative.apply(grad, logits, grad_loss)
-        return grad, *[None] * (3 + len(path))
-
-
-class RefuseSecondDerivative(torch.autograd.Function):
-    """Passes on a gradient and refuses to be differentiated."""
-
-    @staticmethod
-    def forward(ctx, grad, *differentiable):
-        return grad
-
-    @staticmethod
-    def backward(ctx, grad):
-        raise RuntimeError(
-            "The AXE loss has a first derivative only, but its gradient was differentiated. Leave out "
-            "create_graph=True, or use axe_loss_definition, which can be differentiated twice and is slow."
-        )

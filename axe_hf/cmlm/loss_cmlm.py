@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_cmlm import CmlmConfig
-from .linear_loss_axe import is_fusing_worthwhile, linear_axe_loss
+from .cross_entropy_cmlm import cross_entropy, linear_cross_entropy
+from .linear_loss_axe import linear_axe_loss
+from .linear_path_axe import is_fusing_worthwhile
 from .loss_axe import AxeOutput, axe_loss
 
 
@@ -46,24 +48,8 @@ def whole_target(
 
 def length_nll(length_logits: torch.Tensor, target_lengths: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each sentence's length, (batch,) nats; `length_logits` (batch, lengths) fp32."""
-    # An empty target has no length: class 0 is excluded.
+    # These logits are small: a fused loss would save nothing. An empty target has no length: class 0 is excluded.
     return F.cross_entropy(length_logits, target_lengths, reduction="none", ignore_index=0)
-
-
-def _position_wise_loss(
-    logits: torch.Tensor, labels: torch.Tensor, config: CmlmConfig
-) -> torch.Tensor:
-    if logits.shape[:2] != labels.shape:
-        raise ValueError(
-            f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, the canvas is "
-            f'{tuple(logits.shape[:2])}. Give equal lengths or set `config.training_loss = "axe"`.'
-        )
-    return F.cross_entropy(
-        logits.flatten(0, 1).float(),
-        labels.flatten(),
-        reduction="sum",
-        label_smoothing=config.label_smoothing,
-    )
 
 
 def is_loss_fused(hidden_states: torch.Tensor, lm_head: nn.Module, config: CmlmConfig) -> bool:
@@ -73,12 +59,12 @@ def is_loss_fused(hidden_states: torch.Tensor, lm_head: nn.Module, config: CmlmC
         hidden_states: (batch, canvas, hidden).
         lm_head: the output projection. One that is more than `nn.Linear` on the states' device (an adapter, quantized
             or sharded weights) has to be called: `"auto"` calls it.
-        config: for `fused_loss` and `training_loss`.
+        config: for `fused_loss`.
 
     Raises:
         ValueError: `"always"`, and an `lm_head` that has to be called.
     """
-    if config.fused_loss == "never" or config.training_loss != "axe":
+    if config.fused_loss == "never":
         return False
     # A subclass of either may compute something else, or hold a part of the matrix only.
     is_plain = type(lm_head) is nn.Linear and type(lm_head.weight) in (nn.Parameter, torch.Tensor)
@@ -107,6 +93,19 @@ def _aligned_loss(
     return linear_axe_loss(hidden_states, lm_head.weight, target, bias=lm_head.bias, **options)
 
 
+def _position_wise_loss(
+    logits: torch.Tensor | None,
+    labels: torch.Tensor,
+    hidden_states: torch.Tensor | None,
+    lm_head: nn.Linear | None,
+    label_smoothing: float,
+) -> torch.Tensor:
+    if logits is not None:
+        return cross_entropy(logits, labels, label_smoothing)
+    options = {"bias": lm_head.bias, "label_smoothing": label_smoothing}
+    return linear_cross_entropy(hidden_states, lm_head.weight, labels, **options)
+
+
 def CmlmForConditionalGenerationLoss(
     logits: torch.Tensor | None,
     length_logits: torch.Tensor | None,
@@ -123,7 +122,7 @@ def CmlmForConditionalGenerationLoss(
     parallelism exact when `num_items_in_batch` counts the labels of all of them.
 
     Args:
-        logits: (batch, canvas, vocab); None to compute AXE from `hidden_states` and `lm_head` without them.
+        logits: (batch, canvas, vocab); None to compute the loss from `hidden_states` and `lm_head` without them.
         length_logits: (batch, max_target_length + 1) fp32; None is fine where `length_loss_weight` is 0.
         labels: (batch, target) long; -100 at padding and at observed positions.
         canvas: (batch, canvas) long, the decoder's input; None takes every position as one to predict.
@@ -161,7 +160,9 @@ def CmlmForConditionalGenerationLoss(
             "num_skipped_predictions": output.alignment.num_skipped_predictions,
         }
     else:
-        token_loss = _position_wise_loss(logits, labels, config)
+        token_loss = _position_wise_loss(
+            logits, labels, hidden_states, lm_head, config.label_smoothing
+        )
     total, length_loss = token_loss, token_loss.new_zeros(())
     if config.length_loss_weight > 0:
         if length_logits is None:

@@ -1,4 +1,4 @@
-"""Cross entropy along the path of an AXE alignment: its value, and its gradient by the logits.
+"""Cross entropy along a path, mostly that of an AXE alignment: its value, and its gradient by the logits.
 
 Every prediction is used once, by align (its label is the target) or skip prediction (its label is the blank), and
 again, weighted with delta, by each target that is skipped at it. So the gradient of a position that is used
@@ -29,8 +29,8 @@ class AxePath(NamedTuple):
         position: `(batch, target)`, long. Where a token is aligned or skipped; 0 at padding.
         token_weight: `(batch, target)`, float. Weight of the label `tokens` at `position`, repetitions included.
         token_log_prob: `(batch, target)`, float. `log P_position(token)`.
-        is_blank: `(batch, canvas)`, bool. True where the label is the blank.
-        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`.
+        is_blank: `(batch, canvas)`, bool. True where the label is the blank. None where there is no blank.
+        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`. None where there is no blank.
         uses: `(batch, canvas)`, float. Total weight S of the position's labels; 0 where nothing is scored.
     """
 
@@ -38,8 +38,8 @@ class AxePath(NamedTuple):
     position: Tensor
     token_weight: Tensor
     token_log_prob: Tensor
-    is_blank: Tensor
-    blank_log_prob: Tensor
+    is_blank: Tensor | None
+    blank_log_prob: Tensor | None
     uses: Tensor
 
 
@@ -51,18 +51,18 @@ def gather_log_probs(
 
     Args:
         logits: `(batch, canvas, vocab)`.
-        columns: `(batch, number)`, long. The tokens to look up at every position of the sentence.
+        columns: `(batch, canvas or 1, number)`, long. The tokens to look up at each or at every position.
         with_mean: Whether to compute the mean.
 
     Returns:
         `(batch, canvas, number)` and `(batch, canvas)` or None, in float32 or the logits' wider type.
     """
     batch, canvas, vocab = logits.shape
-    number = columns.shape[1]
+    number = columns.shape[2]
     dtype = torch.promote_types(logits.dtype, torch.float32)
     found = logits.new_empty((batch * canvas, number), dtype=dtype)
     mean = logits.new_empty(batch * canvas, dtype=dtype) if with_mean else None
-    columns = columns[:, None, :].expand(batch, canvas, number).reshape(-1, number)
+    columns = columns.expand(batch, canvas, number).reshape(-1, number)
     size = _rows_per_block(logits, dtype)
     buffer = logits.new_empty((min(size, batch * canvas), vocab), dtype=dtype)
     start = 0
@@ -92,7 +92,7 @@ def axe_along_path(
     Args as in `axe_loss`, but `tokens` `(batch, target)` holds the blank at padding.
     """
     canvas = logits.shape[1]
-    columns = F.pad(tokens, (0, 1), value=blank_token_id)
+    columns = F.pad(tokens, (0, 1), value=blank_token_id)[:, None]
     log_probs, mean_log_probs = gather_log_probs(logits, columns, label_smoothing > 0)
     token_log_probs = log_probs[:, :, :-1].transpose(1, 2)  # (batch, target, canvas)
     blank_log_prob = log_probs[:, :, -1].contiguous()
@@ -122,13 +122,27 @@ def axe_along_path(
     # a token that is skipped twice at a position has one entry in the gradient
     label = position * logits.shape[-1] + tokens
     token_weight = ((label[:, :, None] == label[:, None, :]) * weight[:, None, :]).sum(2)
-    loss = alignment.cost
-    if mean_log_probs is not None:
-        # where, not a product with 0: the mean may be infinite
-        uniform = torch.where(uses > 0, uses * -mean_log_probs, 0).sum(1)
-        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+    loss = smooth(alignment.cost, uses, mean_log_probs, label_smoothing)
     path = AxePath(tokens, position, token_weight, token_log_prob, is_blank, blank_log_prob, uses)
     return loss, alignment, path
+
+
+def smooth(
+    cost: Tensor, uses: Tensor, mean_log_probs: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Mixes the cost of a path `(batch,)` with that of the uniform distribution at the positions it uses.
+
+    Args:
+        cost: `(batch,)`.
+        uses: `(batch, canvas)`, as in `AxePath`.
+        mean_log_probs: `(batch, canvas)`, as from `gather_log_probs`, or None where nothing is smoothed.
+        label_smoothing: Share of the uniform distribution.
+    """
+    if mean_log_probs is None:
+        return cost
+    # where, not a product with 0: the mean may be infinite
+    uniform = torch.where(uses > 0, uses * -mean_log_probs, 0).sum(1)
+    return (1 - label_smoothing) * cost + label_smoothing * uniform
 
 
 @torch.no_grad()
@@ -136,7 +150,7 @@ def path_gradient(
     logits: Tensor,
     path: AxePath,
     grad_loss: Tensor,
-    blank_token_id: int,
+    blank_token_id: int | None,
     label_smoothing: float,
     inplace: bool,
 ) -> Tensor:
@@ -146,7 +160,7 @@ def path_gradient(
         logits: `(batch, canvas, vocab)`.
         path: As `axe_along_path` returned it.
         grad_loss: `(batch,)`. Gradient by the loss of each sentence.
-        blank_token_id: Id of the blank.
+        blank_token_id: Id of the blank; not read where the path has none.
         label_smoothing: As in the forward pass.
         inplace: Write the gradient over the logits.
     """
@@ -160,12 +174,16 @@ def path_gradient(
     buffer = (
         None if grad.dtype == dtype else flat.new_empty((min(size, len(flat)), vocab), dtype=dtype)
     )
-    blocks = (flat.split(size), grad.split(size), softmax_weight.view(-1, 1).split(size))
+    # elsewhere a look at the weights would make the host wait
+    is_on_cpu = logits.device.type == "cpu"
+    blocks = (flat.split(size), grad.split(size), softmax_weight.reshape(-1, 1).split(size))
     for block, out, weight in zip(*blocks, strict=True):
         # in low precision the buffer keeps the rounding to one, at the end
         target = out if buffer is None else buffer[: len(block)]
         torch.softmax(block, -1, dtype=dtype, out=target)
         target *= weight
+        if not is_on_cpu or not weight.all():
+            target.masked_fill_(weight == 0, 0.0)  # what is not scored may be NaN
         if label_smoothing > 0:
             target -= weight * (label_smoothing / vocab)
         if buffer is not None:
@@ -185,7 +203,8 @@ def path_gradient(
         softmax_weight.gather(1, path.position), path.token_log_prob, path.token_weight
     )
     grad.index_put_((sentences, path.position, path.tokens), token_value)
-    grad[:, :, blank_token_id] = entry(softmax_weight, path.blank_log_prob, path.is_blank)
+    if path.is_blank is not None:
+        grad[:, :, blank_token_id] = entry(softmax_weight, path.blank_log_prob, path.is_blank)
     return grad
 
 

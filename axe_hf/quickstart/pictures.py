@@ -35,11 +35,12 @@ def save_pictures(
         recipe: number of iterations to show.
     """
     example = test.sources[test.examples(1)[0]]
-    source, logits, labels = _most_shifted(model, tokenizer, test)
+    source, target = _most_shifted(model, tokenizer, test)
+    input_ids = tokenizer(source).input_ids
     output = decoding_history(model, tokenizer, example, recipe.shown_iterations)
     figures = (
         plot_losses(logs),
-        plot_alignment(logits, labels, tokenizer, delta=model.config.axe_delta, title=source),
+        plot_alignment(model, target, tokenizer, input_ids=input_ids, title=source),
         plot_history(output, tokenizer, title=example),
     )
     for name, figure in zip(PICTURES, figures, strict=True):
@@ -47,14 +48,13 @@ def save_pictures(
 
 
 @torch.no_grad()
-def _most_shifted(model, tokenizer, test: TestSet) -> tuple[str, torch.Tensor, list[int]]:
+def _most_shifted(model, tokenizer, test: TestSet) -> tuple[str, list[int]]:
     """The test sentence of which AXE aligns the most words with a position that is not their own.
 
     Returns:
-        The sentence, its logits (canvas, vocab) on an empty canvas as the model was trained on, and
-        the token ids of its reference.
+        The sentence, and the token ids of its reference.
     """
-    best: tuple[int, str, torch.Tensor, list[int]] | None = None
+    best: tuple[int, str, list[int]] | None = None
     for source, references in zip(test.sources[:_NUM_CANDIDATES], test.references, strict=False):
         labels = tokenizer(references[0]).input_ids
         inputs = tokenizer([source], return_tensors="pt").to(model.device)
@@ -74,5 +74,5 @@ def _most_shifted(model, tokenizer, test: TestSet) -> tuple[str, torch.Tensor, l
         is_shifted = alignment.is_aligned[0] & (alignment.target_to_position[0] != positions)
         num_shifted = int(is_shifted.sum()) if len(labels) <= _MAX_POSITIONS else -1
         if best is None or num_shifted > best[0]:
-            best = num_shifted, source, logits[0], labels
+            best = num_shifted, source, labels
     return best[1:]

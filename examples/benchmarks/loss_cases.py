@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from axe_hf import axe_loss, linear_axe_loss
+from axe_hf.cmlm import alignment_axe
 
 BLANK, DELTA = 0, 2.0
+ALIGNMENT = "alignment alone, no gradient"
 AXE = {"blank_token_id": BLANK, "delta": DELTA}
 
 
@@ -42,13 +44,17 @@ CASES = [
     Case(64, 128, 8000),
     Case(64, 64, 32000),
     Case(64, 64, 32000, "bfloat16"),
+    Case(64, 64, 32000, "float16"),
     Case(64, 64, 32000, hidden=512),
+    Case(64, 64, 32000, "bfloat16", hidden=512),
     Case(64, 128, 32000),
+    Case(64, 128, 32000, "bfloat16"),
     Case(64, 128, 32000, hidden=512),
 ]
 QUICK_CASES = [
     Case(8, 12, 500),
     Case(8, 12, 500, "bfloat16"),
+    Case(8, 12, 500, "float16"),
     Case(8, 12, 500, hidden=32),
 ]
 
@@ -92,6 +98,23 @@ def ctc(logits: Tensor, labels: Tensor) -> Tensor:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
+def alignment_alone(logits: Tensor, labels: Tensor) -> Callable[[], object]:
+    """The dynamic programme and the way back on costs that were gathered before, in PyTorch; without the loss.
+
+    Args:
+        logits: `(batch, canvas, vocab)`.
+        labels: `(batch, target)` long, without padding.
+
+    Returns:
+        What to measure.
+    """
+    log_normalizer = torch.stack([sentence.float().logsumexp(-1) for sentence in logits])
+    columns = labels[:, None].expand(-1, logits.shape[1], -1)
+    costs = log_normalizer[..., None] - logits.gather(2, columns)  # (batch, canvas, target)
+    blank_costs = log_normalizer - logits[..., BLANK]
+    return lambda: alignment_axe.align_axe(costs.transpose(1, 2), blank_costs, delta=DELTA)
 
 
 def losses_of(case: Case, device: str) -> dict[str, Callable[..., Tensor]]:

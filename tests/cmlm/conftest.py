@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 
@@ -185,3 +186,29 @@ def most_probable_lengths():
         return order.tolist(), log_probs[order].tolist()
 
     return lengths
+
+
+class Allocations(TorchDispatchMode):
+    """Notes the size of every new piece of memory."""
+
+    def __init__(self, *known):
+        super().__init__()
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.sizes, self.keep = [], []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **(kwargs or {}))
+        for tensor in outputs if isinstance(outputs, tuple | list) else [outputs]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in self.known:
+                    self.known.add(storage.data_ptr())
+                    self.keep.append(tensor)  # else its address is used again
+                    self.sizes.append(storage.nbytes())
+        return outputs
+
+
+@pytest.fixture
+def allocations_of():
+    """A context that notes the size of every piece of memory that is new, but for that of its arguments."""
+    return Allocations

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from axe_hf import CmlmConfig
-from axe_hf.cmlm import linear_loss_axe
+from axe_hf.cmlm import linear_path_axe
 from axe_hf.cmlm.loss_cmlm import is_loss_fused
 
 EOS, MASK, PAD = 1, 3, 0
@@ -28,9 +28,13 @@ def train(make_model, make_sources):
     return pass_of
 
 
+@pytest.mark.parametrize("training_loss", ["axe", "cross_entropy"])
 @pytest.mark.parametrize("tie_word_embeddings", [True, False])
-def test_the_fused_loss_is_the_plain_loss_with_its_gradients(train, tie_word_embeddings):
+def test_the_fused_loss_is_the_plain_loss_with_its_gradients(
+    train, tie_word_embeddings, training_loss
+):
     changes = {"tie_word_embeddings": tie_word_embeddings, "init_std": 0.1}
+    changes["training_loss"] = training_loss
     fused, fused_gradients = train(fused_loss="always", **changes)
     plain, plain_gradients = train(fused_loss="never", **changes)
     assert fused.logits is None and plain.logits.shape == (3, 4, 24)
@@ -41,14 +45,17 @@ def test_the_fused_loss_is_the_plain_loss_with_its_gradients(train, tie_word_emb
     torch.testing.assert_close(fused_gradients, plain_gradients, rtol=1e-4, atol=1e-6)
 
 
-def test_auto_keeps_the_logits_of_a_small_batch_and_fuses_a_large_one(train, monkeypatch):
+@pytest.mark.parametrize("training_loss", ["axe", "cross_entropy"])
+def test_auto_keeps_the_logits_of_a_small_batch_and_fuses_a_large_one(
+    train, monkeypatch, training_loss
+):
     assert CmlmConfig().fused_loss == "auto"
-    assert train()[0].logits is not None
+    assert train(training_loss=training_loss)[0].logits is not None
     size = 3 * 4 * 24 * 4  # sentences, positions, vocabulary, bytes
-    monkeypatch.setattr(linear_loss_axe, "CHUNK_BYTES_CPU", size)
-    assert train()[0].logits is not None
-    monkeypatch.setattr(linear_loss_axe, "CHUNK_BYTES_CPU", size - 1)
-    assert train()[0].logits is None
+    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", size)
+    assert train(training_loss=training_loss)[0].logits is not None
+    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", size - 1)
+    assert train(training_loss=training_loss)[0].logits is None
 
 
 def test_who_evaluates_or_gives_no_labels_gets_logits(make_model, make_sources):
@@ -58,16 +65,12 @@ def test_who_evaluates_or_gives_no_labels_gets_logits(make_model, make_sources):
     assert evaluated.logits.shape == unlabelled.logits.shape == (3, 4, 24)
 
 
-def test_cross_entropy_keeps_its_logits(train):
-    assert train(training_loss="cross_entropy", fused_loss="always")[0].logits is not None
-
-
 class Adapter(nn.Linear):
     """An output projection that is more than its weight."""
 
 
 def test_an_output_projection_that_must_be_called_is_called(monkeypatch):
-    monkeypatch.setattr(linear_loss_axe, "CHUNK_BYTES_CPU", 1)
+    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", 1)
     states = torch.zeros(2, 3, 4)
     assert is_loss_fused(states, nn.Linear(4, 24), CmlmConfig())
     assert not is_loss_fused(states, Adapter(4, 24), CmlmConfig())

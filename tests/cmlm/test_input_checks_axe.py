@@ -46,6 +46,25 @@ def with_nan():
             ValueError,
             "`num_items_in_batch` must be the number of targets",
         ),
+        (
+            {"num_items_in_batch": torch.tensor(0)},
+            ValueError,
+            r"`num_items_in_batch` must .*got tensor\(0\)",
+        ),
+        ({"num_items_in_batch": torch.tensor([3, 4])}, ValueError, "int or a scalar tensor, got"),
+        ({"num_items_in_batch": "3"}, ValueError, "int or a scalar tensor, got '3'"),
+        ({"logits": LOGITS[:, :0]}, ValueError, "sentence 0 hold 3 tokens.*no position"),
+        (
+            {"logits": torch.full_like(LOGITS, torch.inf)},
+            ValueError,
+            r"`logits` hold .*\+inf.*sentence 0",
+        ),
+        ({"labels": LABELS.to("meta")}, ValueError, "`labels` must be on the device .*got meta"),
+        (
+            {"observed_mask": OBSERVED.to("meta")},
+            ValueError,
+            "`observed_mask` must be on the device of the logits, cpu, got meta",
+        ),
         ({"label_smoothing": 1.0}, ValueError, r"`label_smoothing` must be in \[0, 1\), got 1"),
         ({"reduction": "avg"}, ValueError, "`reduction` must be one of mean, sum, none, got 'avg'"),
         ({"canvas_lengths": torch.tensor([3])}, ValueError, "`canvas_lengths` must be .batch,."),
@@ -103,6 +122,12 @@ def test_a_leaf_is_not_overwritten():
         ({"weight": torch.zeros(5, 4).long()}, TypeError, "`weight` must be a floating point"),
         ({"bias": torch.zeros(4)}, ValueError, r"`bias` \(vocab,\)"),
         ({"labels": LABELS + 1}, ValueError, r"got 5 at \[1, 0\]"),
+        (
+            {"weight": torch.zeros(5, 4).double()},
+            TypeError,
+            "`weight` must have the dtype of `hidden_states`, torch.float32, got torch.float64",
+        ),
+        ({"bias": torch.zeros(5).half()}, TypeError, "`bias` must have the dtype"),
         ({"hidden_states": torch.full((2, 3, 4), torch.nan)}, ValueError, "hold NaN"),
     ],
 )

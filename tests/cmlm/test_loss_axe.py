@@ -78,14 +78,42 @@ def test_values_and_gradients_equal_the_definition(is_observed):
 
 
 @pytest.mark.parametrize(
-    "length",
-    [25, 60, pytest.param(120, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)],
+    ("canvas", "target"),
+    [
+        (60, 1),
+        (1, 60),
+        (30, 37),
+        (41, 25),
+        (120, 113),
+        (150, 200),
+        (200, 190),
+    ],
 )
-def test_long_sentences_equal_the_definition(length):
+def test_long_ragged_sentences_equal_the_definition(canvas, target):
+    generator = torch.Generator().manual_seed(canvas)
+    logits = 2 * torch.randn(3, canvas, 30, generator=generator)
+    labels = torch.randint(1, 30, (3, target), generator=generator)
+    labels[1] = -100  # no target at all
+    labels[2, max(1, target // 3) :] = -100
+    lengths = torch.tensor([canvas, max(1, canvas // 5), max(1, canvas // 4)])
+    options = {"blank_token_id": BLANK, "delta": 2.0, "canvas_lengths": lengths}
+    options["label_smoothing"] = 0.1
+    loss = axe_loss(logits, labels, reduction="none", **options)
+    expected = axe_loss_definition(logits.double(), labels, **options)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("length", [30, 110])
+def test_long_observed_sentences_equal_the_definition(length):
     generator = torch.Generator().manual_seed(length)
-    logits = 2 * torch.randn(1, length, 30, generator=generator)
-    labels = torch.randint(1, 30, (1, length - 7), generator=generator)
+    logits = 2 * torch.randn(2, length, 30, generator=generator)
+    labels = torch.randint(1, 30, (2, length), generator=generator)
+    lengths = torch.tensor([length, length - 9])
+    labels[1, -9:] = -100
+    observed = torch.rand(2, length, generator=generator) < 0.15
+    observed &= labels != -100
     options = {"blank_token_id": BLANK, "delta": 2.0}
+    options |= {"canvas_lengths": lengths, "observed_mask": observed}
     loss = axe_loss(logits, labels, reduction="none", **options)
     expected = axe_loss_definition(logits.double(), labels, **options)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
@@ -156,6 +184,9 @@ def test_order_of_the_batch_and_width_of_the_padding_change_nothing():
     assert torch.equal(
         axe_loss(logits[order], labels[order], reduction="none", **moved), each[order]
     )
+    found = [value_and_gradient(axe_loss, logits, labels, options)[1]]
+    found.append(value_and_gradient(axe_loss, logits[order], labels[order], moved)[1])
+    assert torch.equal(found[1], found[0][order])
     wide = F.pad(logits, (0, 0, 0, 3), value=torch.nan)
     padded = axe_loss(wide, F.pad(labels, (0, 4), value=-100), reduction="none", **options)
     assert torch.equal(padded, each)
