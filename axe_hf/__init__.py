@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .hub import push_to_hub_with_code, save_pretrained_with_code
     from .pipeline import CmlmTranslationPipeline, register_pipeline
     from .plotting import plot_alignment, plot_history, plot_losses
+    from .quantization import quantize_int8
     from .training import (
         AxeTrainer,
         AxeTrainingArguments,
@@ -79,6 +80,7 @@ _LAZY = {
     "hub": ("push_to_hub_with_code", "save_pretrained_with_code"),
     "pipeline": ("CmlmTranslationPipeline", "register_pipeline"),
     "plotting": ("plot_alignment", "plot_history", "plot_losses"),
+    "quantization": ("quantize_int8",),
     "training": (
         "AxeTrainer",
         "AxeTrainingArguments",
@@ -128,6 +130,7 @@ __all__ = [
     "plot_history",
     "plot_losses",
     "push_to_hub_with_code",
+    "quantize_int8",
     "register_pipeline",
     "run_training",
     "save_pretrained_with_code",

@@ -18,7 +18,16 @@ PACKAGE = REPOSITORY / "axe_hf"
 
 # A new part of axe_hf, a module or folder right under it, must be entered in one of these.
 LEAVES = {"kernels", "data", "evaluation"}
-JOINERS = {"training", "translation", "pipeline", "history", "plotting", "hub", "export"}
+JOINERS = {
+    "quantization",
+    "training",
+    "translation",
+    "pipeline",
+    "history",
+    "plotting",
+    "hub",
+    "export",
+}
 MAY_IMPORT = {
     "cmlm": {"kernels"},
     **{part: set() for part in LEAVES},

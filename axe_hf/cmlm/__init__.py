@@ -7,6 +7,7 @@ from .generation_cmlm import (
     MaskPredictGenerationMixin,
     MaskPredictOutput,
 )
+from .linear_cpu import OneDnnLinear
 from .linear_loss_axe import linear_axe_loss
 from .loss_axe import AlignedCrossEntropyLoss, AxeOutput, axe_loss
 from .modeling_cmlm import (
@@ -27,6 +28,7 @@ __all__ = [
     "MaskPredictGenerationConfig",
     "MaskPredictGenerationMixin",
     "MaskPredictOutput",
+    "OneDnnLinear",
     "axe_loss",
     "axe_loss_definition",
     "linear_axe_loss",

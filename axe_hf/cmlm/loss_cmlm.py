@@ -11,6 +11,7 @@ from .cross_entropy_cmlm import cross_entropy, linear_cross_entropy
 from .linear_loss_axe import linear_axe_loss
 from .linear_path_axe import is_fusing_worthwhile
 from .loss_axe import AxeOutput, axe_loss
+from .plain_linear import is_plain_linear
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def is_loss_fused(hidden_states: torch.Tensor, lm_head: nn.Module, config: CmlmC
     Args:
         hidden_states: (batch, canvas, hidden).
         lm_head: the output projection. One that is more than `nn.Linear` on the states' device (an adapter, quantized
-            or sharded weights) has to be called: `"auto"` calls it.
+            or sharded weights, a hook) has to be called: `"auto"` calls it.
         config: for `fused_loss`.
 
     Raises:
@@ -66,15 +67,13 @@ def is_loss_fused(hidden_states: torch.Tensor, lm_head: nn.Module, config: CmlmC
     """
     if config.fused_loss == "never":
         return False
-    # A subclass of either may compute something else, or hold a part of the matrix only.
-    is_plain = type(lm_head) is nn.Linear and type(lm_head.weight) in (nn.Parameter, torch.Tensor)
-    is_plain = is_plain and lm_head.weight.device == hidden_states.device
+    is_plain = is_plain_linear(lm_head, hidden_states.device)
     if config.fused_loss == "auto":
         return is_plain and is_fusing_worthwhile(hidden_states, lm_head.weight)
     if not is_plain:
         raise ValueError(
             f'`config.fused_loss` is "always", but `lm_head` is {type(lm_head).__name__} and not a plain nn.Linear on '
-            f'{hidden_states.device}, so its weight alone does not make the logits. Set it to "auto" or "never".'
+            f'{hidden_states.device} without hooks, so its weight alone does not make the logits. Set it to "auto" or "never".'
         )
     return True
 

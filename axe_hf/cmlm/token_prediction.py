@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .plain_linear import is_plain_linear
+
 # Largest (positions, columns of the vocabulary) block of logits held at once, in elements: 64 MiB in fp32. On a CPU
 # blocks are smaller, 8 MiB, so that a block is still in a core's cache when its maximum and sum are taken.
 MAX_LOGITS_ELEMENTS = 2**24
@@ -27,19 +29,6 @@ class TokenChoice:
     never: tuple[int, ...]
     temperature: float | None = None
     generator: torch.Generator | None = None
-
-
-def is_plain_linear(module: nn.Module, device: torch.device) -> bool:
-    """Whether reading the module's weight is as good as calling it: an adapter, quantized or sharded weights, or a hook
-    of accelerate's would be missed."""
-    return (
-        # A subclass of either may compute something else, or hold a part of the matrix only.
-        type(module) is nn.Linear
-        and type(module.weight) in (nn.Parameter, torch.Tensor)
-        and module.weight.device == device
-        and "forward" not in vars(module)
-        and not (module._forward_hooks or module._forward_pre_hooks)
-    )
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
 
     languages = {"source_lang": options.source_lang, "target_lang": options.target_lang}
     rows = load_translations(options.data, **languages)
-    model, tokenizer = load_model(options.model, options.device)
+    model, tokenizer = load_model(options.model, options.device, is_int8=options.int8)
     rescorer = load_rescorer(options)
     sources = [pair[options.source_lang] for pair in rows["translation"]]
     if "references" in rows.column_names:
@@ -124,6 +124,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
         "data": options.data,
         **languages,
         "decoding": decoding | options.generation,
+        "int8": options.int8,
         "rescore_with": options.rescore_with,
         "batch_size": options.batch_size,
         "device": str(model.device),

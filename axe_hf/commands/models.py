@@ -36,6 +36,12 @@ def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None
     add_option(group, "device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
     add_option(
         group,
+        "int8",
+        action="store_true",
+        help="multiply in int8 on a CPU: three to four times as fast for single sentences, slightly less exact",
+    )
+    add_option(
+        group,
         "rescore_with",
         metavar="MODEL",
         help="let this autoregressive translation model, a folder or a name on the Hub, choose among the length "
@@ -44,7 +50,7 @@ def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None
 
 
 def load_model(
-    name: str, device: str | None
+    name: str, device: str | None, *, is_int8: bool = False
 ) -> "tuple[CmlmForConditionalGeneration, PreTrainedTokenizerBase]":
     """A trained model, ready to decode, and its tokenizer.
 
@@ -72,6 +78,10 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"MODEL: {name} has no tokenizer ({_first_line(error)})") from error
+    if is_int8:
+        from .. import quantize_int8
+
+        model = quantize_int8(model)
     return model, tokenizer
 
 

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     """Translate; with `--output` nothing is written unless all is translated."""
     check_output(options.output, overwrite=options.overwrite)
     texts = options.texts or read_lines(options.input)
-    model, tokenizer = load_model(options.model, options.device)
+    model, tokenizer = load_model(options.model, options.device, is_int8=options.int8)
     options.generation |= load_rescorer(options)
     if options.show_steps:
         translations = [_with_steps(model, tokenizer, text, options) for text in texts]

@@ -132,7 +132,9 @@ def test_sampling_shows_the_steps_of_the_translation_it_prints(axe_hf, model):
 
 
 def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, tmp_path):
-    from transformers import AutoTokenizer, MarianConfig, MarianMTModel
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MarianMTModel
+
+    from axe_hf import translate
 
     rescorer = tmp_path / "rescorer"
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
@@ -145,6 +147,10 @@ def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, tmp_pa
     options = ["--num-length-candidates", "12", "--rescore-with", rescorer]
     code, out, err = axe_hf("translate", model, *texts, *options)
     assert code == 0, err
-    assert out != axe_hf("translate", model, *texts, *options[:2])[1]
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(model)
+    pair = (AutoModelForSeq2SeqLM.from_pretrained(rescorer), tokenizer)
+    settings = {"num_length_candidates": 12, "rescore_with": pair}
+    expected = translate(loaded, tokenizer, texts, **settings)
+    assert out == "".join(" ".join(text.split("\n")) + "\n" for text in expected)
     line = fails(1, "translate", model, "one", "--rescore-with", tmp_path)
     assert f"--rescore-with: {tmp_path} holds no model" in line

@@ -1,0 +1,65 @@
+"""Smaller numbers for faster decoding on a CPU."""
+
+import warnings
+
+import torch
+from torch import nn
+
+from .cmlm import CmlmForConditionalGeneration
+
+
+def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGeneration:
+    """A copy of the model whose linear layers multiply in int8, for decoding on a CPU.
+
+    Weights are rounded to 8 bits once, states in each layer as they come (dynamic quantization, by PyTorch). README's
+    benchmark has it at three to four times the speed of float32 for a single sentence; translations can differ
+    slightly, so score them. The copy decodes; it is neither trained nor saved: keep the model it was made of.
+
+    Args:
+        model: a `CmlmForConditionalGeneration` in float32 on a CPU.
+
+    Returns:
+        The copy, in evaluation mode.
+
+    Raises:
+        TypeError: `model` is something else.
+        ValueError: it is on another device or in another type.
+        RuntimeError: this PyTorch has no int8 arithmetic for this processor.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
+    >>> model = CmlmForConditionalGeneration(
+    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32,
+    ...                decoder_ffn_dim=32, max_target_length=20)
+    ... )
+    >>> quantize_int8(model).generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=2).shape[0]
+    1
+
+    ```
+    """
+    if not isinstance(model, CmlmForConditionalGeneration):
+        raise TypeError(
+            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it by "
+            "AutoModelForSeq2SeqLM.from_pretrained(...)."
+        )
+    if model.device.type != "cpu" or model.dtype != torch.float32:
+        raise ValueError(
+            f"`model` must be in float32 on a CPU, got {model.dtype} on {model.device}. Call "
+            'model.to("cpu", torch.float32) first.'
+        )
+    if torch.backends.quantized.engine == "none":
+        raise RuntimeError("This PyTorch has no int8 arithmetic for this processor.")
+    from torch.ao.quantization import quantize_dynamic
+
+    with warnings.catch_warnings():
+        # PyTorch will move it to torchao, which is a package of its own today.
+        warnings.filterwarnings("ignore", "torch.ao.quantization is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+        quantized = quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    return quantized.eval()
+
+
+__all__ = ["quantize_int8"]

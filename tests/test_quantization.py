@@ -1,0 +1,44 @@
+"""int8 on a CPU: nearly the same decoding, from a copy."""
+
+import pytest
+import torch
+
+from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "init_std": 0.3}
+    sizes |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_target_length": 20}
+    return CmlmForConditionalGeneration(CmlmConfig(vocab_size=100, **sizes))
+
+
+def test_decoding_in_int8_is_close_and_the_model_itself_untouched(model):
+    model.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    source = torch.randint(5, 100, (4, 9))
+    decoding = {"target_lengths": torch.tensor([9, 4, 12, 7]), "return_dict_in_generate": True}
+    quantized = quantize_int8(model)
+    assert not any(type(module) is torch.nn.Linear for module in quantized.modules())
+    for num_iterations in (1, 4):
+        exact = model.generate(source, num_iterations=num_iterations, **decoding)
+        found = quantized.generate(source, num_iterations=num_iterations, **decoding)
+        assert found.lengths.equal(exact.lengths)
+        torch.testing.assert_close(
+            found.sequences_scores, exact.sequences_scores, atol=0.15, rtol=0
+        )
+        assert not found.sequences_scores.equal(exact.sequences_scores), "not in int8"
+    assert all(before[name].equal(tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_in_training_gives_a_copy_that_decodes(model):
+    quantized = quantize_int8(model.train())
+    assert not quantized.training and model.training
+
+
+def test_what_cannot_be_quantized_is_refused(model):
+    with pytest.raises(TypeError, match="must be a CmlmForConditionalGeneration, got Linear"):
+        quantize_int8(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="float32 on a CPU, got torch.bfloat16"):
+        quantize_int8(model.bfloat16())
