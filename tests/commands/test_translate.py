@@ -147,10 +147,10 @@ def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, tmp_pa
     options = ["--num-length-candidates", "12", "--rescore-with", rescorer]
     code, out, err = axe_hf("translate", model, *texts, *options)
     assert code == 0, err
+    line = fails(1, "translate", model, "one", "--rescore-with", tmp_path)
+    assert f"--rescore-with: {tmp_path} holds no model" in line
     loaded = AutoModelForSeq2SeqLM.from_pretrained(model)
     pair = (AutoModelForSeq2SeqLM.from_pretrained(rescorer), tokenizer)
     settings = {"num_length_candidates": 12, "rescore_with": pair}
     expected = translate(loaded, tokenizer, texts, **settings)
     assert out == "".join(" ".join(text.split("\n")) + "\n" for text in expected)
-    line = fails(1, "translate", model, "one", "--rescore-with", tmp_path)
-    assert f"--rescore-with: {tmp_path} holds no model" in line
