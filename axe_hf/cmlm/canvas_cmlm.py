@@ -1,8 +1,39 @@
 """Canvases: how long they are, and what stands on them before anything is predicted."""
 
+from dataclasses import dataclass
+
 import torch
 
 from .configuration_cmlm import CmlmConfig
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """What is decoded for a batch.
+
+    Args:
+        tokens: (batch * candidates, canvas) long, masked; those of one sentence together.
+        lengths: (batch, candidates) long, positions of each canvas.
+        length_log_probs: (batch, candidates) nats; 0 where the length was given.
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    length_log_probs: torch.Tensor
+
+    def check_number(self, num_returned: int) -> None:
+        """Refuse to return more candidates than there are."""
+        num_candidates = self.lengths.shape[1]
+        if num_returned > num_candidates:
+            raise ValueError(
+                f"`num_return_sequences` is {num_returned}, but a sentence has {num_candidates} length candidate(s). "
+                "Raise `num_length_candidates`, or widen `min_length` and `max_length`."
+            )
+
+    def mean_log_probs(self, log_probs: torch.Tensor, mask_token_id: int) -> torch.Tensor:
+        """Mean of `log_probs` (canvases, canvas) where something was predicted, (batch, candidates); else 0."""
+        num_predicted = (self.tokens == mask_token_id).sum(dim=1).clamp(min=1)
+        return (log_probs.sum(dim=1) / num_predicted).view(self.lengths.shape)
 
 
 def masked_canvas(lengths: torch.Tensor, width: int, config: CmlmConfig) -> torch.Tensor:

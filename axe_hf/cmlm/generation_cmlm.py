@@ -1,7 +1,6 @@
 """Mask-Predict decoding (Ghazvininejad et al., EMNLP 2019, section 3): `generate`."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +9,17 @@ from transformers.generation.configuration_utils import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
 
-from .canvas_cmlm import check_canvas, check_target_lengths, length_candidates, masked_canvas
+from .canvas_cmlm import (
+    Canvases,
+    check_canvas,
+    check_target_lengths,
+    length_candidates,
+    masked_canvas,
+)
 from .configuration_mask_predict import MaskPredictGenerationConfig
 from .decoder_pass import DecoderPass, static_length
 from .linear_cpu import linear_on_cpu
-from .mask_predict import CanvasState, Refinement, mask_predict
+from .mask_predict import Refinement, mask_predict
 from .outputs_mask_predict import MaskPredictOutput, kept_tokens
 from .rescoring_cmlm import autoregressive_scores, check_rescorer
 from .settings_mask_predict import settings_of_call
@@ -113,6 +118,7 @@ class MaskPredictGenerationMixin:
         with nullcontext() if config.compile else linear_on_cpu(config.use_onednn):
             source = self._encoded(input_ids, attention_mask, encoder_outputs)
             canvases = self._canvases(source[0], config, decoder_input_ids, target_lengths)
+            canvases.check_number(config.num_return_sequences or 1)
             stream = None
             if streamer is not None:
                 lengths, collapse_repeats = canvases.lengths, config.collapse_repeats
@@ -124,12 +130,12 @@ class MaskPredictGenerationMixin:
                 self._token_predictor(config, generator),
                 None if stream is None else stream.on_pass,
             )
+        means = canvases.mean_log_probs(state.log_probs, self.config.mask_token_id)
         if rescore_with is None:
-            means = canvases.mean_log_probs(state)
             ranking = means + config.length_score_weight * canvases.length_log_probs
         else:
             ranking = self._rescored(state, canvases, config, input_ids, rescore_with, tokenizer)
-        output = self._best(state, canvases, ranking, config)
+        output = self._best(state, canvases.lengths, means, ranking, config)
         if stream is not None:
             stream.end(output.sequences[:1])
         return output if config.return_dict_in_generate else output.sequences
@@ -157,7 +163,7 @@ class MaskPredictGenerationMixin:
         encoder_outputs = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask)
         return encoder_outputs, attention_mask
 
-    def _canvases(self, encoder_outputs, config, decoder_input_ids, target_lengths) -> "_Canvases":
+    def _canvases(self, encoder_outputs, config, decoder_input_ids, target_lengths) -> Canvases:
         """The canvases to fill in: given, of given lengths, or of the most probable ones."""
         num_sentences = len(encoder_outputs.last_hidden_state)
         device = encoder_outputs.last_hidden_state.device
@@ -169,7 +175,7 @@ class MaskPredictGenerationMixin:
                 )
             tokens = check_canvas(decoder_input_ids, num_sentences, self.config).to(device)
             lengths = (tokens != self.config.pad_token_id).sum(dim=1, keepdim=True)
-            return _Canvases(tokens, lengths, torch.zeros_like(lengths, dtype=torch.float32))
+            return Canvases(tokens, lengths, torch.zeros_like(lengths, dtype=torch.float32))
         if target_lengths is not None:
             limit = self.config.max_target_length
             lengths = check_target_lengths(target_lengths, num_sentences, limit).to(device)
@@ -190,7 +196,7 @@ class MaskPredictGenerationMixin:
         width = int(lengths.max())
         if config.compile:
             width = static_length(width, self.config.max_target_length)
-        return _Canvases(masked_canvas(lengths.flatten(), width, self.config), lengths, log_probs)
+        return Canvases(masked_canvas(lengths.flatten(), width, self.config), lengths, log_probs)
 
     def _decoder_pass(self, source, canvases, config) -> DecoderPass:
         encoder_outputs, attention_mask = source
@@ -220,15 +226,10 @@ class MaskPredictGenerationMixin:
         scores = autoregressive_scores(*rescore_with, sources, candidates)
         return scores.to(state.log_probs.device)
 
-    def _best(self, state, canvases, ranking, config) -> MaskPredictOutput:
+    def _best(self, state, lengths, means, ranking, config) -> MaskPredictOutput:
         """The `num_return_sequences` candidates of each sentence that rank highest."""
         num_sentences, num_candidates = ranking.shape
         num_returned = config.num_return_sequences or 1
-        if num_returned > num_candidates:
-            raise ValueError(
-                f"`num_return_sequences` is {num_returned}, but a sentence has {num_candidates} length candidate(s). "
-                "Raise `num_length_candidates`, or widen `min_length` and `max_length`."
-            )
         best = ranking.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
         first = torch.arange(num_sentences, device=best.device)[:, None] * num_candidates
         rows = (first + best).flatten()  # of the canvases
@@ -241,36 +242,16 @@ class MaskPredictGenerationMixin:
             }
         return MaskPredictOutput(
             sequences=sequences,
-            sequences_scores=canvases.mean_log_probs(state).flatten()[rows],
+            sequences_scores=means.flatten()[rows],
             ranking_scores=ranking.flatten()[rows],
             token_scores=token_scores,
-            lengths=canvases.lengths.flatten()[rows],
+            lengths=lengths.flatten()[rows],
             num_iterations=state.num_iterations[rows],
             history=history,
         )
 
     def _words(self, tokens, log_probs, config) -> tuple[torch.Tensor, torch.Tensor]:
         return kept_tokens(tokens, log_probs, self.config, collapse_repeats=config.collapse_repeats)
-
-
-@dataclass(frozen=True)
-class _Canvases:
-    """What is decoded for a batch.
-
-    Args:
-        tokens: (batch * candidates, canvas) long, masked; those of one sentence together.
-        lengths: (batch, candidates) long, positions of each canvas.
-        length_log_probs: (batch, candidates) nats; 0 where the length was given.
-    """
-
-    tokens: torch.Tensor
-    lengths: torch.Tensor
-    length_log_probs: torch.Tensor
-
-    def mean_log_probs(self, state: CanvasState) -> torch.Tensor:
-        """Mean log-probability of what was predicted, (batch, candidates); 0 where nothing was."""
-        means = state.log_probs.sum(dim=1) / state.num_predicted.clamp(min=1)
-        return means.view(self.lengths.shape)
 
 
 def _refinement(config: MaskPredictGenerationConfig, *, is_synced: bool) -> Refinement:

@@ -45,14 +45,12 @@ class CanvasState:
     Args:
         tokens: (canvases, canvas) long; `<pad>` behind a canvas's end.
         log_probs: (canvases, canvas) nats; 0 where nothing was predicted: observed positions, behind the end.
-        num_predicted: (canvases,) long, positions that were masked at first.
         num_iterations: (canvases,) long, passes made.
         history: for each pass the canvas the decoder saw, and the tokens and log-probabilities after it.
     """
 
     tokens: torch.Tensor
     log_probs: torch.Tensor
-    num_predicted: torch.Tensor
     num_iterations: torch.Tensor
     history: list[dict[str, torch.Tensor]] | None = None
 
@@ -92,8 +90,7 @@ def mask_predict(
             on_pass(loop.tokens, loop.log_probs, loop.masked_next(t))
         if loop.is_all_done and not refinement.is_every_pass_made:
             break
-    num_predicted = loop.counts_on_device[0]
-    return CanvasState(loop.tokens, loop.log_probs, num_predicted, loop.num_passes, loop.history)
+    return CanvasState(loop.tokens, loop.log_probs, loop.num_passes, loop.history)
 
 
 class _Loop:
