@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 # Stands for the cost of probability zero, since inf - inf is not a number. Far above any honest path.
 IMPOSSIBLE_COST = 1e6
+# Cells of the table, all sentences together, that are worked on at once on a CPU: about 10 MiB of scratch.
+MAX_CELLS_CPU = 2**18
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,18 @@ def align_axe(
         canvas_lengths = torch.full((batch,), canvas, device=device)
     numbers = torch.arange(target, device=device).expand(batch, target)
     is_target = numbers < target_lengths[:, None]
-    align, skip_target = _step_costs(target_costs, blank_costs, delta)
-    if observed_mask is not None:
-        _split_at_observed(align, skip_target, observed_mask)
-    table = _fill_table(align, skip_target)
-    del skip_target  # the way back takes as much again
-    position, is_aligned = _trace_back(align, table, is_target, canvas_lengths)
+    paths = [
+        _cheapest_path(
+            target_costs[chunk],
+            blank_costs[chunk],
+            delta,
+            is_target[chunk],
+            canvas_lengths[chunk],
+            None if observed_mask is None else observed_mask[chunk],
+        )
+        for chunk in _chunks(batch, target * canvas, device)
+    ]
+    position, is_aligned = (torch.cat(parts) for parts in zip(*paths, strict=True))
     is_paid = is_aligned
     if observed_mask is not None:
         position = _charge_behind_observed(position, is_aligned, observed_mask)
@@ -128,6 +136,31 @@ def align_axe(
         num_skipped_predictions=is_blank.sum(1),
         cost=cost,
     )
+
+
+def _chunks(batch: int, num_cells: int, device: torch.device) -> list[slice]:
+    """Slices of whole sentences whose tables fit `MAX_CELLS_CPU`; one slice on a GPU, and for an empty batch."""
+    size = max(1, batch)
+    if device.type == "cpu":
+        size = min(size, max(1, MAX_CELLS_CPU // max(1, num_cells)))
+    return [slice(start, start + size) for start in range(0, max(1, batch), size)]
+
+
+def _cheapest_path(
+    target_costs: Tensor,
+    blank_costs: Tensor,
+    delta: float,
+    is_target: Tensor,
+    canvas_lengths: Tensor,
+    observed_mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Where each target is aligned or skipped and which of the two, both `(batch, target)`."""
+    align, skip_target = _step_costs(target_costs, blank_costs, delta)
+    if observed_mask is not None:
+        _split_at_observed(align, skip_target, observed_mask)
+    table = _fill_table(align, skip_target)
+    del skip_target  # the way back takes as much again
+    return _trace_back(align, table, is_target, canvas_lengths)
 
 
 def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tuple[Tensor, Tensor]:
@@ -204,7 +237,9 @@ def _trace_back(
     is_align = by_align == row  # on a tie align wins
     is_skip_target = row < row_left  # on a tie with skip prediction skip target loses
     # A step into column j is 2j - 1 if it aligns and 2j if it skips a target: half of it is the column left behind.
-    double = torch.arange(0, 2 * canvas + 2, 2, device=by_align.device)
+    # In 16 bits where they fit: every pass over the table is memory traffic.
+    dtype = torch.int16 if 2 * canvas < 2**15 else torch.int32
+    double = torch.arange(0, 2 * canvas + 2, 2, dtype=dtype, device=by_align.device)
     steps = double.new_empty((target, batch, canvas + 1))
     steps[:, :, 0] = 0
     torch.mul(is_align | is_skip_target, double[1:], out=steps[:, :, 1:])
@@ -213,12 +248,13 @@ def _trace_back(
     is_padding = ~is_target.t()[:, :, None]
     torch.where(is_padding, double, steps, out=steps)  # padding stays where it is
 
-    columns = double.new_empty((target + 1, batch, 1))
-    columns[target] = canvas_lengths[:, None]
-    visited = columns.unbind(0)
-    for number, jump in reversed(list(enumerate((steps >> 1).unbind(0)))):
-        torch.gather(jump, 1, visited[number + 1], out=visited[number])
-    steps = steps.gather(2, columns[1:])[:, :, 0].t()  # (batch, target)
+    column = canvas_lengths[:, None]  # (batch, 1)
+    visited = []
+    for row_steps in reversed(steps.unbind(0)):
+        step = row_steps.gather(1, column)
+        visited.append(step)
+        column = (step >> 1).long()
+    steps = torch.cat(visited[::-1], 1).long() if visited else canvas_lengths.new_empty((batch, 0))
     is_aligned = (steps & 1).bool()
     # An aligned step left column j for j - 1, which is position j counted from 0.
     position = (steps >> 1) - (~is_aligned).long()

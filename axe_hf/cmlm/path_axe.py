@@ -62,14 +62,18 @@ def gather_log_probs(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     found = logits.new_empty((batch * canvas, number), dtype=dtype)
     mean = logits.new_empty(batch * canvas, dtype=dtype) if with_mean else None
-    columns = columns.expand(batch, canvas, number).reshape(-1, number)
+    columns = columns.expand(
+        batch, canvas, number
+    )  # a view: what is looked up is copied block by block
+    rows = torch.arange(batch * canvas, device=logits.device)
     size = _rows_per_block(logits, dtype)
     buffer = logits.new_empty((min(size, batch * canvas), vocab), dtype=dtype)
     start = 0
     for block in logits.detach().reshape(-1, vocab).split(size):
         stop = start + len(block)
         log_probs = torch.log_softmax(block, -1, dtype=dtype, out=buffer[: len(block)])
-        torch.gather(log_probs, 1, columns[start:stop], out=found[start:stop])
+        row = rows[start:stop]
+        torch.gather(log_probs, 1, columns[row // canvas, row % canvas], out=found[start:stop])
         if mean is not None:
             torch.mean(log_probs, -1, out=mean[start:stop])
         start = stop
