@@ -73,6 +73,11 @@ class CmlmTranslationPipeline(Pipeline):
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
+        if (generation.get("num_return_sequences") or 1) > 1:
+            raise ValueError(
+                "The pipeline returns one translation for each text and has no use for `num_return_sequences`. Call "
+                "model.generate(...) for several."
+            )
         return {}, generation, {}
 
     def __call__(self, inputs, **kwargs: Any) -> list[dict[str, str]] | Iterator[dict[str, str]]:
@@ -108,7 +113,9 @@ class CmlmTranslationPipeline(Pipeline):
         self, input_tensors: dict[str, torch.Tensor], **generation: Any
     ) -> dict[str, torch.Tensor]:
         input_ids = input_tensors["input_ids"]  # (batch, source)
+        # One translation for each text, whatever the model's settings say.
         generation |= {"return_dict_in_generate": False, "output_history": False}
+        generation |= {"num_return_sequences": 1, "tokenizer": self.tokenizer}
         sequences = self.model.generate(input_ids, input_tensors["attention_mask"], **generation)
         ends = torch.tensor(
             [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id], device=input_ids.device

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cmlm.evaluation_mode import evaluation_mode
+from .cmlm.outputs_mask_predict import ONE_SEQUENCE_EACH
 from .cmlm.rescoring_checks_cmlm import check_rescorer, valid_unicode
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def translate(
     """
     sentences = _checked_texts(texts)
     _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)
-    settings = _settings_of_each_batch(model, tokenizer, generation)
+    settings = _settings_of_each_batch(tokenizer, generation)
     token_ids = _encode(sentences, tokenizer, model.config)
     translations = [""] * len(sentences)
     batches = _batches(token_ids, batch_size, max_tokens_per_batch)
@@ -159,12 +160,9 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
         check_rescorer(generation["rescore_with"])
 
 
-def _settings_of_each_batch(model, tokenizer, generation: dict[str, Any]) -> dict[str, Any]:
+def _settings_of_each_batch(tokenizer, generation: dict[str, Any]) -> dict[str, Any]:
     """`generation` with what `generate` needs to know, and so that it returns one sequence a sentence."""
-    settings = generation | {"return_dict_in_generate": False, "output_history": False}
-    config = generation.get("generation_config") or model.generation_config
-    if (getattr(config, "num_return_sequences", None) or 1) > 1:
-        settings["num_return_sequences"] = 1
+    settings = generation | ONE_SEQUENCE_EACH
     if generation.get("rescore_with") is not None:
         settings["tokenizer"] = tokenizer
     return settings

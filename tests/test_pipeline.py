@@ -102,3 +102,15 @@ def test_wrong_input_is_named(model, tokenizer):
         CmlmTranslationPipeline(model="my/model", tokenizer=tokenizer)
     with pytest.raises(TypeError, match="`tokenizer` is missing"):
         CmlmTranslationPipeline(model=model)
+
+
+def test_one_translation_comes_back_whatever_the_settings_say(model, tokenizer):
+    translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer)
+    expected = translator(["A dog barks.", "barks"])
+    settings = model.generation_config
+    settings.num_length_candidates = settings.num_return_sequences = 3
+    settings.length_score_weight = 1e6
+    assert translator(["A dog barks.", "barks"]) == expected
+    assert translator(["A dog barks.", "barks"], batch_size=2) == expected
+    with pytest.raises(ValueError, match="no use for `num_return_sequences`"):
+        translator("barks", num_return_sequences=2)

@@ -1,6 +1,5 @@
 """Mask-Predict decoding (Ghazvininejad et al., EMNLP 2019, section 3): `generate`."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,10 +17,11 @@ from .canvas_cmlm import (
 )
 from .configuration_mask_predict import MaskPredictGenerationConfig
 from .decoder_pass import DecoderPass, static_length
+from .input_checks_generation import check_rescoring, check_source
 from .linear_cpu import linear_on_cpu
 from .mask_predict import Refinement, mask_predict
 from .outputs_mask_predict import MaskPredictOutput, kept_tokens
-from .rescoring_cmlm import autoregressive_scores, check_rescorer
+from .rescoring_cmlm import autoregressive_scores
 from .settings_mask_predict import settings_of_call
 from .streaming_mask_predict import DraftStream
 from .token_prediction import TokenChoice, TokenPredictor
@@ -112,22 +112,33 @@ class MaskPredictGenerationMixin:
             self.config, generation_config or self.generation_config, overrides
         )
         if rescore_with is not None:
-            _check_rescoring(rescore_with, tokenizer, input_ids)
+            check_rescoring(rescore_with, tokenizer, input_ids)
+        if generator is not None and not config.do_sample:
+            raise ValueError(
+                "`generator` changes nothing unless tokens are drawn: add do_sample=True."
+            )
         if overrides.get("labels") is not None:
             decoder_input_ids = None
-        with nullcontext() if config.compile else linear_on_cpu(config.use_onednn):
+        is_synced = bool(overrides.get("synced_gpus"))
+        use_onednn = False if config.compile else config.use_onednn
+        with linear_on_cpu(use_onednn, self.device, self.dtype):
             source = self._encoded(input_ids, attention_mask, encoder_outputs)
             canvases = self._canvases(source[0], config, decoder_input_ids, target_lengths)
             canvases.check_number(config.num_return_sequences or 1)
             stream = None
             if streamer is not None:
-                lengths, collapse_repeats = canvases.lengths, config.collapse_repeats
-                stream = DraftStream(streamer, self.config, lengths, collapse_repeats)
+                stream = DraftStream(
+                    streamer,
+                    self.config,
+                    canvases,
+                    length_score_weight=config.length_score_weight,
+                    collapse_repeats=config.collapse_repeats,
+                )
             state = mask_predict(
                 self._decoder_pass(source, canvases, config),
                 canvases.tokens,
-                _refinement(config, is_synced=bool(overrides.get("synced_gpus"))),
-                self._token_predictor(config, generator),
+                _refinement(config, is_synced),
+                self._token_predictor(config, generator, is_synced),
                 None if stream is None else stream.on_pass,
             )
         means = canvases.mean_log_probs(state.log_probs, self.config.mask_token_id)
@@ -145,21 +156,9 @@ class MaskPredictGenerationMixin:
     ) -> tuple[ModelOutput, torch.Tensor | None]:
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
-        if attention_mask is not None and attention_mask.device.type == "cpu":
-            is_late = (attention_mask[:, 0] == 0) & attention_mask.any(dim=1)
-            if is_late.any():
-                raise ValueError(
-                    f"`attention_mask` has padding in front of sentence {int(is_late.nonzero()[0])}, but positions "
-                    'count from the left. Set tokenizer.padding_side = "right".'
-                )
+        check_source(input_ids, attention_mask, encoder_outputs)
         if encoder_outputs is not None:
             return encoder_outputs, attention_mask
-        if input_ids is None:
-            raise ValueError("generate() needs `input_ids` (batch, source) or `encoder_outputs`.")
-        if input_ids.dim() != 2 or input_ids.numel() == 0:
-            raise ValueError(
-                f"`input_ids` must be (batch, source) with at least one token, got {tuple(input_ids.shape)}."
-            )
         encoder_outputs = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask)
         return encoder_outputs, attention_mask
 
@@ -177,8 +176,8 @@ class MaskPredictGenerationMixin:
             lengths = (tokens != self.config.pad_token_id).sum(dim=1, keepdim=True)
             return Canvases(tokens, lengths, torch.zeros_like(lengths, dtype=torch.float32))
         if target_lengths is not None:
-            limit = self.config.max_target_length
-            lengths = check_target_lengths(target_lengths, num_sentences, limit).to(device)
+            lengths = check_target_lengths(target_lengths, num_sentences, config.max_length)
+            lengths = lengths.to(device)
             log_probs = torch.zeros_like(lengths, dtype=torch.float32)
         else:
             if getattr(encoder_outputs, "length_logits", None) is None:
@@ -205,12 +204,14 @@ class MaskPredictGenerationMixin:
         states = encoder_outputs.last_hidden_state
         return DecoderPass(self, states, attention_mask, is_inside, compile_config)
 
-    def _token_predictor(self, config, generator) -> TokenPredictor:
+    def _token_predictor(self, config, generator, is_synced) -> TokenPredictor:
         never = {self.config.pad_token_id, self.config.mask_token_id}
         temperature = (config.temperature or 1.0) if config.do_sample else None
         never |= set(config.suppress_tokens or ())
         choice = TokenChoice(tuple(sorted(never)), temperature, generator)
-        return TokenPredictor(self.lm_head, self.config.vocab_size, choice)
+        return TokenPredictor(
+            self.lm_head, self.config.vocab_size, choice, is_called_once=is_synced
+        )
 
     def _rescored(
         self, state, canvases, config, input_ids, rescore_with, tokenizer
@@ -254,7 +255,7 @@ class MaskPredictGenerationMixin:
         return kept_tokens(tokens, log_probs, self.config, collapse_repeats=config.collapse_repeats)
 
 
-def _refinement(config: MaskPredictGenerationConfig, *, is_synced: bool) -> Refinement:
+def _refinement(config: MaskPredictGenerationConfig, is_synced: bool) -> Refinement:
     return Refinement(
         num_iterations=config.num_iterations,
         schedule=config.schedule,
@@ -265,15 +266,6 @@ def _refinement(config: MaskPredictGenerationConfig, *, is_synced: bool) -> Refi
         # With sharded weights (FSDP, ZeRO-3) each process waits for the others in every pass.
         is_every_pass_made=is_synced,
     )
-
-
-def _check_rescoring(rescore_with, tokenizer, input_ids) -> None:
-    check_rescorer(rescore_with)
-    if not isinstance(tokenizer, PreTrainedTokenizerBase) or input_ids is None:
-        raise ValueError(
-            "`rescore_with` needs `tokenizer`, this model's own, and `input_ids`: the other model reads the texts. "
-            "Call generate(input_ids, rescore_with=(model, its_tokenizer), tokenizer=tokenizer)."
-        )
 
 
 __all__ = ["MaskPredictGenerationConfig", "MaskPredictGenerationMixin", "MaskPredictOutput"]

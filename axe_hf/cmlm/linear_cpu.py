@@ -54,18 +54,29 @@ def _fits(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None 
         for tensor in tensors
     )
     has_rows = states.shape[-1] > 0 and states.numel() // states.shape[-1] >= MIN_ROWS
-    return is_plain and has_rows and not torch.is_grad_enabled()
+    # Autocast has no rule for oneDNN's layout.
+    is_free = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return is_plain and has_rows and is_free
 
 
-def linear_on_cpu(use_onednn: bool | None) -> AbstractContextManager:
-    """The context in which to decode: oneDNN if asked for or, with None, where it is known to pay."""
+def linear_on_cpu(
+    use_onednn: bool | None, device: torch.device, dtype: torch.dtype
+) -> AbstractContextManager:
+    """The context in which a model of `dtype` on `device` decodes: oneDNN if asked for or, with None, where it pays.
+
+    Raises:
+        ValueError: it is asked for and cannot be had.
+    """
     is_there = torch.backends.mkldnn.is_available()
-    if use_onednn and not is_there:
+    is_fitting = device.type == "cpu" and dtype == torch.float32
+    if use_onednn and not (is_there and is_fitting):
+        what = "this PyTorch was built without oneDNN"
+        what = what if not is_there else f"the model is in {dtype} on {device}"
         raise ValueError(
-            "`use_onednn=True`, but this PyTorch was built without oneDNN. Leave it to None or set it to False."
+            f"`use_onednn=True` is for models in float32 on a CPU, but {what}. Leave it to None or set it to False."
         )
-    is_wanted = is_there and is_amd_processor() if use_onednn is None else use_onednn
-    return OneDnnLinear() if is_wanted else nullcontext()
+    is_wanted = is_amd_processor() if use_onednn is None else use_onednn
+    return OneDnnLinear() if is_wanted and is_there and is_fitting else nullcontext()
 
 
 @lru_cache

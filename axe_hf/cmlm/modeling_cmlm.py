@@ -83,12 +83,21 @@ class CmlmAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         key_values: KeyValues | None = None,
+        is_over_source: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query = self._split_heads(self.q_proj(hidden_states))
         key, value = key_values or self.project_key_values(hidden_states)
+        implementation = self.config._attn_implementation
+        if (
+            is_over_source
+            and isinstance(attention_mask, torch.Tensor)
+            and attention_mask.dim() == 2
+        ):
+            # Flash attention would take the padding of the keys for that of the queries too.
+            implementation, attention_mask = "sdpa", attention_mask[:, None, None].bool()
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            implementation, eager_attention_forward
         )
         output, weights = attention_interface(
             self,
@@ -188,7 +197,8 @@ class CmlmDecoderLayer(CmlmLayer):
                 num_sources, -1, states.shape[-1]
             )  # (source, canvases * canvas, d_model)
             mask = _first_queries(encoder_attention_mask, queries.shape[1])
-            return self.encoder_attn(queries, mask, key_values, **kwargs)[0].view(states.shape)
+            output = self.encoder_attn(queries, mask, key_values, is_over_source=True, **kwargs)[0]
+            return output.view(states.shape)
 
         def attend_to_canvas(states: torch.Tensor) -> torch.Tensor:
             mask = _first_queries(attention_mask, states.shape[1])

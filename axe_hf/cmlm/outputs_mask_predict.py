@@ -7,6 +7,13 @@ from transformers.modeling_outputs import ModelOutput
 
 from .configuration_cmlm import CmlmConfig
 
+# Settings with which `generate` returns one row of token ids for each sentence, whatever is saved with the model.
+ONE_SEQUENCE_EACH = {
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    "output_history": False,
+}
+
 
 @dataclass
 class MaskPredictOutput(ModelOutput):

@@ -10,10 +10,20 @@ from .configuration_mask_predict import (
     BASE_FIELDS,
     OWN_FIELDS,
     MaskPredictGenerationConfig,
+    check_autoregressive,
 )
 
 # Trainers and pipelines hand these to every `generate`.
 _PASSED_BY_CALLERS = {"labels", "synced_gpus", "use_cache", "decoder_attention_mask"}
+# Overridden with None these keep what is saved, as Trainers pass None for "not given"; other settings become None.
+_KEPT_FOR_NONE = {
+    "min_length",
+    "max_length",
+    "do_sample",
+    "output_scores",
+    "return_dict_in_generate",
+}
+_KEPT_FOR_NONE |= {name for name, default in OWN_FIELDS.items() if default is not None}
 # Arguments of `generate` itself, named when an unknown one is refused.
 _ARGUMENTS = ("encoder_outputs", "decoder_input_ids", "target_lengths", "generator", "streamer")
 _ARGUMENTS += ("rescore_with", "tokenizer")
@@ -31,17 +41,20 @@ def settings_of_call(
     settings = saved.to_dict()
     for name, value in overrides.items():
         if name in OWN_FIELDS or name in BASE_FIELDS:
-            settings[name] = settings.get(name) if value is None else value
+            if value is not None or name not in _KEPT_FOR_NONE:
+                settings[name] = value
         elif name in AUTOREGRESSIVE:
-            neutral, instead = AUTOREGRESSIVE[name]
-            if value is not None and not (value == neutral and type(value) is type(neutral)):
-                raise ValueError(f"`{name}` has no meaning for Mask-Predict; use {instead}.")
+            check_autoregressive(name, value)
         elif name not in _PASSED_BY_CALLERS and value is not None:
             raise TypeError(
                 f"generate() has no argument `{name}`. Mask-Predict takes "
                 f"{', '.join((*OWN_FIELDS, *BASE_FIELDS, *_ARGUMENTS))}."
             )
     config = MaskPredictGenerationConfig(**settings)
+    if config.compile and config.use_onednn:
+        raise ValueError(
+            "`use_onednn=True` has no part in what `compile=True` compiles: leave one of the two out."
+        )
     _fit_lengths(config, model_config.max_target_length)
     _check_choice(config, model_config.vocab_size)
     return config

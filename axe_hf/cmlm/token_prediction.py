@@ -48,10 +48,20 @@ class TokenPredictor:
         lm_head: projects states to logits. A plain `nn.Linear` is read a part of the vocabulary at a time on a CPU.
         vocab_size: number of logits of a position.
         choice: how to choose.
+        is_called_once: call a head that is not plain once a pass, whatever the number of positions and the memory: for
+            processes that share its weights and must call it equally often.
     """
 
-    def __init__(self, lm_head: nn.Module, vocab_size: int, choice: TokenChoice):
+    def __init__(
+        self,
+        lm_head: nn.Module,
+        vocab_size: int,
+        choice: TokenChoice,
+        *,
+        is_called_once: bool = False,
+    ):
         self.lm_head, self.vocab_size, self.choice = lm_head, vocab_size, choice
+        self.is_called_once = is_called_once
         self._columns: list[_Columns] = []
 
     @torch.no_grad()
@@ -67,16 +77,20 @@ class TokenPredictor:
         """
         if not self._columns:
             self._columns = self._parts_of_vocabulary(states)
-        is_cpu = states.device.type == "cpu"
-        budget = min(MAX_LOGITS_ELEMENTS, MAX_LOGITS_ELEMENTS_CPU if is_cpu else 2**62)
-        num_columns = self._columns[0].weight
-        num_columns = self.vocab_size if num_columns is None else len(num_columns)
-        rows = max(1, budget // num_columns)
-        predicted = [self._predict(block) for block in states.split(rows)]
-        if not predicted:
-            return states.new_empty(0, dtype=torch.long), states.new_empty(0)
-        tokens, log_probs = zip(*predicted, strict=True)
+        tokens, log_probs = zip(
+            *(self._predict(block) for block in states.split(self._num_rows(states))), strict=True
+        )
         return torch.cat(tokens), torch.cat(log_probs)
+
+    def _num_rows(self, states: torch.Tensor) -> int:
+        """Positions whose logits are held at once."""
+        weight = self._columns[0].weight
+        if weight is None and self.is_called_once:
+            return max(1, len(states))
+        budget = MAX_LOGITS_ELEMENTS
+        if states.device.type == "cpu":
+            budget = min(budget, MAX_LOGITS_ELEMENTS_CPU)
+        return max(1, budget // (self.vocab_size if weight is None else len(weight)))
 
     def _parts_of_vocabulary(self, states: torch.Tensor) -> list[_Columns]:
         device = states.device
@@ -125,10 +139,10 @@ class TokenPredictor:
         dtype = torch.promote_types(states.dtype, torch.float32)
         for part in self._columns:
             if part.weight is None:
-                logits = self.lm_head(states)
+                # A copy, since a hook of the head's may have kept its output.
+                logits = self.lm_head(states).to(dtype, copy=True)
             else:
-                logits = F.linear(states, part.weight, part.bias)
-            logits = logits.to(dtype)
+                logits = F.linear(states, part.weight, part.bias).to(dtype)
             if part.never is not None:
                 logits.index_fill_(1, part.never, -torch.inf)
             yield part.start, logits

@@ -17,7 +17,13 @@ from .parts import check_model, example_source
 _FOLLOWED = {"num_iterations", "schedule", "length_multiplier", "min_length", "max_length"}
 _FOLLOWED |= {"suppress_tokens"}
 _WITHOUT_EFFECT = {"length_score_weight", "output_history", "output_scores"}
-_WITHOUT_EFFECT |= {"return_dict_in_generate", "temperature", "compile", "compile_config"}
+_WITHOUT_EFFECT |= {
+    "return_dict_in_generate",
+    "temperature",
+    "compile",
+    "compile_config",
+    "use_onednn",
+}
 
 
 class ExportableMaskPredict(nn.Module):

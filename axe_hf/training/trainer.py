@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Seq2SeqTrainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.outputs_cmlm import CmlmEncoderOutput
+from ..cmlm.outputs_mask_predict import ONE_SEQUENCE_EACH
 from .arguments import AxeTrainingArguments
 from .batches import collator_of, references_of, token_budget_loader
 from .callbacks import BudgetProgressCallback, EmaCallback, TrainingClock
@@ -266,7 +269,9 @@ class AxeTrainer(Seq2SeqTrainer):
             return loss, None, None
         if not self.args.predict_with_generate:
             return loss, outputs.logits if labels is not None else None, labels
+        is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
         gen_kwargs = gen_kwargs or getattr(self, "_gen_kwargs", {})
+        gen_kwargs = {"synced_gpus": is_sharded} | gen_kwargs | ONE_SEQUENCE_EACH
         tokens = self.model.generate(**batch, encoder_outputs=encoder_outputs, **gen_kwargs)
         return loss, tokens, labels
 

@@ -127,3 +127,32 @@ def test_only_masked_positions_are_projected(make_model, make_sources):
     model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
     model.generate(**sources, target_lengths=torch.tensor([20, 10, 3]), num_iterations=4)
     assert rows == [20 + 10 + 3, 15 + 7 + 2, 10 + 5 + 1, 5 + 2 + 1]
+
+
+def test_processes_that_share_a_head_call_it_as_often_whatever_their_sentences(
+    make_model, make_sources, monkeypatch
+):
+    monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", 24 * 20)
+    model, calls = make_model(), []
+    head = CalledHead(model.config.d_model, 24, bias=False)
+    head.weight, model.lm_head = model.lm_head.weight, head
+    head.register_forward_hook(lambda *_: calls.append(1))
+    for lengths in ([5, 5], [25, 28]):
+        calls.clear()
+        model.generate(
+            **make_sources([4, 9]),
+            target_lengths=torch.tensor(lengths),
+            num_iterations=4,
+            synced_gpus=True,
+        )
+        assert len(calls) == 4
+
+
+def test_what_a_hook_keeps_of_the_logits_is_not_written_over(make_model, make_sources):
+    model, kept = make_model(), []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    expected = model.lm_head.weight
+    hidden = []
+    model.model.decoder.register_forward_hook(lambda *args: hidden.append(args[2][0]))
+    model.generate(**make_sources([4]), target_lengths=torch.tensor([6]))
+    torch.testing.assert_close(kept[0], hidden[0][0] @ expected.t())

@@ -223,8 +223,41 @@ def test_the_canvas_of_a_training_batch_is_ignored(make_model, make_sources):
         ({"early_stopping": True}, "`early_stop`"),
         ({"bad_words_ids": [[7]]}, "`suppress_tokens`"),
         ({"rescore_with": (None, None)}, "rescoring model"),
+        ({"generator": torch.Generator()}, "add do_sample=True"),
+        ({"early_stop": "no"}, "`early_stop` must be True or False, got 'no'"),
+        ({"target_lengths": torch.tensor([5, 3]), "max_length": 4}, r"in \[1, 4\]"),
+        ({"compile": True, "use_onednn": True}, "leave one of the two out"),
+        (
+            {"attention_mask": torch.ones(1, 9)},
+            r"must be \(batch, source\) = \(2, 9\), got \(1, 9\)",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_with_advice(make_model, make_sources, wrong, complaint):
     with pytest.raises((ValueError, TypeError), match=complaint):
-        make_model().generate(**make_sources([3, 9]), **wrong)
+        make_model().generate(**make_sources([3, 9]) | wrong)
+
+
+def test_padding_in_front_of_a_sentence_is_refused(make_model, make_sources):
+    sources = make_sources([3, 9])
+    sources = {name: tensor.flip(1) for name, tensor in sources.items()}
+    with pytest.raises(ValueError, match="in front of sentence 0.*padding_side"):
+        make_model().generate(**sources)
+
+
+def test_none_switches_a_saved_setting_off_where_none_is_a_value(make_model, make_sources):
+    model, sources = make_model(seed=1), make_sources([1, 12, 30], seed=1)
+    plain = model.generate(**sources, num_iterations=8, **FULL)
+    model.generation_config.num_iterations = 8
+    model.generation_config.confidence_threshold = 0.3
+    model.generation_config.suppress_tokens = plain.sequences[0, :1].tolist()
+    saved = model.generate(**sources, **FULL)
+    assert saved.num_iterations.min() < 8 and not saved.sequences.equal(plain.sequences)
+    off = {"confidence_threshold": None, "suppress_tokens": None}
+    found = model.generate(**sources, **off, **FULL)
+    assert found.sequences.equal(plain.sequences)
+    assert found.num_iterations.tolist() == [8] * 3
+    # what Trainers pass for "not given"
+    assert model.generate(**sources, **off, num_iterations=None, max_length=None).equal(
+        plain.sequences
+    )

@@ -82,6 +82,20 @@ def test_a_streamer_sees_every_pass_and_the_translation(make_model, make_sources
     assert streamer.events[0] == ("put", [[]])
 
 
+@pytest.mark.parametrize("length_score_weight", [0.0, 0.3])
+def test_the_last_draft_is_the_translation(make_model, make_sources, length_score_weight):
+    for seed in range(10):
+        streamer = RecordingStreamer()
+        sequence = make_model(seed=seed, tie_word_embeddings=False).generate(
+            **make_sources([9], seed=seed),
+            num_iterations=2,
+            num_length_candidates=6,
+            length_score_weight=length_score_weight,
+            streamer=streamer,
+        )
+        assert streamer.events[-3] == ("draft", sequence.tolist())
+
+
 def test_transformers_own_streamers_work(make_model, make_sources, capsys):
     from transformers import TextStreamer
     from transformers.generation.streamers import TextDiffusionStreamer

@@ -230,3 +230,37 @@ def test_an_empty_batch_is_refused(make_model):
     empty = torch.zeros(0, 3, dtype=torch.long)
     with pytest.raises(ValueError, match=r"at least one token, got \(0, 3\)"):
         make_model().generate(empty)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "complaint"),
+    [
+        ({"top_k": 1}, "`top_k` has no meaning"),
+        ({"top_p": 0.1}, "`top_p` has no meaning"),
+        ({"repetition_penalty": 5.0}, "`repetition_penalty` has no meaning"),
+        ({"num_iteration": 7}, "no setting `num_iteration`. Is it `num_iterations`"),
+        ({"num_beams": 4}, "`num_length_candidates`"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(ignored, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        MaskPredictGenerationConfig(**ignored)
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [{"num_beams": 1}, {"length_penalty": 1}, {"top_k": 50}, {"top_p": 1.0}, {"use_cache": True}],
+    ids=str,
+)
+def test_settings_that_change_nothing_are_accepted(neutral):
+    assert MaskPredictGenerationConfig(**neutral).num_iterations == 1
+
+
+def test_encoder_outputs_that_are_none_are_refused(make_model, make_sources):
+    model = make_model()
+    with pytest.raises(ValueError, match="of at least one sentence, got tuple"):
+        model.generate(encoder_outputs=(torch.zeros(1, 2, 16),))
+    outputs = model.get_encoder()(**make_sources([3]))
+    outputs.last_hidden_state = outputs.last_hidden_state[:0]
+    with pytest.raises(ValueError, match="of at least one sentence"):
+        model.generate(encoder_outputs=outputs)

@@ -91,6 +91,23 @@ def test_decoding_is_the_same_with_and_without(make_model, make_sources, num_ite
         torch.testing.assert_close(results[0].sequences_scores, results[1].sequences_scores)
 
 
+@needs_onednn
+def test_autocast_is_left_to_pytorch(make_model, make_sources):
+    model, sources = make_model(), make_sources([20, 20])
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = model.generate(**sources, use_onednn=False)
+        assert model.generate(**sources, use_onednn=True).equal(plain)
+
+
+@needs_onednn
+def test_it_is_refused_for_other_types_than_float32(make_model, make_sources):
+    with pytest.raises(ValueError, match="the model is in torch.bfloat16 on cpu"):
+        make_model().bfloat16().generate(**make_sources([20]), use_onednn=True)
+    with Calls() as calls:
+        make_model().bfloat16().generate(**make_sources([20, 20]))
+    assert "to_mkldnn" not in calls.names
+
+
 @pytest.mark.parametrize("is_amd", [True, False])
 def test_by_default_the_processor_decides(make_model, make_sources, monkeypatch, is_amd):
     monkeypatch.setattr(linear_cpu, "is_amd_processor", lambda: is_amd)

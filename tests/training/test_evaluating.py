@@ -83,3 +83,13 @@ def test_several_evaluation_sets_each_have_their_references(make_trainer, datase
     metrics = make_trainer(eval_dataset=named).evaluate()
     assert metrics["eval_plain_bleu_signature"].startswith("nrefs:1")
     assert metrics["eval_double_bleu_signature"].startswith("nrefs:2")
+
+
+def test_settings_for_several_results_do_not_shift_the_rows(make_trainer, dataset):
+    trainer = make_trainer(eval_dataset=dataset.select(range(3)))
+    plain = trainer.predict(dataset.select(range(3))).predictions
+    settings = trainer.model.generation_config
+    settings.num_length_candidates = settings.num_return_sequences = 3
+    settings.length_score_weight = 1e6  # the first candidate is the one that stood alone
+    settings.return_dict_in_generate = settings.output_history = True
+    assert (trainer.predict(dataset.select(range(3))).predictions == plain).all()
