@@ -134,3 +134,30 @@ def test_marian_decodes_exactly_as_many_tokens_as_the_canvas_has(folder):
     for num_beams in (1, 5):
         tokens = autoregressive(model, num_beams, QUICK.length, sources, torch.ones_like(sources))
         assert tokens.shape == (3, 1 + QUICK.length)
+
+
+def test_the_benchmark_of_the_ranking_appends_to_a_table(folder, monkeypatch, capsys, tmp_path):
+    from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+
+    sentences = ["one two", "three four", "eins zwei", "drei vier"]
+    tokenizer = train_tokenizer(sentences * 5, vocab_size=300)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_target_length": 12}
+    sizes |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    model = CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **sizes))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "test.tsv").write_text("one two\teins zwei\nthree four\tdrei vier\n")
+    argv = ["ranking.py", tmp_path / "model", tmp_path / "test.tsv", "--source-lang", "en"]
+    argv += ["--target-lang", "de", "--weights", "0", "0.1", "--output", tmp_path / "table.csv"]
+    for name in ("first", "second"):
+        monkeypatch.setattr(sys, "argv", [*map(str, argv), "--name", name])
+        runpy.run_path(str(folder / "ranking.py"), run_name="__main__")
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    settings = [
+        (r["num_iterations"], r["num_length_candidates"], r["length_score_weight"]) for r in rows
+    ]
+    one_model = [(t, *k) for t in ("1", "4") for k in (("1", ""), ("5", "0.0"), ("5", "0.1"))]
+    assert settings == one_model * 2
+    assert {row["model"] for row in rows} == {"first", "second"}
+    assert all(torch.__version__ in row["environment"] for row in rows)
+    assert rows[0]["bleu_signature"] in capsys.readouterr().out

@@ -163,7 +163,11 @@ def cmlm_system(
     def decode(sources: Tensor, mask: Tensor) -> Tensor:
         return model.generate(sources, attention_mask=mask, **settings)
 
-    name = "CMLM, compiled" if options.get("compile") else "CMLM"
+    name = "CMLM"
+    if options.get("compile"):
+        name = "CMLM, compiled"
+    elif options.get("use_onednn") is False:
+        name = "CMLM, no oneDNN"
     return System(
         name,
         precision,
@@ -192,6 +196,10 @@ def make_systems(
         # Ours does so by itself where it pays; this is what it would do for Marian.
         for name, decode in ((GREEDY, greedy), (BEAM, beam)):
             systems.append(System(f"{name}, oneDNN", dtype, partial(through_onednn, decode)))
+        systems += [
+            cmlm_system(cmlm, size, iterations, 1, dtype, use_onednn=False)
+            for iterations in NUM_ITERATIONS
+        ]
     sizes = [(iterations, k) for k in (1, 5) for iterations in NUM_ITERATIONS]
     systems += [cmlm_system(cmlm, size, *pair, dtype) for pair in sizes]
     if with_compile:
@@ -261,7 +269,9 @@ def make_loop_systems(size: Size, dtype: str, device: str) -> list[System]:
         num_candidates=k,
         **length_bounds(size, k),
     )
-    return [
-        System(NAIVE, dtype, as_written, NAIVE, iterations, k),
-        replace(cmlm_system(model, size, iterations, k, dtype), baseline=NAIVE),
-    ]
+    systems = [System(NAIVE, dtype, as_written, NAIVE, iterations, k)]
+    if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
+        through = partial(through_onednn, as_written)
+        systems.append(System(f"{NAIVE}, oneDNN", dtype, through, NAIVE, iterations, k))
+    systems.append(replace(cmlm_system(model, size, iterations, k, dtype), baseline=NAIVE))
+    return systems
