@@ -42,7 +42,7 @@ class CmlmConfig(PreTrainedConfig):
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
         fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's states and the output
             embedding, a few sentences at a time, with the same value and in less memory; `outputs.logits` is then
-            None. `"auto"` (default): in training, given labels, where the logits would be larger than 64 MiB on a
+            None. `"auto"` (default): in training, given labels, where the logits would be larger than 48 MiB on a
             CPU, 256 MiB on a GPU; `"always"`: in training, given labels; `"never"`. Evaluation always has logits.
 
     Raises:

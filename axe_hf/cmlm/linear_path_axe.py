@@ -16,7 +16,7 @@ from .input_checks_axe import check_one_dtype
 
 # Whole sentences whose logits fit this are projected at a time: the matrix products stay large enough to be
 # efficient, and the logits small beside the gradient of the weight.
-CHUNK_BYTES_CPU = 2**26
+CHUNK_BYTES_CPU = 48 * 2**20
 CHUNK_BYTES_GPU = 2**28
 
 
