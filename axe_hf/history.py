@@ -70,15 +70,16 @@ def format_history(
 ) -> str:
     """Write down how Mask-Predict filled one canvas, a line for each iteration.
 
-    Line 0 is the empty canvas; line t holds the tokens that iteration t leaves standing, and "_"
-    where the next one predicts again. Pieces inside a word start with "·", the blank is "ε".
+    Line 0 is the canvas at the start, "_" but for the tokens that `decoder_input_ids` gave; line t
+    holds what iteration t leaves standing, and "_" where the next one predicts again. Pieces inside
+    a word start with "·", the blank is "ε".
 
     Args:
         output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
         tokenizer: the tokenizer of the model.
         sentence (default 0): which sentence of the batch.
-        color: whether to colour tokens from red (unsure) to green (sure) by their probability; by
-            default where standard output is a terminal and NO_COLOR is not set.
+        color: whether to colour tokens from red (unsure) to green (sure, or given) by their
+            probability; by default where standard output is a terminal and NO_COLOR is not set.
         width: columns to fill; by default those of the terminal. Longer canvases go into blocks.
 
     Returns:
@@ -111,8 +112,6 @@ def format_history(
     rows, log_probs = history_rows(output, tokenizer, sentence)
     color = uses_color(sys.stdout) if color is None else color
     width = shutil.get_terminal_size().columns if width is None else width
-    rows.insert(0, ["_"] * len(rows[-1]))
-    log_probs.insert(0, [0.0] * len(rows[-1]))
     cell_widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     label_width = len(str(len(rows) - 1))
     blocks = []
@@ -132,7 +131,7 @@ def format_history(
 def history_rows(
     output: MaskPredictOutput, tokenizer: PreTrainedTokenizerBase, sentence: int
 ) -> tuple[list[list[str]], list[list[float]]]:
-    """What each iteration leaves standing on the canvas of one sentence.
+    """The canvas of one sentence at the start, and what each iteration leaves standing on it.
 
     Args:
         output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
@@ -140,8 +139,8 @@ def history_rows(
         sentence: which sentence of the batch.
 
     Returns:
-        Readable tokens, "_" where the next iteration masks, and log-probabilities in nats; both one
-        list an iteration, one entry a canvas position.
+        Readable tokens, "_" where the next iteration predicts, and log-probabilities in nats, 0 for
+        what was given; both a list for the start and one an iteration, one entry a canvas position.
 
     Raises:
         ValueError: `output` holds no history, or has no such sentence.
@@ -154,11 +153,11 @@ def history_rows(
     if not 0 <= sentence < len(output.lengths):
         raise ValueError(f"`sentence` must be in [0, {len(output.lengths)}), got {sentence}.")
     length = int(output.lengths[sentence])
-    # What the next iteration saw; after the last one all tokens stand.
-    canvases = [*output.history["canvas"][1:], output.history["tokens"][-1]]
+    # What the next iteration sees; after the last one all tokens stand.
+    canvases = [*output.history["canvas"], output.history["tokens"][-1]]
     rows = [readable_tokens(tokenizer, canvas[sentence, :length]) for canvas in canvases]
     log_probs = [step[sentence, :length].tolist() for step in output.history["log_probs"]]
-    return rows, log_probs
+    return rows, [[0.0] * length, *log_probs]
 
 
 def _columns_that_fit(cell_widths: list[int], width: int) -> Iterator[list[int]]:

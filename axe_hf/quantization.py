@@ -12,7 +12,7 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
     """A copy of the model whose linear layers multiply in int8, for decoding on a CPU.
 
     Weights are rounded to 8 bits once, states in each layer as they come (dynamic quantization, by PyTorch). README's
-    benchmark has it at three to four times the speed of float32 for a single sentence; translations can differ
+    benchmark has it at twice the speed of float32 or a little more for a single sentence; translations can differ
     slightly, so score them. The copy decodes; it is neither trained nor saved: keep the model it was made of.
 
     Args:

@@ -3,7 +3,12 @@ import io
 import pytest
 import torch
 
-from axe_hf import MaskPredictOutput, train_tokenizer
+from axe_hf import (
+    CmlmConfig,
+    CmlmForConditionalGeneration,
+    MaskPredictOutput,
+    train_tokenizer,
+)
 from axe_hf.history import display_width, format_history, history_rows, readable_tokens, uses_color
 
 MASK, BLANK = 3, 4
@@ -49,8 +54,9 @@ def test_a_model_with_spare_rows_may_predict_an_id_without_a_token(tokenizer):
 
 def test_a_row_holds_what_the_next_iteration_leaves_standing(output, tokenizer):
     rows, log_probs = history_rows(output, tokenizer, 0)
-    assert rows == [["A", "_", "."], ["A", "dog", "."]]
-    torch.testing.assert_close(torch.tensor(log_probs), output.history["log_probs"][:, 0])
+    assert rows == [["_", "_", "_"], ["A", "_", "."], ["A", "dog", "."]]
+    assert log_probs[0] == [0.0] * 3
+    torch.testing.assert_close(torch.tensor(log_probs[1:]), output.history["log_probs"][:, 0])
 
 
 def test_one_line_an_iteration(output, tokenizer):
@@ -58,6 +64,27 @@ def test_one_line_an_iteration(output, tokenizer):
     assert lines == ["0  _ _   _", "1  A _   .", "2  A dog ."]
     lines = format_history(output, tokenizer, sentence=1, color=False).split("\n")
     assert lines == ["0  _    _", "1  _    ε", "2  Haus ε"]
+
+
+def test_tokens_that_were_given_stand_from_the_start(tokenizer):
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_target_length": 9}
+    model = CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **sizes)).eval()
+    source = torch.tensor([tokenizer("A dog barks.").input_ids])
+    dog, dot = tokenizer.convert_tokens_to_ids(["▁dog", "."])
+    output = model.generate(
+        source,
+        decoder_input_ids=torch.tensor([[MASK, dog, MASK, MASK, dot, 0]]),
+        num_iterations=3,
+        output_history=True,
+        return_dict_in_generate=True,
+    )
+    rows, log_probs = history_rows(output, tokenizer, 0)
+    assert rows[0] == ["_", "dog", "_", "_", "."] and len(rows) == len(log_probs) == 4
+    assert all(row[1] == "dog" and row[4] == "." for row in rows)
+    assert all(of_row[1] == of_row[4] == 0 for of_row in log_probs)
+    first_line = format_history(output, tokenizer, color=False, width=200).split("\n")[0]
+    assert first_line.split() == ["0", *rows[0]]
 
 
 def test_a_canvas_wider_than_the_terminal_goes_on_in_blocks(output, tokenizer):

@@ -136,6 +136,14 @@ def test_a_model_predicts_what_is_drawn(model, tokenizer, canvas_length):
     as_png(drawn)
 
 
+def test_frozen_parts_stay_in_evaluation_mode(model, tokenizer):
+    model.get_encoder().eval()
+    before = [module.training for module in model.modules()]
+    target = tokenizer(TEXT).input_ids
+    plot_alignment(model, target, tokenizer, input_ids=target)
+    assert [module.training for module in model.modules()] == before and not all(before)
+
+
 def test_observed_tokens_are_aligned_with_themselves(model, tokenizer):
     target = tokenizer(TEXT).input_ids
     canvas = [model.config.mask_token_id, *target[1:-1], model.config.mask_token_id]

@@ -33,8 +33,14 @@ def test_decoding_in_int8_is_close_and_the_model_itself_untouched(model):
 
 
 def test_a_model_in_training_gives_a_copy_that_decodes(model):
+    source = torch.randint(5, 100, (4, 9))
+    decoding = {"num_iterations": 3, "return_dict_in_generate": True}
     quantized = quantize_int8(model.train())
-    assert not quantized.training and model.training
+    assert model.training and not any(module.training for module in quantized.modules())
+    found = quantized.generate(source, **decoding)
+    expected = quantize_int8(model.eval()).generate(source, **decoding)
+    assert found.sequences.equal(expected.sequences)  # without dropout, that is
+    assert found.sequences_scores.equal(expected.sequences_scores)
 
 
 def test_what_cannot_be_quantized_is_refused(model):

@@ -97,8 +97,7 @@ def align_axe(
         target_lengths = torch.full((batch,), target, device=device)
     if canvas_lengths is None:
         canvas_lengths = torch.full((batch,), canvas, device=device)
-    numbers = torch.arange(target, device=device).expand(batch, target)
-    is_target = numbers < target_lengths[:, None]
+    is_target = torch.arange(target, device=device) < target_lengths[:, None]
     paths = [
         _cheapest_path(
             target_costs[chunk],
@@ -111,18 +110,39 @@ def align_axe(
         for chunk in _chunks(batch, target * canvas, device)
     ]
     position, is_aligned = (torch.cat(parts) for parts in zip(*paths, strict=True))
-    is_paid = is_aligned
     if observed_mask is not None:
         position = _charge_behind_observed(position, is_aligned, observed_mask)
-        is_paid = is_aligned & ~observed_mask.gather(1, position)
+    is_inside = torch.arange(canvas, device=device) < canvas_lengths[:, None]
+    return _alignment_of_positions(
+        position, is_aligned, is_target, is_inside, target_costs, blank_costs, delta, observed_mask
+    )
 
+
+def _alignment_of_positions(
+    position: Tensor,
+    is_aligned: Tensor,
+    is_target: Tensor,
+    is_inside: Tensor,
+    target_costs: Tensor,
+    blank_costs: Tensor,
+    delta: float,
+    observed_mask: Tensor | None,
+) -> AxeAlignment:
+    """Inverts, counts and adds up a path, given by where each target is aligned or skipped.
+
+    The first three are `(batch, target)`; `is_inside`, False behind the canvas's end, is `(batch, canvas)`.
+    """
+    batch, target, canvas = target_costs.shape
+    numbers = torch.arange(target, device=position.device).expand(batch, target)
+    is_paid = is_aligned
+    if observed_mask is not None:
+        is_paid = is_aligned & ~observed_mask.gather(1, position)
     # skipped targets and padding write to one column too many, which is cut off
-    position_to_target = torch.full((batch, canvas + 1), -1, device=device)
+    position_to_target = torch.full((batch, canvas + 1), -1, device=position.device)
     position_to_target.scatter_(1, position.masked_fill(~is_aligned, canvas), numbers)
     position_to_target = position_to_target[:, :canvas]
     is_skipped = is_target & ~is_aligned
-    is_blank = torch.arange(canvas, device=device) < canvas_lengths[:, None]
-    is_blank &= position_to_target < 0
+    is_blank = is_inside & (position_to_target < 0)
     path_costs = target_costs.gather(2, position[:, :, None])[:, :, 0]  # (batch, target)
     # where, not a product with 0: a cost may be infinite
     cost = torch.where(is_blank, blank_costs, 0).sum(1) + torch.where(is_paid, path_costs, 0).sum(1)

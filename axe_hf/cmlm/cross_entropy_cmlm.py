@@ -39,7 +39,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     if torch.compiler.is_compiling():  # compiled, it makes no copies either
         return F.cross_entropy(
             logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
-            labels.flatten(),
+            labels.flatten().long(),
             reduction="sum",
             label_smoothing=label_smoothing,
         )

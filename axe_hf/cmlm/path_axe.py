@@ -62,9 +62,8 @@ def gather_log_probs(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     found = logits.new_empty((batch * canvas, number), dtype=dtype)
     mean = logits.new_empty(batch * canvas, dtype=dtype) if with_mean else None
-    columns = columns.expand(
-        batch, canvas, number
-    )  # a view: what is looked up is copied block by block
+    # a view: what is looked up is copied block by block
+    columns = columns.expand(batch, canvas, number)
     rows = torch.arange(batch * canvas, device=logits.device)
     size = _rows_per_block(logits, dtype)
     buffer = logits.new_empty((min(size, batch * canvas), vocab), dtype=dtype)

@@ -139,7 +139,6 @@ def _source_encoder(model, tokenizer, sources: list[str]):
     parameters = inspect.signature(model.forward).parameters.values()
     names = {parameter.name for parameter in parameters}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    # `get_encoder` answers with the model itself where it finds none.
 
     def unencoded(rows: torch.Tensor) -> dict[str, Any]:
         rows = rows.to(mask.device)

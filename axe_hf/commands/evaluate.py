@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from .files import check_output, read_lines, write_text
-from .models import add_model_options, load_model, load_rescorer
+from .models import add_model_options, check_model_options, load_model, load_rescorer
 from .parsing import (
     CommandParser,
     UsageError,
@@ -32,6 +32,8 @@ examples:
 
 Texts are compared as they are; sacreBLEU splits them into words itself.
 """
+# Options of how a model runs, which mean nothing without one.
+_OF_RUNNING = ("device", "int8", "rescore_with")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -62,22 +64,34 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_generation_options(parser)
     options = parser.parse_intermixed_args(argv)
     _check(options)
+    check_model_options(options)
     options.generation = generation_settings(options)
     return options
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Either a model with data and its languages, or translations with references."""
+    """Either a model with data and its languages, or translations with references and nothing of a model's."""
     of_model = ("model", "data", "source_lang", "target_lang")
     of_texts = ("translations", "references")
     given = {n for n in (*of_model, *of_texts) if getattr(options, n) is not None}
     needed = of_texts if given & set(of_texts) else of_model
-    names = {"model": "MODEL", "data": "DATA"}
-    missing = [names.get(n, f"--{n.replace('_', '-')}") for n in needed if n not in given]
+    missing = [_shown(n) for n in needed if n not in given]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     if needed == of_texts and given - set(of_texts):
         raise UsageError("give either MODEL and DATA or --translations and --references, not both")
+    if needed == of_texts:
+        useless = [n for n in _OF_RUNNING if getattr(options, n)]
+        useless += [n for n in generation_defaults() if hasattr(options, n)]
+        if useless:
+            raise UsageError(
+                f"{', '.join(map(_shown, useless))}: for a MODEL only, and --translations need none"
+            )
+
+
+def _shown(name: str) -> str:
+    """An argument as it is written on the command line."""
+    return {"model": "MODEL", "data": "DATA"}.get(name, f"--{name.replace('_', '-')}")
 
 
 def run(options: argparse.Namespace) -> None:

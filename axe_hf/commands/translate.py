@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from .files import check_output, read_lines, write_text
-from .models import add_model_options, load_model, load_rescorer
+from .models import add_model_options, check_model_options, load_model, load_rescorer
 from .parsing import (
     CommandParser,
     UsageError,
@@ -58,6 +58,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_intermixed_args(argv)
     if options.texts and options.input is not None:
         raise UsageError("give sentences either as TEXT or in --input, not both")
+    check_model_options(options)
     options.generation = generation_settings(options)
     return options
 

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..cmlm import CmlmForConditionalGeneration, axe_loss
+from ..cmlm.evaluation_mode import evaluation_mode
 from ..history import readable_tokens
 from .figure import TEXT, new_figure
 
@@ -136,11 +137,8 @@ def _predict(model, labels, input_ids, decoder_input_ids) -> tuple[torch.Tensor,
             "`decoder_input_ids` may show tokens of the target only, each at its own position: got a canvas of "
             f"{len(canvas)} positions, {int(is_observed.sum())} of them observed, for {len(labels)} labels."
         )
-    was_training = model.training
-    try:
-        logits = model.eval()(input_ids=source[None], decoder_input_ids=canvas[None]).logits[0]
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model):
+        logits = model(input_ids=source[None], decoder_input_ids=canvas[None]).logits[0]
     return logits, is_observed[None]
 
 

@@ -24,7 +24,8 @@ def plot_history(
 ) -> "Figure":
     """Draw how Mask-Predict filled one canvas: a row for each iteration, coloured by confidence.
 
-    Grey cells hold what the next iteration masks and predicts again.
+    Grey cells hold what the next iteration masks and predicts again; tokens that `decoder_input_ids`
+    gave stand in every row, coloured as sure.
 
     Args:
         output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
@@ -54,7 +55,8 @@ def plot_history(
 
     ```
     """
-    standing, log_probs = history_rows(output, tokenizer, sentence)
+    # Without the canvas at the start: the picture begins with what iteration 1 predicts.
+    standing, log_probs = (rows[1:] for rows in history_rows(output, tokenizer, sentence))
     length = len(standing[0])
     rows = [
         readable_tokens(tokenizer, step[sentence, :length]) for step in output.history["tokens"]

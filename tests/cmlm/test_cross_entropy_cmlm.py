@@ -106,8 +106,10 @@ def test_a_label_of_probability_zero_costs_infinity(inputs):
     assert cross_entropy(logits, labels.masked_fill(labels == 3, 4)).isfinite()
 
 
-def test_compiled_without_graph_breaks_it_is_the_same(inputs):
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_compiled_without_graph_breaks_it_is_the_same(inputs, dtype):
     hidden_states, weight, _, labels = inputs
+    labels = labels.to(dtype)
 
     def loss(h, w):
         return cross_entropy(h @ w.T, labels, 0.1) + linear_cross_entropy(h, w, labels)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,10 +31,29 @@ class HostReads(TorchDispatchMode):
     """Counts what makes the host wait for a device: values read, shapes that depend on values."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+    # These run no operator where the tensor is on a CPU already.
+    METHODS = ("tolist", "numpy", "cpu")
 
     def __init__(self):
         super().__init__()
         self.count = 0
+        self.patch = pytest.MonkeyPatch()
+
+    def __enter__(self):
+        for name in self.METHODS:
+            self.patch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.patch.undo()
+        return super().__exit__(*error)
+
+    def _counted(self, method):
+        def read(tensor, *args, **kwargs):
+            self.count += 1
+            return method(tensor, *args, **kwargs)
+
+        return read
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.__name__.split(".")[0]
@@ -42,6 +62,30 @@ class HostReads(TorchDispatchMode):
         )
         self.count += name in self.NAMES or is_boolean_index
         return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.tolist(),
+        lambda x: x.numpy(),
+        lambda x: numpy.asarray(x),
+        lambda x: x.cpu(),
+        lambda x: x[0].item(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+    ],
+    ids=["tolist", "numpy", "asarray", "cpu", "item", "bool", "nonzero", "boolean index"],
+)
+def test_each_way_to_read_on_the_host_is_counted(read):
+    values = torch.arange(3.0)
+    with HostReads() as reads:
+        read(values)
+    assert reads.count > 0
+    with HostReads() as reads:
+        values.add(1).to(torch.float64).sort()
+    assert reads.count == 0
 
 
 def test_the_loop_reads_nothing_on_the_host(make_model, make_sources):

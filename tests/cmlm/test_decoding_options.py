@@ -181,6 +181,22 @@ def test_several_oracle_lengths_are_candidates(make_model, make_sources):
     assert output.lengths.tolist() == lengths.gather(1, scores.argmax(1)[:, None])[:, 0].tolist()
 
 
+def test_the_order_of_the_candidates_changes_nothing(make_model, make_sources):
+    for seed in range(4):
+        model = make_model(seed=seed, tie_word_embeddings=False).double()
+        sources = make_sources([3, 9, 5], seed=seed)
+        lengths = torch.tensor([[4, 6, 9, 1], [2, 7, 3, 12], [5, 8, 10, 6]])
+        decoding = {"num_iterations": 3, "num_return_sequences": 4, **FULL}
+        expected = model.generate(**sources, target_lengths=lengths, **decoding)
+        assert len(set(expected.lengths[::4].tolist())) > 1
+        for order in ([3, 2, 1, 0], [1, 3, 0, 2]):
+            found = model.generate(**sources, target_lengths=lengths[:, order], **decoding)
+            assert found.lengths.equal(expected.lengths)
+            assert found.sequences.equal(expected.sequences)
+            for name in ("sequences_scores", "ranking_scores", "token_scores"):
+                torch.testing.assert_close(found[name], expected[name])
+
+
 def test_the_canvas_of_a_training_batch_is_ignored(make_model, make_sources):
     model, sources = make_model(), make_sources([3, 9])
     batch = {"labels": torch.tensor([[7, 8, 1], [9, 1, -100]])}

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from axe_hf import CmlmForConditionalGeneration, MaskPredictGenerationConfig, MaskPredictOutput
+from axe_hf.cmlm.configuration_mask_predict import BASE_FIELDS, OWN_FIELDS
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 
@@ -103,9 +104,26 @@ def test_settings_survive_save_and_load_through_every_class(make_model, tmp_path
         "num_length_candidates": 4,
         "length_multiplier": 1.1,
         "length_score_weight": 0.2,
+        "schedule": "cosine",
+        "confidence_threshold": 0.9,
+        "early_stop": True,
         "collapse_repeats": True,
+        "output_history": True,
+        "compile": True,
+        "use_onednn": False,
+        "do_sample": True,
+        "temperature": 0.7,
+        "suppress_tokens": [7, 9],
+        "num_return_sequences": 2,
+        "output_scores": True,
+        "return_dict_in_generate": True,
+        "min_length": 2,
         "max_length": 20,
     }
+    # `compile_config` is the one that Transformers never saves.
+    assert set(settings) == {*OWN_FIELDS, *BASE_FIELDS} - {"compile_config"}
+    defaults = vars(MaskPredictGenerationConfig())
+    assert all(value != defaults[name] for name, value in settings.items())
     model.generation_config = MaskPredictGenerationConfig(pad_token_id=PAD, **settings)
     model.save_pretrained(tmp_path / "once")
     for auto_class in (CmlmForConditionalGeneration, AutoModelForSeq2SeqLM):
@@ -117,7 +135,7 @@ def test_settings_survive_save_and_load_through_every_class(make_model, tmp_path
         assert found == settings
         assert loaded.generation_config.pad_token_id == PAD
     standalone = MaskPredictGenerationConfig.from_pretrained(tmp_path / "twice")
-    assert standalone.num_iterations == 7
+    assert {name: getattr(standalone, name) for name in settings} == settings
 
 
 def test_saved_settings_are_used_and_single_ones_overridden(make_model, make_sources, tmp_path):

@@ -42,9 +42,18 @@ def test_a_linear_layer_gives_the_same_up_to_rounding(shape, has_bias):
         states.double(), layer.weight.double(), layer.bias.double() if has_bias else None
     )
     torch.testing.assert_close(found, exact.float(), atol=1e-6, rtol=1e-5)
-    # a transposed view is as good
-    is_used, found = uses_onednn(lambda: F.linear(states.transpose(0, 0), layer.weight.t().t()))
+
+
+@needs_onednn
+def test_transposed_views_are_as_good():
+    torch.manual_seed(0)
+    states = torch.randn(8, MIN_ROWS, 2).transpose(0, 2)  # (2, rows, 8)
+    weight = torch.randn(8, 33).t()
+    assert not states.is_contiguous() and not weight.is_contiguous()
+    is_used, found = uses_onednn(lambda: F.linear(states, weight))
     assert is_used
+    exact = F.linear(states.double(), weight.double())
+    torch.testing.assert_close(found, exact.float(), atol=1e-5, rtol=1e-5)
 
 
 @needs_onednn

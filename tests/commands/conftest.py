@@ -24,6 +24,32 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def rescorer(model, tmp_path_factory):
+    """The folder of a small untrained autoregressive model with the same tokenizer."""
+    from transformers import AutoTokenizer, MarianConfig, MarianMTModel
+
+    folder = tmp_path_factory.mktemp("cli") / "rescorer"
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    MarianMTModel(MarianConfig(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def half_precision_model(model, tmp_path_factory):
+    """The folder of the same model in bfloat16."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("cli") / "bfloat16"
+    CmlmForConditionalGeneration.from_pretrained(model).bfloat16().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def axe_hf(capsys):
     """Runs a command in this process: its exit code, standard output and standard error."""

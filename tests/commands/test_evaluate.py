@@ -32,6 +32,40 @@ def test_a_model_is_scored_on_all_references_of_its_data(axe_hf, model, pairs, t
     assert scores["decoding"]["num_length_candidates"] == 1
 
 
+def test_a_model_is_scored_in_int8_and_with_candidates_ranked_by_another(
+    axe_hf, model, rescorer, pairs, tmp_path
+):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from axe_hf import TranslationMetric, load_translations, quantize_int8, translate
+
+    loaded, tokenizer = (
+        auto_class.from_pretrained(model) for auto_class in (AutoModelForSeq2SeqLM, AutoTokenizer)
+    )
+    pair = (AutoModelForSeq2SeqLM.from_pretrained(rescorer), tokenizer)
+    rows = load_translations(str(pairs), source_lang="en", target_lang="de")
+    sources = [row["en"] for row in rows["translation"]]
+    settings = {"num_length_candidates": 12, "length_score_weight": 0.0, "num_iterations": 2}
+    options = ["--source-lang", "en", "--target-lang", "de", "--output", tmp_path / "scores.json"]
+    options += [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    found = {}
+    for is_int8, asked in ((False, None), (True, None), (True, pair)):
+        extra = [*["--int8"] * is_int8, *(["--rescore-with", rescorer] if asked else [])]
+        code, _, err = axe_hf("evaluate", model, pairs, *options, *extra, "--overwrite")
+        assert code == 0, err
+        scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+        assert scores["int8"] == is_int8
+        assert scores["rescore_with"] == (str(rescorer) if asked else None)
+        runs = quantize_int8(loaded) if is_int8 else loaded
+        translations = translate(runs, tokenizer, sources, **settings, rescore_with=asked)
+        metric = TranslationMetric()
+        references = list(rows["references"])
+        expected = metric.compute(predictions=translations, references=references)
+        assert {name: scores[name] for name in expected} == expected
+        found[is_int8, asked is not None] = translations
+    assert found[True, True] != found[True, False], "the test should see another choice"
+
+
 def test_translations_are_scored_against_text_files(axe_hf, tmp_path):
     files = {"found": ["a b c d e", "f g h i"], "first": ["a b c d e", "x"]}
     files["second"] = ["", "f g h i"]
@@ -50,6 +84,15 @@ def test_wrong_usage(fails, model, pairs, tmp_path):
     assert "required: --references" in fails(2, "evaluate", "--translations", "a")
     options = ("--translations", "a", "--references", "b")
     assert "not both" in fails(2, "evaluate", model, *options)
+    for extra in ("--int8", "--rescore-with nowhere", "--device cpu", "--no-early-stop"):
+        line = fails(2, "evaluate", *options, *extra.split())
+        name = extra.split()[0].replace("no-", "")
+        assert f"{name}: for a MODEL only, and --translations need none" in line
+    line = fails(2, "evaluate", *options, "--int8", "--rescore-with", "nowhere")
+    assert "--int8, --rescore-with: for a MODEL only" in line
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    line = fails(2, "evaluate", model, pairs, *languages, "--int8", "--device", "cuda")
+    assert "leave out --device cuda, or --int8" in line
 
 
 def test_data_that_cannot_be_scored(fails, model, pairs, tmp_path):

@@ -131,18 +131,12 @@ def test_sampling_shows_the_steps_of_the_translation_it_prints(axe_hf, model):
     assert words and all(word in translation for word in words), out
 
 
-def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, tmp_path):
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MarianMTModel
+def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, rescorer, tmp_path):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from axe_hf import translate
 
-    rescorer = tmp_path / "rescorer"
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
-    sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     tokenizer = AutoTokenizer.from_pretrained(model)
-    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    MarianMTModel(MarianConfig(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(rescorer)
-    tokenizer.save_pretrained(rescorer)
     texts = ["one two", "three four one", "two"]
     options = ["--num-length-candidates", "12", "--rescore-with", rescorer]
     code, out, err = axe_hf("translate", model, *texts, *options)
@@ -154,3 +148,37 @@ def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, tmp_pa
     settings = {"num_length_candidates": 12, "rescore_with": pair}
     expected = translate(loaded, tokenizer, texts, **settings)
     assert out == "".join(" ".join(text.split("\n")) + "\n" for text in expected)
+
+
+def test_int8_translates_on_a_cpu_though_there_be_a_gpu(axe_hf, model, monkeypatch):
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from axe_hf import quantize_int8, translate
+
+    texts = ["one two", "three four one"]
+    loaded, tokenizer = (
+        auto_class.from_pretrained(model) for auto_class in (AutoModelForSeq2SeqLM, AutoTokenizer)
+    )
+    expected = translate(quantize_int8(loaded), tokenizer, texts, min_length=9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for device in ((), ("--device", "cpu")):
+        options = ("--int8", "--min-length", "9", *device)
+        code, out, err = axe_hf("translate", model, *texts, *options)
+        assert code == 0, err
+        assert out == "".join(" ".join(text.split("\n")) + "\n" for text in expected)
+
+
+def test_int8_takes_a_model_that_was_saved_in_half_precision(axe_hf, half_precision_model):
+    import json
+
+    config = json.loads((half_precision_model / "config.json").read_text(encoding="utf-8"))
+    assert config["dtype"] == "bfloat16"
+    code, out, err = axe_hf("translate", half_precision_model, "one two", "--int8")
+    assert code == 0, err
+    assert out.count("\n") == 1
+
+
+def test_int8_is_refused_on_another_device(fails, model):
+    line = fails(2, "translate", model, "x", "--int8", "--device", "cuda:1")
+    assert "--int8 multiplies on a CPU: leave out --device cuda:1, or --int8" in line
