@@ -5,8 +5,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from transformers import GenerationConfig
+from transformers.utils import logging
 
 from .schedule_mask_predict import SCHEDULES
+
+logger = logging.get_logger(__name__)
 
 OWN_FIELDS = {
     "num_iterations": 1,
@@ -123,6 +126,25 @@ class MaskPredictGenerationConfig(GenerationConfig):
     def _get_default_generation_params() -> dict[str, Any]:
         """None: Seq2SeqTrainer writes these into the model's own settings, and the base class's are autoregressive."""
         return {}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """Read saved settings; those that this version does not know are left out with a warning."""
+        known = {*OWN_FIELDS, *vars(GenerationConfig()), *_INDIFFERENT, "return_unused_kwargs"}
+
+        def unknown_in(settings: dict[str, Any]) -> dict[str, Any]:
+            return {n: settings[n] for n in settings if n not in known and not n.startswith("_")}
+
+        unknown, unused = unknown_in(config_dict), unknown_in(kwargs)
+        if unknown:
+            logger.warning(
+                f"The saved generation settings hold {', '.join(unknown)}, which this version of the code does not "
+                "know and leaves out."
+            )
+        config_dict = {name: config_dict[name] for name in config_dict if name not in unknown}
+        kwargs = {name: kwargs[name] for name in kwargs if name not in unused}
+        result = super().from_dict(config_dict, **kwargs)
+        return (result[0], result[1] | unused) if isinstance(result, tuple) else result
 
     @classmethod
     def from_model_config(cls, model_config) -> "MaskPredictGenerationConfig":

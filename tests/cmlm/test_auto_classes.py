@@ -1,8 +1,16 @@
+import json
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
+from axe_hf import (
+    CmlmConfig,
+    CmlmForConditionalGeneration,
+    CmlmModel,
+    MaskPredictGenerationConfig,
+    train_tokenizer,
+)
 
 
 @pytest.fixture
@@ -51,3 +59,20 @@ def test_the_body_is_the_body_of_the_translation_model(checkpoint):
     whole = AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
     for name, weight in body.state_dict().items():
         assert weight.equal(whole.model.state_dict()[name]), name
+
+
+def test_settings_of_a_newer_version_are_left_out_when_a_model_is_loaded(
+    make_model, make_sources, tmp_path
+):
+    model, sources = make_model(), make_sources([6])
+    model.generation_config.num_iterations = 3
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps(saved | {"of_tomorrow": 7}))
+    loaded = CmlmForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.generation_config.num_iterations == 3
+    assert loaded.generate(**sources).equal(model.generate(**sources))
+    _, unused = MaskPredictGenerationConfig.from_pretrained(
+        tmp_path, trust_remote_code=True, return_unused_kwargs=True
+    )
+    assert unused == {"trust_remote_code": True}
