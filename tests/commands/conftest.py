@@ -2,6 +2,7 @@ import io
 import sys
 
 import pytest
+import torch
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
 from axe_hf.cli import main
@@ -17,6 +18,9 @@ def model(tmp_path_factory):
     tokenizer = train_tokenizer((ENGLISH + GERMAN) * 5, vocab_size=300)
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_target_length": 12}
     sizes |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_source_length": 12}
+    # Untied and far from zero, so that it does not say one token everywhere.
+    sizes |= {"init_std": 0.5, "tie_word_embeddings": False}
+    torch.manual_seed(0)
     CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(
         folder
     )
@@ -34,6 +38,7 @@ def rescorer(model, tmp_path_factory):
     sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     tokenizer = AutoTokenizer.from_pretrained(model)
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    torch.manual_seed(0)
     MarianMTModel(MarianConfig(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
