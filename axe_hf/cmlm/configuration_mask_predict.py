@@ -2,6 +2,7 @@
 
 import math
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from transformers import GenerationConfig
@@ -57,6 +58,12 @@ AUTOREGRESSIVE = {
 _INDIFFERENT = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"}
 _INDIFFERENT |= {"use_cache", "transformers_version", "output_attentions", "output_hidden_states"}
 _INDIFFERENT |= {"output_logits", "disable_compile"}
+
+
+@cache
+def _base_fields() -> frozenset[str]:
+    """The settings that Transformers knows."""
+    return frozenset(vars(GenerationConfig()))
 
 
 def check_autoregressive(name: str, value: Any) -> None:
@@ -130,7 +137,7 @@ class MaskPredictGenerationConfig(GenerationConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """Read saved settings; those that this version does not know are left out with a warning."""
-        known = {*OWN_FIELDS, *vars(GenerationConfig()), *_INDIFFERENT, "return_unused_kwargs"}
+        known = {*OWN_FIELDS, *_base_fields(), *_INDIFFERENT, "return_unused_kwargs"}
 
         def unknown_in(settings: dict[str, Any]) -> dict[str, Any]:
             return {n: settings[n] for n in settings if n not in known and not n.startswith("_")}
@@ -182,11 +189,16 @@ class MaskPredictGenerationConfig(GenerationConfig):
             raise ValueError(
                 f"`confidence_threshold` must be a probability in (0, 1] or None, got {threshold!r}."
             )
-        for name in ("early_stop", "collapse_repeats", "output_history", "compile", "use_onednn"):
-            value = getattr(self, name)
-            if not isinstance(value, bool) and not (value is None and name == "use_onednn"):
-                choice = "True, False or None" if name == "use_onednn" else "True or False"
-                raise ValueError(f"`{name}` must be {choice}, got {value!r}.")
+        choices = {
+            n: (True, False) for n, default in OWN_FIELDS.items() if isinstance(default, bool)
+        }
+        choices["use_onednn"] = (True, False, None)
+        for name, allowed in choices.items():
+            if not any(getattr(self, name) is choice for choice in allowed):
+                *others, last = map(str, allowed)
+                raise ValueError(
+                    f"`{name}` must be {', '.join(others)} or {last}, got {getattr(self, name)!r}."
+                )
         if self.temperature is not None and not (
             _is_number(self.temperature) and self.temperature > 0
         ):
@@ -198,7 +210,7 @@ class MaskPredictGenerationConfig(GenerationConfig):
 
     def _validate_names(self) -> None:
         """Nothing is set that would be ignored."""
-        known = vars(GenerationConfig())
+        known = _base_fields()
         defaults = GenerationConfig._get_default_generation_params()
         for name, value in vars(self).items():
             is_own = name in OWN_FIELDS or name in BASE_FIELDS or name in _INDIFFERENT

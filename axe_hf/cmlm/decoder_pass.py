@@ -37,23 +37,28 @@ class DecoderPass:
         self.model, self.config = model, model.config
         self.is_inside = is_inside
         self.num_sentences = len(source_states)
-        self._decoder = decoder = model.model.decoder
+        self._decoder = model.model.decoder
         if compile_config is not None:
             source_states, source_mask = _padded(source_states, source_mask)
             self._decoder = compiled_decoder(model, compile_config)
         self.source_mask = source_mask
         self._source_states = source_states
-        self._key_values = decoder.project_source(source_states)
-        self._masks = decoder.attention_masks(
-            is_inside, source_mask, self._like(is_inside), self._like(source_states[:, :, 0])
-        )
+        self._key_values = model.model.decoder.project_source(source_states)
+        self._masks = self._make_masks()
         # Flash attention with padding takes queries for the last keys: it gets them all.
         attention = self.config._attn_implementation
         self.answers_some_positions = compile_config is None and attention in ("eager", "sdpa")
 
-    def _like(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What masks are made for: only shape (rows, length, 1), type and device are read."""
-        return self._source_states.new_empty(1).expand(*tensor.shape, 1)
+    def _make_masks(self) -> tuple:
+        states = self._source_states
+
+        def like(shape: torch.Size) -> torch.Tensor:
+            """What a mask is made for: only shape (rows, length, 1), type and device are read."""
+            return states.new_empty(1).expand(*shape, 1)
+
+        return self.model.model.decoder.attention_masks(
+            self.is_inside, self.source_mask, like(self.is_inside.shape), like(states.shape[:2])
+        )
 
     def __call__(
         self, canvas: torch.Tensor, query_positions: torch.Tensor | None = None
@@ -78,12 +83,7 @@ class DecoderPass:
         kept._key_values = tuple(
             (keys[sentences], values[sentences]) for keys, values in self._key_values
         )
-        kept._masks = self._decoder.attention_masks(
-            kept.is_inside,
-            kept.source_mask,
-            kept._like(kept.is_inside),
-            kept._like(kept._source_states[:, :, 0]),
-        )
+        kept._masks = kept._make_masks()
         return kept
 
     def canvases_of(self, sentences: torch.Tensor) -> torch.Tensor:

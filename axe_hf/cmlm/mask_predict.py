@@ -146,15 +146,15 @@ class _Loop:
         chosen = is_masked.to(torch.uint8).argsort(descending=True, stable=True)[:num_chosen]
         tokens, log_probs = self.predictor(states[chosen])
         where = (self.rows[:, None] * width + positions).flatten()[chosen]
-        seen = self.tokens.index_copy(0, self.rows, canvas)
+        if self.history is not None:
+            self.history.append({"canvas": self.tokens.index_copy(0, self.rows, canvas)})
         self.tokens = _replaced(self.tokens, where, tokens, is_masked[chosen])
         self.log_probs = _replaced(self.log_probs, where, log_probs, is_masked[chosen])
         self.num_passes = self.num_passes.index_add(0, self.rows, (~self.is_done).long())
-        self.is_changed = (self.tokens[self.rows] != before).any(dim=1)
+        if self.refinement.early_stop:
+            self.is_changed = (self.tokens[self.rows] != before).any(dim=1)
         if self.history is not None:
-            self.history.append(
-                {"canvas": seen, "tokens": self.tokens, "log_probs": self.log_probs}
-            )
+            self.history[-1] |= {"tokens": self.tokens, "log_probs": self.log_probs}
 
     def mask_again(self, t: int) -> None:
         """Choose what pass t + 1 predicts; with an early end, find out which sentences are done."""
