@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "axe_hf"
 
 # A new part of axe_hf, a module or folder right under it, must be entered in one of these.
-LEAVES = {"kernels", "data", "evaluation"}
+LEAVES = {"kernels", "data", "evaluation", "output"}
 JOINERS = {
     "quantization",
     "training",

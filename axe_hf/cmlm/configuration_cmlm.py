@@ -6,6 +6,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+# The symbols that are no words, as configuration and tokenizer both call them.
+SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_token_id")
+
 
 @strict
 class CmlmConfig(PreTrainedConfig):
@@ -131,12 +134,7 @@ class CmlmConfig(PreTrainedConfig):
 
     def validate_special_tokens(self):
         """Pad, end, mask and blank are four different symbols of the vocabulary."""
-        ids = {
-            "pad_token_id": self.pad_token_id,
-            "eos_token_id": self.eos_token_id,
-            "mask_token_id": self.mask_token_id,
-            "blank_token_id": self.blank_token_id,
-        }
+        ids = {name: getattr(self, name) for name in SPECIAL_TOKEN_IDS}
         for name, token_id in ids.items():
             if not isinstance(token_id, int) or not 0 <= token_id < self.vocab_size:
                 raise ValueError(

@@ -1,0 +1,62 @@
+"""Files and folders that appear whole or not at all, and are never written over by accident."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_new_folder(path: str | Path, argument: str, advice: str = "Choose another one.") -> Path:
+    """Refuse a folder that holds something.
+
+    Args:
+        path: the folder; it need not exist.
+        argument: what the user calls it, for the error.
+        advice: what to do instead, for the error.
+
+    Returns:
+        `path`, as a `Path`.
+
+    Raises:
+        FileExistsError: `path` is a file, or a folder that holds something.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"`{argument}` must be a folder, {path} is a file.")
+    if path.is_dir() and any(path.iterdir()):
+        raise FileExistsError(
+            f"`{argument}` must be a new or an empty folder, {path} holds something. {advice}"
+        )
+    return path
+
+
+@contextmanager
+def whole_folder(directory: str | Path) -> Iterator[Path]:
+    """A folder to write into, whose contents move into `directory` if all goes well and vanish if not.
+
+    Contents of the same name are replaced; whatever else `directory` holds stays.
+    """
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the final place, hence on its file system, so that each move is one step.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory.parent) as scratch:
+        yield Path(scratch)
+        directory.mkdir(exist_ok=True)
+        for new in sorted(Path(scratch).iterdir()):
+            old = directory / new.name
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            new.replace(old)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file that appears whole or not at all."""
+    file = Path(path).resolve()  # behind a link, the file that it names
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(text.encode("utf-8"))
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
