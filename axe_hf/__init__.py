@@ -17,7 +17,6 @@ from .cmlm import (
     MaskPredictGenerationMixin,
     MaskPredictOutput,
     axe_loss,
-    axe_loss_definition,
     linear_axe_loss,
 )
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from .pipeline import CmlmTranslationPipeline, register_pipeline
     from .plotting import plot_alignment, plot_history, plot_losses
     from .quantization import quantize_int8
+    from .reference import axe_loss_definition
     from .training import (
         AxeTrainer,
         AxeTrainingArguments,
@@ -81,6 +81,7 @@ _LAZY = {
     "pipeline": ("CmlmTranslationPipeline", "register_pipeline"),
     "plotting": ("plot_alignment", "plot_history", "plot_losses"),
     "quantization": ("quantize_int8",),
+    "reference": ("axe_loss_definition",),
     "training": (
         "AxeTrainer",
         "AxeTrainingArguments",

@@ -1,14 +1,13 @@
 """What travels with a checkpoint: configuration, model, decoding and loss."""
 
 from .configuration_cmlm import CmlmConfig
-from .definition_axe import axe_loss_definition
+from .fused_loss_axe import linear_axe_loss
 from .generation_cmlm import (
     MaskPredictGenerationConfig,
     MaskPredictGenerationMixin,
     MaskPredictOutput,
 )
 from .linear_cpu import OneDnnLinear
-from .linear_loss_axe import linear_axe_loss
 from .loss_axe import AlignedCrossEntropyLoss, AxeOutput, axe_loss
 from .modeling_cmlm import (
     CmlmForConditionalGeneration,
@@ -30,6 +29,5 @@ __all__ = [
     "MaskPredictOutput",
     "OneDnnLinear",
     "axe_loss",
-    "axe_loss_definition",
     "linear_axe_loss",
 ]

@@ -25,6 +25,47 @@ MAX_CELLS_CPU = 2**18
 
 
 @dataclass(frozen=True)
+class AxeTargets:
+    """What is to be said, and where: one batch, as it travels from the loss's door to the kernels.
+
+    Args:
+        tokens: `(batch, target)`, long. The target tokens, the blank at padding.
+        target_lengths: `(batch,)`, long.
+        canvas_lengths: `(batch,)`, long. None: the whole canvas.
+        observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token. None: nowhere.
+    """
+
+    tokens: Tensor
+    target_lengths: Tensor
+    canvas_lengths: Tensor | None = None
+    observed_mask: Tensor | None = None
+
+    def __getitem__(self, sentences: slice) -> AxeTargets:
+        parts = vars(self).items()
+        return AxeTargets(**{n: None if part is None else part[sentences] for n, part in parts})
+
+    def num_scored(self) -> Tensor:
+        """Targets that are neither padding nor observed, a scalar, long."""
+        number = self.target_lengths.sum()
+        return number if self.observed_mask is None else number - self.observed_mask.sum()
+
+
+@dataclass(frozen=True)
+class AxeOptions:
+    """How it is scored; travels with `AxeTargets`.
+
+    Args:
+        blank_token_id: Id of the blank. None for a path without blanks (plain cross entropy).
+        delta: Factor on the cost of a skipped target.
+        label_smoothing: Share of the uniform distribution in the target distribution.
+    """
+
+    blank_token_id: int | None
+    delta: float = 0.0
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
 class AxeAlignment:
     """The cheapest monotonic alignment of a batch of targets with a batch of canvases.
 

@@ -81,7 +81,7 @@ class DecoderPass:
         kept._source_states = self._source_states[sentences]
         kept.source_mask = None if self.source_mask is None else self.source_mask[sentences]
         kept._key_values = tuple(
-            (keys[sentences], values[sentences]) for keys, values in self._key_values
+            type(pair)(*(tensor[sentences] for tensor in pair)) for pair in self._key_values
         )
         kept._masks = kept._make_masks()
         return kept

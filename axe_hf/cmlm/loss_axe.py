@@ -1,7 +1,8 @@
-"""Aligned Cross Entropy (AXE): cross entropy for models that predict all tokens at once and may shift them.
+"""Aligned Cross Entropy (AXE): for models that predict all tokens at once and may shift them.
 
-Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML 2020.
-The alignment is in `alignment_axe.py`, the recursion as the paper writes it in `definition_axe.py`.
+Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML
+2020. The recursion as the paper writes it is in `axe_hf/reference.py`; `alignment_axe.py` finds the
+alignment, `path_axe.py` computes value and gradient along it.
 """
 
 from __future__ import annotations
@@ -10,21 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from .alignment_axe import AxeAlignment
-from .autograd_axe import AlongPath
-from .back_end_axe import along_path
-from .compiled_axe import compiled_axe_along_path
-from .input_checks_axe import (
-    check_derivatives,
-    check_implementation,
-    check_log_probs,
-    check_logits,
-    check_options,
-    check_tensors,
-)
+from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets
+from .back_ends_axe import differentiable_along_path
 
+# Of labels that are not to be scored, as in `torch.nn.functional.cross_entropy`.
 IGNORE_INDEX = -100
+REDUCTIONS = ("mean", "sum", "none")
 
 
 @dataclass(frozen=True)
@@ -65,36 +59,40 @@ def axe_loss(
 ) -> Tensor | AxeOutput:
     """Cross entropy along the cheapest monotonic alignment of predictions and target tokens.
 
-    A prediction either says a target token (align) or should say blank (skip prediction); a target token that no
-    prediction says costs `delta * -log P_j(token)` at the position it is skipped at (skip target). The alignment
-    is held fixed in the gradient. With label smoothing `s` each use of position j costs
-    `(1 - s) * -log P_j(token) + s * mean over the vocabulary of -log P_j`; the path is chosen without it.
+    A prediction either says a target token (align) or should say blank (skip prediction); a target
+    token that no prediction says costs `delta * -log P_j(token)` at the position it is skipped at (skip
+    target). The alignment is held fixed in the gradient. With label smoothing `s` each use of position
+    j costs `(1 - s) * -log P_j(token) + s * mean over the vocabulary of -log P_j`; the path is chosen
+    without it.
 
     Args:
-        logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays), without a copy of them.
-        labels: `(batch, target)`, long: the whole target of each sentence, `</s>` included; -100 behind its end.
+        logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays), without a copy
+            of them.
+        labels: `(batch, target)`, long: the whole target of each sentence, `</s>` included; -100 behind
+            its end.
         blank_token_id: Id of the blank, a symbol of its own that is never a label.
         delta: Price of skipping a target, at least 0. With 1 or less a model can collapse to blanks.
-        canvas_lengths: `(batch,)`, long. Number of predictions per sentence. Default: the whole canvas.
-        observed_mask: `(batch, canvas)`, bool. True where the canvas already shows target number j at position j;
-            such a pair adds nothing and splits the alignment. Sentences that have one need as many targets as
-            positions. Default: none.
+        canvas_lengths: `(batch,)`, long. Predictions per sentence. Default: the whole canvas.
+        observed_mask: `(batch, canvas)`, bool. True where the canvas already shows target number j at
+            position j; such a pair adds nothing and splits the alignment. Sentences that have one need
+            as many targets as positions. Default: none.
         label_smoothing: In [0, 1). Default 0.
-        reduction: `"mean"` divides the sum by the number of targets scored (not observed, not padding; at
-            least 1) or by `num_items_in_batch`; `"sum"`; `"none"` gives `(batch,)`.
-        num_items_in_batch: Divisor of `"mean"`, int or scalar tensor: number of targets in all micro-batches.
+        reduction: `"mean"` divides the sum by the number of targets scored (not observed, not padding;
+            at least 1) or by `num_items_in_batch`; `"sum"`; `"none"` gives `(batch,)`.
+        num_items_in_batch: Divisor of `"mean"`, int or scalar tensor: targets in all micro-batches.
         return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss.
-        inplace_backward: Write the gradient over the logits, which saves a tensor of their size. The logits must
-            not be a leaf and nothing else may need them, neither a backward pass nor the caller afterwards.
-        implementation: `"torch"`; `"triton"`, kernels for a GPU with the same values; or `"auto"`, the kernels for
-            logits on a GPU where Triton is installed, else PyTorch.
+        inplace_backward: Write the gradient over the logits, which saves a tensor of their size. The
+            logits must not be a leaf and nothing else may need them, neither a backward pass nor the
+            caller afterwards.
+        implementation: `"torch"`; `"triton"`, kernels with the same values, experimental until a GPU
+            has run them; or `"auto"`, PyTorch.
 
     Returns:
         The loss in nats, float32 or the logits' wider type; or `AxeOutput`.
 
     Raises:
-        ValueError: On values or shapes that do not fit. On a GPU the checks that read tensors are left out, as
-            they would make the host wait.
+        ValueError: On values or shapes that do not fit. On a GPU the checks that read tensors are left
+            out, as they would make the host wait.
         TypeError: On wrong types.
         ImportError: With `implementation="triton"` where Triton is not installed.
 
@@ -106,90 +104,51 @@ def axe_loss(
         >>> round(axe_loss(logits, labels, blank_token_id=3, delta=4.0).item(), 4)
         0.0
     """
-    check_options(blank_token_id, delta, label_smoothing, reduction, num_items_in_batch)
-    check_implementation(implementation)
-    check_logits(logits)
-    check_derivatives(logits)
-    check_tensors(
-        *logits.shape, logits.device, labels, blank_token_id, canvas_lengths, observed_mask
-    )
-    if inplace_backward and logits.requires_grad and logits.is_leaf:
-        raise ValueError(
-            "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient would share its "
-            "memory). Pass the output of a layer, or leave `inplace_backward` off."
-        )
-    targets = (*split_labels(labels, blank_token_id), canvas_lengths, observed_mask)
-    options = (blank_token_id, delta, label_smoothing)
-    loss, alignment = loss_per_sentence(implementation, logits, targets, options, inplace_backward)
-    loss = reduce_loss(loss, reduction, targets, num_items_in_batch)
-    return AxeOutput(loss, alignment) if return_alignment else loss
+    options = AxeOptions(blank_token_id, delta, label_smoothing)
+    check_options(options, reduction, num_items_in_batch)
+    check_logits(logits, inplace_backward)
+    check_tensors(tuple(logits.shape), labels, options, canvas_lengths, observed_mask)
+    targets = targets_of(labels, options, canvas_lengths, observed_mask)
+    result = differentiable_along_path(logits, targets, options, implementation, inplace_backward)
+    check_log_probs(result.path.blank_log_prob, canvas_lengths)
+    loss = reduce_loss(result.loss, reduction, targets, num_items_in_batch)
+    return AxeOutput(loss, result.alignment) if return_alignment else loss
 
 
-def split_labels(labels: Tensor, blank_token_id: int) -> tuple[Tensor, Tensor]:
-    """Returns the tokens, with the blank in the place of padding, and the number of them `(batch,)`."""
+def targets_of(
+    labels: Tensor,
+    options: AxeOptions,
+    canvas_lengths: Tensor | None,
+    observed_mask: Tensor | None,
+) -> AxeTargets:
+    """The arguments of `axe_loss` in one, with the blank in the place of padding."""
     is_padding = labels == IGNORE_INDEX
-    return labels.long().masked_fill(is_padding, blank_token_id), (~is_padding).sum(1)
-
-
-def loss_per_sentence(
-    implementation: str, logits: Tensor, targets: tuple, options: tuple, inplace_backward: bool
-) -> tuple[Tensor, AxeAlignment]:
-    """Returns the loss `(batch,)` and the alignment; what it is given was checked.
-
-    Args:
-        implementation: As in `axe_loss`.
-        logits: `(batch, canvas, vocab)`.
-        targets: Tokens and target lengths, as `split_labels` returns them; canvas lengths, observed mask or None.
-        options: Blank token id, delta, label smoothing.
-        inplace_backward: As in `axe_loss`.
-    """
-    align = compiled_axe_along_path if torch.compiler.is_compiling() else along_path
-    loss, alignment, path = align(implementation, logits, *targets, *options)
-    check_log_probs(path.blank_log_prob, targets[2])
-    if torch.is_grad_enabled() and logits.requires_grad:
-        blank_token_id, _, label_smoothing = options
-        settings = (blank_token_id, label_smoothing, inplace_backward)
-        loss = AlongPath.apply(logits, loss, settings, type(path), *path)
-    return loss, alignment
+    tokens = labels.long().masked_fill(is_padding, options.blank_token_id)
+    return AxeTargets(tokens, (~is_padding).sum(1), canvas_lengths, observed_mask)
 
 
 def reduce_loss(
-    loss: Tensor, reduction: str, targets: tuple, num_items_in_batch: int | Tensor | None
+    loss: Tensor, reduction: str, targets: AxeTargets, num_items_in_batch: int | Tensor | None
 ) -> Tensor:
-    """Sums the loss, or what was summed up before, and divides it as `reduction` says.
-
-    Args:
-        loss: `(batch,)` or, for `"sum"` and `"mean"`, a scalar too.
-        reduction: As in `axe_loss`.
-        targets: As in `loss_per_sentence`.
-        num_items_in_batch: As in `axe_loss`.
-    """
+    """Sums the loss `(batch,)`, or what was summed before, and divides it as `reduction` says."""
     if reduction == "none":
         return loss
     loss = loss.sum()
     if reduction == "sum":
         return loss
     if num_items_in_batch is None:
-        _, target_lengths, _, observed_mask = targets
-        num_items_in_batch = target_lengths.sum()
-        if observed_mask is not None:
-            num_items_in_batch = num_items_in_batch - observed_mask.sum()
-        num_items_in_batch = num_items_in_batch.clamp(min=1)
+        num_items_in_batch = targets.num_scored().clamp(min=1)
     elif isinstance(num_items_in_batch, Tensor):
         num_items_in_batch = num_items_in_batch.to(loss.device).reshape(())
     return loss / num_items_in_batch
 
 
 class AlignedCrossEntropyLoss(nn.Module):
-    """`axe_loss` as a module; the arguments are those of the function.
+    """`axe_loss` as a module.
 
     Args:
-        blank_token_id: Id of the blank.
-        delta: Price of skipping a target.
-        label_smoothing: In [0, 1). Default 0.
-        reduction: `"mean"`, `"sum"` or `"none"`. Default `"mean"`.
-        inplace_backward: Write the gradient over the logits. Default False.
-        implementation: `"auto"`, `"torch"` or `"triton"`, as in `axe_loss`. Default `"auto"`.
+        blank_token_id, delta, label_smoothing, reduction, inplace_backward, implementation: As in
+            `axe_loss`.
 
     Example:
         >>> import torch
@@ -226,7 +185,7 @@ class AlignedCrossEntropyLoss(nn.Module):
         num_items_in_batch: int | Tensor | None = None,
         return_alignment: bool = False,
     ) -> Tensor | AxeOutput:
-        """Computes the loss; see `axe_loss`."""
+        """Computes the loss; the arguments are those of `axe_loss`."""
         return axe_loss(
             logits,
             labels,
@@ -244,3 +203,182 @@ class AlignedCrossEntropyLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"blank_token_id={self.blank_token_id}, delta={self.delta}, reduction={self.reduction!r}"
+
+
+# The checks at the door: what without them would be wrong in silence, or fail at another line.
+
+
+def check_options(
+    options: AxeOptions, reduction: str, num_items_in_batch: int | Tensor | None
+) -> None:
+    """Refuses options out of range."""
+    items = num_items_in_batch
+    # A tensor is read only where nobody waits for it.
+    is_unread = torch.compiler.is_compiling() or getattr(items, "is_cuda", False)
+    is_scalar = isinstance(items, int | float) or isinstance(items, Tensor) and items.numel() == 1
+    if type(options.blank_token_id) is not int:
+        raise TypeError(
+            f"`blank_token_id` must be an int, got {options.blank_token_id!r}. It is the id of a token "
+            "of its own, e.g. tokenizer.convert_tokens_to_ids('<blank>')."
+        )
+    for name in ("delta", "label_smoothing"):
+        if not isinstance(getattr(options, name), int | float):
+            raise TypeError(f"`{name}` must be a number, got {getattr(options, name)!r}.")
+    if not 0 <= options.delta < float("inf"):
+        raise ValueError(f"`delta` must be a finite number of at least 0, got {options.delta}.")
+    if not 0 <= options.label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` must be in [0, 1), got {options.label_smoothing}.")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
+    if items is not None and not (is_scalar and (is_unread or items > 0)):
+        raise ValueError(
+            "`num_items_in_batch` must be the number of targets to divide by, an int or a scalar "
+            f"tensor, got {items!r}."
+        )
+
+
+def check_logits(logits: Tensor, inplace_backward: bool) -> None:
+    """Refuses logits that are no batch, or that may not be written over."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        kind = getattr(logits, "dtype", type(logits).__name__)
+        raise TypeError(f"`logits` must be a floating point tensor, got {kind}.")
+    if logits.dim() != 3:
+        raise ValueError(f"`logits` must be (batch, canvas, vocab), got {tuple(logits.shape)}.")
+    if inplace_backward and logits.requires_grad and logits.is_leaf:
+        raise ValueError(
+            "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient would "
+            "share its memory). Pass the output of a layer, or leave `inplace_backward` off."
+        )
+    check_derivatives(logits)
+
+
+def check_derivatives(*tensors: Tensor | None) -> None:
+    """Refuses derivatives that are not there, which could be lost in silence."""
+    if torch.compiler.is_compiling():
+        return
+    is_dual = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+    if is_dual or torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "The losses of axe_hf know reverse mode only, but were called inside torch.func (vmap, "
+            "grad, jvp ...) or forward-mode differentiation. Call them on the whole batch, with "
+            ".backward() or torch.autograd.grad."
+        )
+
+
+def check_tensors(
+    shape: tuple[int, ...], labels: Tensor, options: AxeOptions, *more: Tensor | None
+) -> None:
+    """Refuses types and shapes that do not fit the logits' `shape` and, on the CPU, such values.
+
+    `more` is `canvas_lengths` and `observed_mask`, or None in their places.
+    """
+    (batch, canvas, vocab), (lengths, observed), blank = shape, more, options.blank_token_id
+    check_kind("labels", labels, (batch, None), "batch, target")
+    if lengths is not None:
+        check_kind("canvas_lengths", lengths, (batch,), "batch,")
+    if observed is not None:
+        check_kind("observed_mask", observed, (batch, canvas), is_mask=True)
+    if not 0 <= blank < vocab:
+        raise ValueError(
+            f"`blank_token_id` must be in [0, {vocab}), the vocabulary of the logits, got {blank}. "
+            "Was the blank added to the tokenizer after the model was built? Call "
+            "model.resize_token_embeddings(...)."
+        )
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    check_label_range(labels, vocab)
+    is_blank, is_padding = labels == blank, labels == IGNORE_INDEX
+    refuse(
+        is_blank,
+        f"`labels` must not hold the blank ({blank}), got {blank} at {{at}}. It is what a model says "
+        "between tokens; give it an id of its own.",
+    )
+    refuse(
+        is_padding[:, :-1] & ~is_padding[:, 1:],
+        "`labels` must hold the whole target, with -100 behind its end only, got -100 at {at}. What is "
+        "not to be scored because the canvas shows it belongs into `observed_mask`.",
+    )
+    targets = (~is_padding).sum(1)
+    lengths = torch.full_like(targets, canvas) if lengths is None else lengths
+    _check_lengths(canvas, targets, lengths, observed)
+
+
+def _check_lengths(canvas: int, targets: Tensor, lengths: Tensor, observed: Tensor | None) -> None:
+    """Refuses lengths `(batch,)` of target and canvas that cannot be."""
+    refuse(
+        (lengths < 0) | (lengths > canvas),
+        f"`canvas_lengths` must be in [0, {canvas}], got {{lengths}} at {{at}}.",
+        lengths=lengths,
+    )
+    refuse(
+        (lengths == 0) & (targets > 0),
+        "`labels` of sentence {at[0]} hold {targets} tokens, but its canvas has no position to say "
+        "them. Give every sentence with a target a canvas of at least one position.",
+        targets=targets,
+    )
+    if observed is None:
+        return
+    refuse(
+        observed.any(1) & (targets != lengths),
+        "`observed_mask` has observed positions in sentence {at[0]}, which needs as many targets as "
+        "positions then, got {targets} targets and {lengths} positions.",
+        targets=targets,
+        lengths=lengths,
+    )
+    refuse(
+        observed & (torch.arange(canvas) >= lengths[:, None]),
+        "`observed_mask` must be False behind the canvas's end, got True at position {at[1]} of sentence "
+        "{at[0]}.",
+    )
+
+
+def check_kind(
+    name: str, value: Tensor, shape: tuple, names: str = "batch, canvas", is_mask: bool = False
+) -> None:
+    """Refuses what is no tensor of integers (or bools) of that shape; None stands for any length."""
+    dtype, sizes = getattr(value, "dtype", type(value).__name__), getattr(value, "shape", ())
+    if (
+        not isinstance(value, Tensor)
+        or value.is_floating_point()
+        or (dtype == torch.bool) != is_mask
+    ):
+        kind = "bool" if is_mask else "a tensor of integers (torch.long)"
+        raise TypeError(f"`{name}` must be {kind}, got {dtype}.")
+    if len(sizes) != len(shape) or any(
+        n not in (None, m) for n, m in zip(shape, sizes, strict=True)
+    ):
+        expected = str(shape).replace("None", "any")
+        raise ValueError(f"`{name}` must be ({names}) = {expected}, got {tuple(sizes)}.")
+
+
+def check_label_range(labels: Tensor, vocab: int) -> None:
+    """Refuses labels that the vocabulary does not hold."""
+    refuse(
+        ((labels < 0) | (labels >= vocab)) & (labels != IGNORE_INDEX),
+        f"`labels` must be in [0, {vocab}) or -100, got {{labels}} at {{at}}. Was the tokenizer extended "
+        "after the model was built? Call model.resize_token_embeddings(...).",
+        labels=labels,
+    )
+
+
+def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
+    """Refuses logits on the CPU that were NaN: any log-probability `(batch, canvas)` of a row tells."""
+    if log_probs.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    is_nan = log_probs.isnan()
+    if canvas_lengths is not None:
+        is_nan &= torch.arange(log_probs.shape[1]) < canvas_lengths[:, None]
+    refuse(
+        is_nan,
+        "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}. Has "
+        "training diverged? Try a smaller learning rate or clip the gradient.",
+    )
+
+
+def refuse(is_wrong: Tensor, message: str, **values: Tensor) -> None:
+    """Raises `message`, with the first place `at` where something is wrong and the `values` there."""
+    if is_wrong.any():
+        at = is_wrong.nonzero()[0].tolist()
+        raise ValueError(
+            message.format(at=at, **{n: v[tuple(at)].item() for n, v in values.items()})
+        )

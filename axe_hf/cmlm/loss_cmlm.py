@@ -1,137 +1,76 @@
-"""The training loss of a CMLM: AXE or cross entropy over the canvas, plus the length head's loss."""
+"""The training loss of a CMLM: AXE or cross entropy over the canvas, plus the length head's loss.
+
+Cross entropy, the baseline, is the path of AXE in which nothing is skipped. Its values are those of
+`torch.nn.functional.cross_entropy`; what is saved are its three tensors of the logits' size.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .alignment_axe import AxeOptions
+from .back_ends_axe import TORCH, with_gradient
 from .configuration_cmlm import CmlmConfig
-from .cross_entropy_cmlm import cross_entropy, linear_cross_entropy
-from .linear_loss_axe import linear_axe_loss
-from .linear_path_axe import is_fusing_worthwhile
-from .loss_axe import AxeOutput, axe_loss
-from .plain_linear import is_plain_linear
+from .fused_loss_axe import (
+    Projection,
+    check_projection,
+    is_fusing_worthwhile,
+    is_plain_linear,
+    linear_along_path,
+    linear_axe_loss,
+)
+from .loss_axe import (
+    IGNORE_INDEX,
+    AxeOutput,
+    axe_loss,
+    check_derivatives,
+    check_kind,
+    check_label_range,
+)
+from .path_axe import AxePath, PathLoss, gather_log_probs, smooth
 
 
 @dataclass(frozen=True)
 class CmlmLosses:
     """Loss of one batch and its parts; the fields are those of `CmlmSeq2SeqLMOutput`, nats."""
 
-    loss: torch.Tensor
-    token_loss: torch.Tensor
-    length_loss: torch.Tensor
-    num_skipped_targets: torch.Tensor | None = None
-    num_skipped_predictions: torch.Tensor | None = None
-
-
-def whole_target(
-    labels: torch.Tensor, canvas: torch.Tensor | None, config: CmlmConfig
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Undo the -100 of observed positions.
-
-    Args:
-        labels: (batch, target) long; -100 at padding and at observed positions.
-        canvas: (batch, canvas) long, or None where the decoder was given embeddings.
-        config: for the ids of mask and pad.
-
-    Returns:
-        The target tokens with -100 behind the end only (batch, target), and which canvas positions are observed
-        (batch, canvas) bool, or None where canvas and labels differ in shape, so that nothing can be.
-    """
-    if canvas is None or canvas.shape != labels.shape:
-        return labels, None
-    is_observed = (
-        (labels == -100) & (canvas != config.mask_token_id) & (canvas != config.pad_token_id)
-    )
-    return torch.where(is_observed, canvas, labels), is_observed
-
-
-def length_nll(length_logits: torch.Tensor, target_lengths: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each sentence's length, (batch,) nats; `length_logits` (batch, lengths) fp32."""
-    # These logits are small: a fused loss would save nothing. An empty target has no length: class 0 is excluded.
-    return F.cross_entropy(length_logits, target_lengths, reduction="none", ignore_index=0)
-
-
-def is_loss_fused(hidden_states: torch.Tensor, lm_head: nn.Module, config: CmlmConfig) -> bool:
-    """Whether `config.fused_loss` asks for the training loss of these states without their logits.
-
-    Args:
-        hidden_states: (batch, canvas, hidden).
-        lm_head: the output projection. One that is more than `nn.Linear` on the states' device (an adapter, quantized
-            or sharded weights, a hook) has to be called: `"auto"` calls it.
-        config: for `fused_loss`.
-
-    Raises:
-        ValueError: `"always"`, and an `lm_head` that has to be called.
-    """
-    if config.fused_loss == "never":
-        return False
-    is_plain = is_plain_linear(lm_head, hidden_states.device)
-    if config.fused_loss == "auto":
-        return is_plain and is_fusing_worthwhile(hidden_states, lm_head.weight)
-    if not is_plain:
-        raise ValueError(
-            f'`config.fused_loss` is "always", but `lm_head` is {type(lm_head).__name__} and not a plain nn.Linear on '
-            f'{hidden_states.device} without hooks, so its weight alone does not make the logits. Set it to "auto" or "never".'
-        )
-    return True
-
-
-def _aligned_loss(
-    logits: torch.Tensor | None,
-    target: torch.Tensor,
-    hidden_states: torch.Tensor | None,
-    lm_head: nn.Linear | None,
-    **options,
-) -> AxeOutput:
-    # The Triton kernels stay out of training until they have been measured on a GPU.
-    options |= {"reduction": "sum", "return_alignment": True, "implementation": "torch"}
-    if logits is not None:
-        return axe_loss(logits, target, **options)
-    return linear_axe_loss(hidden_states, lm_head.weight, target, bias=lm_head.bias, **options)
-
-
-def _position_wise_loss(
-    logits: torch.Tensor | None,
-    labels: torch.Tensor,
-    hidden_states: torch.Tensor | None,
-    lm_head: nn.Linear | None,
-    label_smoothing: float,
-) -> torch.Tensor:
-    if logits is not None:
-        return cross_entropy(logits, labels, label_smoothing)
-    options = {"bias": lm_head.bias, "label_smoothing": label_smoothing}
-    return linear_cross_entropy(hidden_states, lm_head.weight, labels, **options)
+    loss: Tensor
+    token_loss: Tensor
+    length_loss: Tensor
+    num_skipped_targets: Tensor | None = None
+    num_skipped_predictions: Tensor | None = None
 
 
 def CmlmForConditionalGenerationLoss(
-    logits: torch.Tensor | None,
-    length_logits: torch.Tensor | None,
-    labels: torch.Tensor,
-    canvas: torch.Tensor | None,
+    logits: Tensor | None,
+    length_logits: Tensor | None,
+    labels: Tensor,
+    canvas: Tensor | None,
     config: CmlmConfig,
-    num_items_in_batch: int | torch.Tensor | None = None,
-    hidden_states: torch.Tensor | None = None,
+    num_items_in_batch: int | Tensor | None = None,
+    hidden_states: Tensor | None = None,
     lm_head: nn.Linear | None = None,
 ) -> CmlmLosses:
     """(token loss + `length_loss_weight` * length loss, both summed) / number of labels.
 
-    Dividing both by the number of labels is Mask-Predict's normalisation; it makes gradient accumulation and data
-    parallelism exact when `num_items_in_batch` counts the labels of all of them.
+    Dividing both by the number of labels is Mask-Predict's normalisation; it makes gradient accumulation
+    and data parallelism exact when `num_items_in_batch` counts the labels of all of them.
 
     Args:
-        logits: (batch, canvas, vocab); None to compute the loss from `hidden_states` and `lm_head` without them.
-        length_logits: (batch, max_target_length + 1) fp32; None is fine where `length_loss_weight` is 0.
-        labels: (batch, target) long; -100 at padding and at observed positions.
-        canvas: (batch, canvas) long, the decoder's input; None takes every position as one to predict.
-        config: the settings of the loss.
-        num_items_in_batch: what to divide by; the number of labels that are not -100 by default.
-        hidden_states: (batch, canvas, hidden), what `lm_head` makes the logits of; read where `logits` is None.
-        lm_head: the output projection, of which weight and bias are read.
-
-    Returns:
-        `CmlmLosses`.
+        logits: `(batch, canvas, vocab)`; None: the loss is computed from `hidden_states` and `lm_head`
+            without them.
+        length_logits: `(batch, max_target_length + 1)`, fp32; may be None where `length_loss_weight`
+            is 0.
+        labels: `(batch, target)`, long; -100 at padding and at observed positions.
+        canvas: `(batch, canvas)`, long, the decoder's input; None takes every position as one to predict.
+        config: The settings of the loss.
+        num_items_in_batch: What to divide by. Default: the number of labels that are not -100.
+        hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.
+        lm_head: The output projection, of which weight and bias are read.
     """
     if labels.shape[1] > config.max_target_length:
         raise ValueError(
@@ -143,10 +82,7 @@ def CmlmForConditionalGenerationLoss(
     if config.training_loss == "axe":
         canvas_lengths = None if canvas is None else (canvas != config.pad_token_id).sum(dim=1)
         output = _aligned_loss(
-            logits,
-            target,
-            hidden_states,
-            lm_head,
+            *(logits, target, hidden_states, lm_head),
             blank_token_id=config.blank_token_id,
             delta=config.axe_delta,
             canvas_lengths=canvas_lengths,
@@ -154,28 +90,188 @@ def CmlmForConditionalGenerationLoss(
             label_smoothing=config.label_smoothing,
         )
         token_loss = output.loss
-        skips = {
-            "num_skipped_targets": output.alignment.num_skipped_targets,
-            "num_skipped_predictions": output.alignment.num_skipped_predictions,
-        }
+        names = ("num_skipped_targets", "num_skipped_predictions")
+        skips = {name: getattr(output.alignment, name) for name in names}
+    elif logits is not None:
+        token_loss = cross_entropy(logits, labels, config.label_smoothing)
     else:
-        token_loss = _position_wise_loss(
-            logits, labels, hidden_states, lm_head, config.label_smoothing
+        token_loss = linear_cross_entropy(
+            *(hidden_states, lm_head.weight, labels),
+            bias=lm_head.bias,
+            label_smoothing=config.label_smoothing,
         )
     total, length_loss = token_loss, token_loss.new_zeros(())
     if config.length_loss_weight > 0:
-        if length_logits is None:
-            raise ValueError(
-                "`encoder_outputs` hold no `length_logits`, which the length loss needs. Pass what `model.get_encoder()` "
-                "returns, or set `config.length_loss_weight = 0`."
-            )
-        target_lengths = (target != -100).sum(dim=1)  # (batch,)
+        target_lengths = (target != IGNORE_INDEX).sum(dim=1)
         length_loss = length_nll(length_logits, target_lengths).sum()
         total = total + config.length_loss_weight * length_loss
     if num_items_in_batch is None:
-        num_items_in_batch = (labels != -100).sum().clamp(min=1)
+        num_items_in_batch = (labels != IGNORE_INDEX).sum().clamp(min=1)
     elif torch.is_tensor(num_items_in_batch):
         num_items_in_batch = num_items_in_batch.to(total.device)
     return CmlmLosses(
         total / num_items_in_batch, token_loss.detach(), length_loss.detach(), **skips
     )
+
+
+def whole_target(
+    labels: Tensor, canvas: Tensor | None, config: CmlmConfig
+) -> tuple[Tensor, Tensor | None]:
+    """Undo the -100 of observed positions.
+
+    Args:
+        labels: `(batch, target)`, long; -100 at padding and at observed positions.
+        canvas: `(batch, canvas)`, long, or None where the decoder was given embeddings.
+        config: For the ids of mask and pad.
+
+    Returns:
+        The target tokens with -100 behind the end only `(batch, target)`, and which canvas positions are
+        observed `(batch, canvas)`, bool, or None where canvas and labels differ in shape, so that
+        nothing can be.
+    """
+    if canvas is None or canvas.shape != labels.shape:
+        return labels, None
+    is_token = (canvas != config.mask_token_id) & (canvas != config.pad_token_id)
+    is_observed = (labels == IGNORE_INDEX) & is_token
+    return torch.where(is_observed, canvas, labels), is_observed
+
+
+def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig) -> bool:
+    """Whether `config.fused_loss` asks for the loss of `(batch, canvas, hidden)` without logits.
+
+    An `lm_head` that is more than `nn.Linear` on the states' device (an adapter, quantized or sharded
+    weights, a hook) has to be called: `"auto"` calls it, `"always"` raises ValueError.
+    """
+    if config.fused_loss == "never":
+        return False
+    is_plain = is_plain_linear(lm_head, hidden_states.device)
+    if config.fused_loss == "auto":
+        return is_plain and is_fusing_worthwhile(hidden_states, lm_head.weight)
+    if not is_plain:
+        raise ValueError(
+            f'`config.fused_loss` is "always", but `lm_head` is {type(lm_head).__name__} and not a '
+            f"plain nn.Linear on {hidden_states.device} without hooks, so its weight alone does not "
+            'make the logits. Set it to "auto" or "never".'
+        )
+    return True
+
+
+def _aligned_loss(
+    logits: Tensor | None,
+    target: Tensor,
+    hidden_states: Tensor | None,
+    lm_head: nn.Linear | None,
+    **how,
+) -> AxeOutput:
+    how |= {"reduction": "sum", "return_alignment": True}
+    if logits is not None:
+        return axe_loss(logits, target, **how)
+    return linear_axe_loss(hidden_states, lm_head.weight, target, bias=lm_head.bias, **how)
+
+
+def length_nll(length_logits: Tensor | None, target_lengths: Tensor) -> Tensor:
+    """Negative log-likelihood of each sentence's length `(batch,)`, in nats.
+
+    Raises ValueError where there are no `length_logits` `(batch, lengths)`, fp32.
+    """
+    if length_logits is None:
+        raise ValueError(
+            "`encoder_outputs` hold no `length_logits`, which the length loss needs. Pass what "
+            "`model.get_encoder()` returns, or set `config.length_loss_weight = 0`."
+        )
+    # These logits are small: a fused loss would save nothing. An empty target has no length: class 0
+    # is excluded.
+    return F.cross_entropy(length_logits, target_lengths, reduction="none", ignore_index=0)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Sums the cross entropy of every label at its own position; no float32 copy of the logits is made.
+
+    Args:
+        logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays).
+        labels: `(batch, canvas)`, long; -100 where nothing is scored.
+        label_smoothing: Share of the uniform distribution in the target distribution, in [0, 1).
+
+    Returns:
+        A scalar in nats, float32 or the logits' wider type.
+
+    Raises:
+        ValueError: Labels that are not in the vocabulary, or not one a position.
+
+    Example:
+        >>> import torch
+        >>> cross_entropy(torch.zeros(1, 3, 4), torch.tensor([[1, 2, -100]])).exp().round()
+        tensor(16.)
+    """
+    check_derivatives(logits)
+    _check(labels, *logits.shape)
+    if torch.compiler.is_compiling():  # compiled, it makes no copies either
+        return F.cross_entropy(
+            logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
+            labels.flatten().long(),
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+    options = AxeOptions(None, label_smoothing=label_smoothing)
+    result = _own_position_path(logits, labels, options)
+    return with_gradient(logits, result, options, TORCH).loss.sum()
+
+
+def linear_cross_entropy(
+    hidden_states: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The same as `cross_entropy(F.linear(hidden_states, weight, bias), labels, ...)`, in less memory.
+
+    Args:
+        hidden_states, weight, bias: As in `linear_axe_loss`.
+        labels, label_smoothing: As in `cross_entropy`.
+
+    Example:
+        >>> import torch
+        >>> hidden_states, weight = torch.zeros(1, 2, 8), torch.randn(4, 8)
+        >>> linear_cross_entropy(hidden_states, weight, torch.tensor([[1, 2]])).exp().round()
+        tensor(16.)
+    """
+    if torch.compiler.is_compiling():
+        return cross_entropy(F.linear(hidden_states, weight, bias), labels, label_smoothing)
+    check_projection(hidden_states, weight, bias)
+    _check(labels, *hidden_states.shape[:2], len(weight))
+    options = AxeOptions(None, label_smoothing=label_smoothing)
+    return linear_along_path(
+        Projection(hidden_states, weight, bias),
+        lambda logits, chunk: _own_position_path(logits, labels[chunk], options),
+        options,
+        TORCH,
+        is_summed=True,
+    ).loss
+
+
+def _check(labels: Tensor, batch: int, canvas: int, vocab: int) -> None:
+    if labels.shape != (batch, canvas):
+        raise ValueError(
+            f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, the "
+            f'canvas is {(batch, canvas)}. Give equal lengths or set `config.training_loss = "axe"`.'
+        )
+    check_kind("labels", labels, (batch, canvas))
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_label_range(labels, vocab)
+
+
+@torch.no_grad()
+def _own_position_path(logits: Tensor, labels: Tensor, options: AxeOptions) -> PathLoss:
+    is_scored = labels != IGNORE_INDEX
+    tokens = labels.long().masked_fill(~is_scored, 0)
+    with_mean = options.label_smoothing > 0
+    log_probs, mean_log_probs = gather_log_probs(logits, tokens[:, :, None], with_mean)
+    log_probs = log_probs[:, :, 0]
+    # where, not a product with 0: a cost may be infinite
+    cost = torch.where(is_scored, -log_probs, 0).sum(1)
+    weight = is_scored.to(log_probs.dtype)
+    position = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+    path = AxePath(tokens, position, weight, log_probs, None, None, uses=weight)
+    return PathLoss(smooth(cost, weight, mean_log_probs, options.label_smoothing), None, path)

@@ -3,10 +3,14 @@
 Architecture: Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language Models" (EMNLP 2019).
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -14,8 +18,9 @@ from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithCrossAttentions,
     ModelOutput,
+    Seq2SeqModelOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -25,13 +30,80 @@ from .canvas_cmlm import masked_canvas_of_labels
 from .configuration_cmlm import CmlmConfig
 from .generation_cmlm import MaskPredictGenerationConfig, MaskPredictGenerationMixin
 from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
-from .outputs_cmlm import CmlmEncoderOutput, CmlmSeq2SeqLMOutput, CmlmSeq2SeqModelOutput
-from .stack_cmlm import CmlmPreTrainedModel, CmlmStack
 
-# Keys and values of one source, projected for one decoder layer: each (batch, heads, source, head_dim).
-KeyValues = tuple[torch.Tensor, torch.Tensor]
-# Masks of the decoder's self-attention and of its attention to the source; None where nothing is masked.
-AttentionMasks = tuple[torch.Tensor | None, torch.Tensor | None]
+
+class KeyValues(NamedTuple):
+    """Keys and values of one source for one decoder layer, each `(batch, heads, source, head_dim)`."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+class AttentionMasks(NamedTuple):
+    """Masks of the decoder's attention to the canvas and to the source; None: nothing is masked."""
+
+    canvas: torch.Tensor | None
+    source: torch.Tensor | None
+
+
+@dataclass
+class CmlmEncoderOutput(BaseModelOutput):
+    """Encoder states of the source tokens, and the length head's scores.
+
+    Args:
+        last_hidden_state: (batch, source, d_model); the length vector's position is already dropped.
+        hidden_states, attentions: one tensor a layer when asked for; in these the length position stands first,
+            except in the last of `hidden_states`, which is `last_hidden_state`.
+        length_logits: (batch, max_target_length + 1) fp32; class 0 is excluded.
+    """
+
+    length_logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class CmlmSeq2SeqModelOutput(Seq2SeqModelOutput):
+    """`Seq2SeqModelOutput` with `length_logits` (batch, max_target_length + 1)."""
+
+    length_logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class CmlmSeq2SeqLMOutput(ModelOutput):
+    """What `CmlmForConditionalGeneration.forward` returns.
+
+    Args:
+        loss: scalar, nats per scored label: (token loss + `length_loss_weight` * length loss) / number of labels.
+        logits: (batch, canvas, vocab); None where the loss was computed without them (`config.fused_loss`).
+        length_logits: (batch, max_target_length + 1) fp32.
+        token_loss, length_loss: scalars without gradient, nats summed over the batch.
+        num_skipped_targets, num_skipped_predictions: (batch,) counts of the AXE alignment; None for cross entropy.
+        decoder_hidden_states, decoder_attentions, cross_attentions, encoder_last_hidden_state,
+            encoder_hidden_states, encoder_attentions: as in `Seq2SeqLMOutput`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmSeq2SeqLMOutput
+    >>> CmlmSeq2SeqLMOutput(loss=torch.tensor(2.5), logits=torch.zeros(1, 4, 9)).to_tuple()[0]
+    tensor(2.5000)
+
+    ```
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    length_logits: torch.FloatTensor | None = None
+    token_loss: torch.FloatTensor | None = None
+    length_loss: torch.FloatTensor | None = None
+    num_skipped_targets: torch.LongTensor | None = None
+    num_skipped_predictions: torch.LongTensor | None = None
+    decoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    decoder_attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
+    encoder_last_hidden_state: torch.FloatTensor | None = None
+    encoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    encoder_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 def eager_attention_forward(
@@ -76,7 +148,8 @@ class CmlmAttention(nn.Module):
 
     def project_key_values(self, states: torch.Tensor) -> KeyValues:
         """Keys and values of `states` (batch, length, d_model), each (batch, heads, length, head_dim)."""
-        return self._split_heads(self.k_proj(states)), self._split_heads(self.v_proj(states))
+        keys, values = self.k_proj(states), self.v_proj(states)
+        return KeyValues(self._split_heads(keys), self._split_heads(values))
 
     def forward(
         self,
@@ -183,7 +256,7 @@ class CmlmDecoderLayer(CmlmLayer):
     ) -> torch.Tensor:
         if key_values is None:
             key_values = self.encoder_attn.project_key_values(encoder_hidden_states)
-        num_sources = key_values[0].shape[0]
+        num_sources = key_values.keys.shape[0]
         own_key_values = None
         if query_positions is not None:  # every position is a key, some are queries
             norm = self.self_attn_layer_norm if self.normalize_before else nn.Identity()
@@ -215,6 +288,97 @@ def _first_queries(mask: torch.Tensor | None, num_queries: int) -> torch.Tensor 
     """The mask of fewer queries: without causality each query sees the same keys."""
     is_per_query = isinstance(mask, torch.Tensor) and mask.dim() == 4
     return mask[:, :, :num_queries] if is_per_query else mask
+
+
+class CmlmSinusoidalPositionalEmbedding(nn.Embedding):
+    """Fixed sinusoids (Vaswani et al. 2017, section 3.5), sines in the first half of the vector, cosines in the second."""
+
+    def __init__(self, num_positions: int, embedding_dim: int):
+        super().__init__(num_positions, embedding_dim, _freeze=True)
+
+    def create_weight(self) -> torch.Tensor:
+        num_positions, dim = self.weight.shape
+        num_sines = (dim + 1) // 2
+        frequencies = torch.exp(torch.arange(num_sines) * (-2 * math.log(10000.0) / dim))
+        angles = torch.arange(num_positions)[:, None] * frequencies  # (positions, sines)
+        return torch.cat([angles.sin(), angles.cos()[:, : dim - num_sines]], dim=1).to(
+            self.weight.dtype
+        )
+
+
+class CmlmPreTrainedModel(PreTrainedModel):
+    """Weights initialisation and loading, shared by every CMLM class.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import CmlmForConditionalGeneration, CmlmPreTrainedModel
+    >>> issubclass(CmlmForConditionalGeneration, CmlmPreTrainedModel)
+    True
+
+    ```
+    """
+
+    config: CmlmConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CmlmEncoderLayer", "CmlmDecoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, CmlmSinusoidalPositionalEmbedding):
+            init.copy_(module.weight, module.create_weight())
+
+    def _resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of=None, *args):
+        embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, *args)
+        decoder = getattr(self.base_model, "decoder", None)
+        if decoder is not None and not self.config.tie_word_embeddings:
+            decoder.embed_tokens = self._get_resized_embeddings(
+                decoder.embed_tokens, embeddings.num_embeddings, None, *args
+            )
+        return embeddings
+
+
+class CmlmStack(CmlmPreTrainedModel):
+    """Embeddings and the end of a stack, shared by encoder and decoder."""
+
+    def __init__(self, config: CmlmConfig, max_length: int, max_length_name: str):
+        super().__init__(config)
+        self.max_length, self.max_length_name = max_length, max_length_name
+        self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
+        if config.position_embedding_type == "sinusoidal":
+            self.embed_positions = CmlmSinusoidalPositionalEmbedding(max_length, config.d_model)
+        else:
+            self.embed_positions = nn.Embedding(max_length, config.d_model)
+        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.layernorm_embedding = norm if config.layernorm_embedding else nn.Identity()
+        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+        self.layer_norm = norm if config.normalize_before else nn.Identity()
+        self.gradient_checkpointing = False
+
+    def _embed(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, name: str
+    ) -> torch.Tensor:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError(
+                f"Give either `{name}` or the embeddings in its place, not both and not neither."
+            )
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)  # (batch, length, d_model)
+        length = inputs_embeds.shape[1]
+        if length > self.max_length:
+            raise ValueError(
+                f"`{name}` has {length} positions but `config.{self.max_length_name}` is {self.max_length}. "
+                "Truncate the text, or train a model with a larger limit."
+            )
+        positions = torch.arange(length, device=inputs_embeds.device)
+        return inputs_embeds * self.embed_scale + self.embed_positions(positions)
 
 
 class CmlmEncoder(CmlmStack):
@@ -309,15 +473,17 @@ class CmlmDecoder(CmlmStack):
             is_source: (sources, source), not 0 where there is a token; None for everywhere.
             canvas_states, source_states: (canvases, canvas, any), (sources, source, any), read for shape and dtype.
         """
-        num_sources = source_states.shape[0]
-        return create_bidirectional_mask(
+        num_sources, width = source_states.shape[0], canvas_states.shape[-1]
+        canvas_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=canvas_states, attention_mask=is_canvas
-        ), create_bidirectional_mask(
+        )
+        source_mask = create_bidirectional_mask(
             config=self.config,
-            inputs_embeds=canvas_states.reshape(num_sources, -1, canvas_states.shape[-1]),
+            inputs_embeds=canvas_states.reshape(num_sources, -1, width),
             attention_mask=is_source,
             encoder_hidden_states=source_states,
         )
+        return AttentionMasks(canvas_mask, source_mask)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -349,7 +515,7 @@ class CmlmDecoder(CmlmStack):
                 attention_mask = input_ids.ne(self.config.pad_token_id)
             source_states = encoder_hidden_states
             if source_states is None:  # keys (sources, heads, source, head_dim)
-                source_states = source_key_values[0][0][:, 0]
+                source_states = source_key_values[0].keys[:, 0]
             masks = self.attention_masks(
                 attention_mask, encoder_attention_mask, hidden_states, source_states
             )
@@ -357,9 +523,9 @@ class CmlmDecoder(CmlmStack):
             is_last = i == len(self.layers) - 1
             hidden_states = layer(
                 hidden_states,
-                masks[0],
+                masks.canvas,
                 encoder_hidden_states,  # positional, for gradient checkpointing
-                encoder_attention_mask=masks[1],
+                encoder_attention_mask=masks.source,
                 key_values=None if source_key_values is None else source_key_values[i],
                 query_positions=query_positions if is_last else None,
                 **kwargs,

@@ -1,9 +1,10 @@
-"""Cross entropy along a path, mostly that of an AXE alignment: its value, and its gradient by the logits.
+"""Cross entropy along a path, mostly that of an AXE alignment: its value and its gradient.
 
-Every prediction is used once, by align (its label is the target) or skip prediction (its label is the blank), and
-again, weighted with delta, by each target that is skipped at it. So the gradient of a position that is used
-with total weight S is `S * softmax - (onehots of its labels, weighted)`: a softmax and a few single entries.
-Both halves pass over the logits once, in blocks of rows that fit the cache.
+Every prediction is used once, by align (its label is the target) or skip prediction (its label is
+the blank), and again, weighted with delta, by each target that is skipped at it. So the gradient of a
+position that is used with total weight S is `S * softmax - (onehots of its labels, weighted)`: a
+softmax and a few single entries. Both halves pass over the logits once, in blocks of rows that fit
+the cache.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .alignment_axe import AxeAlignment, align_axe
+from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets, align_axe
 
 # A block stays in a core's cache between the passes over it; a GPU wants few large launches instead.
 BLOCK_BYTES_CPU = 2**21
@@ -27,11 +28,13 @@ class AxePath(NamedTuple):
     Args:
         tokens: `(batch, target)`, long. The target tokens, the blank at padding.
         position: `(batch, target)`, long. Where a token is aligned or skipped; 0 at padding.
-        token_weight: `(batch, target)`, float. Weight of the label `tokens` at `position`, repetitions included.
+        token_weight: `(batch, target)`, float. Weight of the label `tokens` at `position`,
+            repetitions included.
         token_log_prob: `(batch, target)`, float. `log P_position(token)`.
-        is_blank: `(batch, canvas)`, bool. True where the label is the blank. None where there is no blank.
-        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`. None where there is no blank.
-        uses: `(batch, canvas)`, float. Total weight S of the position's labels; 0 where nothing is scored.
+        is_blank: `(batch, canvas)`, bool. True where the label is the blank. None: there is no blank.
+        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`. None: there is no blank.
+        uses: `(batch, canvas)`, float. Total weight S of the position's labels; 0 where nothing is
+            scored.
     """
 
     tokens: Tensor
@@ -43,11 +46,25 @@ class AxePath(NamedTuple):
     uses: Tensor
 
 
+class PathLoss(NamedTuple):
+    """A loss along a path; no tensor of it carries a gradient.
+
+    Args:
+        loss: `(batch,)`, float. Nats per sentence, label smoothing included.
+        alignment: The alignment, or None for cross entropy, which needs none.
+        path: What the gradient needs, an `AxePath` or a back end's own.
+    """
+
+    loss: Tensor
+    alignment: AxeAlignment | None
+    path: AxePath
+
+
 @torch.no_grad()
 def gather_log_probs(
     logits: Tensor, columns: Tensor, with_mean: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns log-probabilities of some tokens, and their mean over the vocabulary, in one pass over the logits.
+    """Returns log-probabilities of some tokens, and their mean over the vocabulary, in one pass.
 
     Args:
         logits: `(batch, canvas, vocab)`.
@@ -80,35 +97,26 @@ def gather_log_probs(
 
 
 @torch.no_grad()
-def axe_along_path(
-    logits: Tensor,
-    tokens: Tensor,
-    target_lengths: Tensor,
-    canvas_lengths: Tensor | None,
-    observed_mask: Tensor | None,
-    blank_token_id: int,
-    delta: float,
-    label_smoothing: float,
-) -> tuple[Tensor, AxeAlignment, AxePath]:
-    """Aligns and returns the loss per sentence `(batch,)`, the alignment and the path, none with a gradient.
-
-    Args as in `axe_loss`, but `tokens` `(batch, target)` holds the blank at padding.
-    """
+def axe_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> PathLoss:
+    """Aligns and returns the loss along the path; `logits` are `(batch, canvas, vocab)`."""
+    tokens, canvas_lengths = targets.tokens, targets.canvas_lengths
+    observed_mask, delta = targets.observed_mask, options.delta
     canvas = logits.shape[1]
-    columns = F.pad(tokens, (0, 1), value=blank_token_id)[:, None]
-    log_probs, mean_log_probs = gather_log_probs(logits, columns, label_smoothing > 0)
+    columns = F.pad(tokens, (0, 1), value=options.blank_token_id)[:, None]
+    log_probs, mean_log_probs = gather_log_probs(logits, columns, options.label_smoothing > 0)
     token_log_probs = log_probs[:, :, :-1].transpose(1, 2)  # (batch, target, canvas)
     blank_log_prob = log_probs[:, :, -1].contiguous()
     alignment = align_axe(
         -token_log_probs,
         -blank_log_prob,
         delta=delta,
-        target_lengths=target_lengths,
+        target_lengths=targets.target_lengths,
         canvas_lengths=canvas_lengths,
         observed_mask=observed_mask,
     )
     position = alignment.target_to_position.clamp(min=0)
-    # Scalars of the loss's own type: Python's would make fp32 weights, and fp64 losses wrong in the eighth digit.
+    # Scalars of the loss's own type: Python's would make fp32 weights, and fp64 losses wrong in the
+    # eighth digit.
     one = log_probs.new_ones(())
     weight = torch.where(alignment.is_aligned, one, delta * one)
     weight = weight.masked_fill(alignment.target_to_position < 0, 0.0)  # padding
@@ -125,9 +133,9 @@ def axe_along_path(
     # a token that is skipped twice at a position has one entry in the gradient
     label = position * logits.shape[-1] + tokens
     token_weight = ((label[:, :, None] == label[:, None, :]) * weight[:, None, :]).sum(2)
-    loss = smooth(alignment.cost, uses, mean_log_probs, label_smoothing)
+    loss = smooth(alignment.cost, uses, mean_log_probs, options.label_smoothing)
     path = AxePath(tokens, position, token_weight, token_log_prob, is_blank, blank_log_prob, uses)
-    return loss, alignment, path
+    return PathLoss(loss, alignment, path)
 
 
 def smooth(
@@ -150,12 +158,7 @@ def smooth(
 
 @torch.no_grad()
 def path_gradient(
-    logits: Tensor,
-    path: AxePath,
-    grad_loss: Tensor,
-    blank_token_id: int | None,
-    label_smoothing: float,
-    inplace: bool,
+    logits: Tensor, path: AxePath, grad_loss: Tensor, options: AxeOptions, inplace: bool
 ) -> Tensor:
     """Returns the gradient by the logits of a loss along a path, in the logits' dtype.
 
@@ -163,8 +166,7 @@ def path_gradient(
         logits: `(batch, canvas, vocab)`.
         path: As `axe_along_path` returned it.
         grad_loss: `(batch,)`. Gradient by the loss of each sentence.
-        blank_token_id: Id of the blank; not read where the path has none.
-        label_smoothing: As in the forward pass.
+        options: As in the forward pass.
         inplace: Write the gradient over the logits.
     """
     batch, canvas, vocab = logits.shape
@@ -187,28 +189,43 @@ def path_gradient(
         target *= weight
         if not is_on_cpu or not weight.all():
             target.masked_fill_(weight == 0, 0.0)  # what is not scored may be NaN
-        if label_smoothing > 0:
-            target -= weight * (label_smoothing / vocab)
+        if options.label_smoothing > 0:
+            target -= weight * (options.label_smoothing / vocab)
         if buffer is not None:
             out.copy_(target)
+    _write_labels(grad.view(batch, canvas, vocab), path, grad_loss, softmax_weight, options)
+    return grad.view(batch, canvas, vocab)
 
-    # The labels' entries are written whole, since p - 1 must be formed before it is rounded.
+
+def _write_labels(
+    grad: Tensor, path: AxePath, grad_loss: Tensor, softmax_weight: Tensor, options: AxeOptions
+) -> None:
+    """Writes the labels' entries whole, since p - 1 must be formed before it is rounded.
+
+    Args:
+        grad: `(batch, canvas, vocab)`, written into.
+        path: For the labels.
+        grad_loss: `(batch, 1)`, float.
+        softmax_weight: `(batch, canvas)`, float. The factor of the softmax.
+        options: For blank and label smoothing.
+    """
+    vocab, label_smoothing = grad.shape[-1], options.label_smoothing
+
     def entry(weight, log_prob, label_weight):
         label_weight = (1 - label_smoothing) * grad_loss * label_weight
         value = weight * log_prob.expm1() + (weight * (1 - label_smoothing / vocab) - label_weight)
         return value.masked_fill(weight == 0, 0.0).to(grad.dtype)
 
-    # index_put_, because scatter_ on a CPU makes a float32 copy of the whole of a low-precision tensor. Tokens
-    # first: the entries of padding are blanks, which the second call sets right.
-    grad = grad.view(batch, canvas, vocab)
-    sentences = torch.arange(batch, device=grad.device)[:, None]
+    # index_put_, because scatter_ on a CPU makes a float32 copy of the whole of a low-precision
+    # tensor. Tokens first: the entries of padding are blanks, which the second call sets right.
+    sentences = torch.arange(len(grad), device=grad.device)[:, None]
     token_value = entry(
         softmax_weight.gather(1, path.position), path.token_log_prob, path.token_weight
     )
     grad.index_put_((sentences, path.position, path.tokens), token_value)
     if path.is_blank is not None:
-        grad[:, :, blank_token_id] = entry(softmax_weight, path.blank_log_prob, path.is_blank)
-    return grad
+        blank = entry(softmax_weight, path.blank_log_prob, path.is_blank)
+        grad[:, :, options.blank_token_id] = blank
 
 
 def _rows_per_block(logits: Tensor, dtype: torch.dtype) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .plain_linear import is_plain_linear
+from .fused_loss_axe import is_plain_linear
 
 # Largest (positions, columns of the vocabulary) block of logits held at once, in elements: 64 MiB in fp32. On a CPU
 # blocks are smaller, 8 MiB, so that a block is still in a core's cache when its maximum and sum are taken.

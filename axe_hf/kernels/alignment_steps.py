@@ -44,86 +44,102 @@ def _cost(log_prob):
 
 
 @triton.jit
+def _row_of(table, row, num_rows, canvas, position, canvas_length):
+    """Row number `row` of a table at `position`, 0 outside, and its first column."""
+    first = table + row * canvas
+    stop = tl.where(row < num_rows, canvas_length, 0)
+    return (
+        tl.load(first + position, mask=position < stop, other=0.0),
+        tl.load(first, mask=stop > 0, other=0.0),
+    )
+
+
+@triton.jit
+def _cheapest_steps(by_align, by_skip, left, left_step, column, BLOCK: tl.constexpr):
+    """The next row by one prefix minimum: its costs, the steps into it, its costs one lane to the left."""
+    best = tl.where(by_align <= by_skip, by_align, by_skip)
+    step = tl.where(by_align <= by_skip, -column, column)
+    before = tl.full([BLOCK], float("inf"), tl.float64)
+    best, step, before = tl.associative_scan((best, step, before), 0, _cheapest)
+    is_left = (left < best) | ((left == best) & (left_step < step))
+    return (
+        tl.where(is_left, left, best),
+        tl.where(is_left, left_step, step),
+        tl.minimum(left, before),
+    )
+
+
+@triton.jit
+def _store_edge(edge_costs, edge_steps, edge, costs, step, BLOCK: tl.constexpr):
+    """The last column of a tile, for the next."""
+    is_last = tl.arange(0, BLOCK) == BLOCK - 1
+    tl.store(edge_costs + edge, tl.sum(tl.where(is_last, costs, 0.0), 0))
+    tl.store(edge_steps + edge, tl.sum(tl.where(is_last, step, 0), 0))
+
+
+@triton.jit
 def fill_steps(
-    token_log_probs,
-    blank_log_prob,
-    observed_mask,
-    steps,
-    edge_costs,
-    edge_steps,
+    tables,
     delta,
     target_length,
     canvas_length,
     target,
     canvas,
-    HAS_OBSERVED: tl.constexpr,
     TILED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Fills `steps`; the pointers are those of the sentence."""
-    lane = tl.arange(0, BLOCK)
+    token_log_probs, blank_log_prob, observed_mask, steps, edge_costs, edge_steps = tables
     for tile in range(0, canvas_length, BLOCK):
-        position = tile + lane
+        position = tile + tl.arange(0, BLOCK)
         column = position + 1
         is_inside = position < canvas_length
         blank_cost = _cost(tl.load(blank_log_prob + position, mask=is_inside, other=0.0))
         above = tl.zeros([BLOCK], tl.float64)
         above_left = tl.zeros([BLOCK], tl.float64)
         left = tl.zeros([], tl.float64)
-        if HAS_OBSERVED:
-            is_seen = tl.load(observed_mask + position, mask=is_inside, other=0) != 0
-            is_moved = is_seen & (column < canvas_length)
         # A row is read while the one before it is scanned.
-        stop = tl.where(target_length > 0, canvas_length, 0)
-        log_prob = tl.load(token_log_probs + position, mask=position < stop, other=0.0)
-        left_log_prob = tl.load(token_log_probs, mask=stop > 0, other=0.0)
+        log_prob, left_log_prob = _row_of(
+            token_log_probs, 0, target_length, canvas, position, canvas_length
+        )
         for i in range(target_length):
-            below = token_log_probs + (i + 1) * canvas
-            stop = tl.where(i + 1 < target_length, canvas_length, 0)
-            next_log_prob = tl.load(below + position, mask=position < stop, other=0.0)
-            next_left_log_prob = tl.load(below, mask=stop > 0, other=0.0)
+            next_log_prob, next_left_log_prob = _row_of(
+                token_log_probs, i + 1, target_length, canvas, position, canvas_length
+            )
             cost = _cost(log_prob)
             skip_cost = cost
             left = left + delta * _cost(left_log_prob)
             left_step = tl.zeros([], tl.int32)
             by_align = cost - blank_cost + above_left
-            if HAS_OBSERVED:
-                # What is skipped right behind an observed position is paid at the one that follows.
+            if observed_mask is not None:
+                # What is skipped behind an observed position is paid at the one that follows.
+                is_seen = tl.load(observed_mask + position, mask=is_inside, other=0) != 0
+                is_moved = is_seen & (column < canvas_length)
                 row = token_log_probs + i * canvas
                 moved_cost = _cost(tl.load(row + column, mask=is_moved, other=0.0))
                 skip_cost = tl.where(is_moved, moved_cost, skip_cost)
             by_skip = above + delta * skip_cost
-            if HAS_OBSERVED:
-                # An observed target is reached by aligning it with its own position only, at no cost.
+            if observed_mask is not None:
+                # An observed target is reached by aligning it with its own position only, for nothing.
                 is_shown = tl.load(observed_mask + i, mask=i < canvas, other=0) != 0
                 own = tl.where(position == i, above_left, float("inf"))
                 by_align = tl.where(is_shown, own, by_align)
                 by_skip = tl.where(is_shown, float("inf"), by_skip)
                 left = tl.where(is_shown, float("inf"), left)
             if TILED:
-                is_later = tile > 0
                 edge = ((tile // BLOCK + 1) % 2) * target + i
-                edge_cost = tl.load(edge_costs + edge, mask=is_later, other=0.0)
-                left = tl.where(is_later, edge_cost, left)
-                left_step = tl.load(edge_steps + edge, mask=is_later, other=0)
-            is_align = by_align <= by_skip
-            best = tl.where(is_align, by_align, by_skip)
-            step = tl.where(is_align, -column, column)
-            before = tl.full([BLOCK], float("inf"), tl.float64)
-            best, step, before = tl.associative_scan((best, step, before), 0, _cheapest)
-            is_left = (left < best) | ((left == best) & (left_step < step))
-            above = tl.where(is_left, left, best)
-            step = tl.where(is_left, left_step, step)
-            above_left = tl.minimum(left, before)
+                edge_cost = tl.load(edge_costs + edge, mask=tile > 0, other=0.0)
+                left = tl.where(tile > 0, edge_cost, left)
+                left_step = tl.load(edge_steps + edge, mask=tile > 0, other=0)
+            above, step, above_left = _cheapest_steps(
+                by_align, by_skip, left, left_step, column, BLOCK
+            )
             out = steps + i * canvas + position
             tl.store(out, step.to(steps.dtype.element_ty), mask=is_inside)
             if TILED:
                 edge = ((tile // BLOCK) % 2) * target + i
-                is_last = lane == BLOCK - 1
-                tl.store(edge_costs + edge, tl.sum(tl.where(is_last, above, 0.0), 0))
-                tl.store(edge_steps + edge, tl.sum(tl.where(is_last, step, 0), 0))
-            log_prob = next_log_prob
-            left_log_prob = next_left_log_prob
+                _store_edge(edge_costs, edge_steps, edge, above, step, BLOCK)
+            log_prob, left_log_prob = next_log_prob, next_left_log_prob
         tl.debug_barrier()  # the edge was written by other threads than those that read it
 
 

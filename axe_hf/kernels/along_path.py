@@ -1,14 +1,16 @@
-"""The two halves of the AXE loss on a GPU: the loss along the best path in two launches, its gradient in one.
+"""The two halves of the AXE loss on a GPU: the loss in two launches, its gradient in one.
 
-    logits ──statistics──> log-probabilities of the targets and the blank ──alignment──> loss, alignment, path
+    logits ──statistics──> log-probabilities of targets and blank ──alignment──> loss, alignment, path
     logits, path ──gradient──> gradient by the logits
 
-Nothing here makes the host wait for the device.
+Nothing here makes the host wait for the device. `targets` and `options` are the `AxeTargets` and
+`AxeOptions` of `axe_hf.cmlm`, which the kernels do not import.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -49,30 +51,17 @@ def is_triton_available() -> bool:
 
 @torch.no_grad()
 def axe_along_path(
-    logits: Tensor,
-    tokens: Tensor,
-    target_lengths: Tensor,
-    canvas_lengths: Tensor | None,
-    observed_mask: Tensor | None,
-    blank_token_id: int,
-    delta: float,
-    label_smoothing: float,
-) -> tuple[Tensor, tuple[Tensor, ...], TritonPath]:
-    """Aligns and returns the loss per sentence, the fields of `AxeAlignment` in their order, and the path.
+    logits: Tensor, targets, options
+) -> tuple[Tensor, dict[str, Tensor], TritonPath]:
+    """Aligns and returns the loss per sentence, the fields of `AxeAlignment` by name, and the path.
 
     Args:
         logits: `(batch, canvas, vocab)`, float.
-        tokens: `(batch, target)`, long. The target tokens, the blank at padding.
-        target_lengths: `(batch,)`, long.
-        canvas_lengths: `(batch,)`, long, or None for the whole canvas.
-        observed_mask: `(batch, canvas)`, bool, or None for none.
-        blank_token_id: Id of the blank.
-        delta: Factor on the cost of a skipped target.
-        label_smoothing: Share of the uniform distribution in the target distribution.
+        targets: `AxeTargets`.
+        options: `AxeOptions`.
 
     Returns:
-        The loss `(batch,)`; target_to_position, is_aligned, position_to_target, num_skipped_targets,
-        num_skipped_predictions and cost; a `TritonPath`. None carries a gradient.
+        The loss `(batch,)`; the alignment; a `TritonPath`. None carries a gradient.
 
     Raises:
         ImportError: Without Triton.
@@ -81,48 +70,34 @@ def axe_along_path(
     from .alignment import align
     from .statistics import row_statistics
 
-    logits, tokens = logits.detach(), tokens.contiguous()
-    target_lengths = target_lengths.contiguous()
-    if canvas_lengths is not None:
-        canvas_lengths = canvas_lengths.contiguous()
-    if observed_mask is not None:
-        observed_mask = observed_mask.contiguous()
-    statistics = row_statistics(
-        logits, tokens, target_lengths, canvas_lengths, blank_token_id, label_smoothing > 0
-    )
-    lengths = (target_lengths, canvas_lengths, observed_mask)
-    loss, alignment, labels = align(statistics, *lengths, delta, label_smoothing)
-    token_weight, token_log_prob, is_blank = labels
+    parts = vars(targets).items()
+    parts = {name: None if part is None else part.contiguous() for name, part in parts}
+    targets = type(targets)(**parts)
+    statistics = row_statistics(logits.detach(), targets, options)
+    aligned = align(statistics, targets, options)
     path = TritonPath(
-        tokens,
-        alignment[0],
-        token_weight,
-        token_log_prob,
-        is_blank,
-        statistics.blank_log_prob,
-        statistics.row_max,
-        statistics.row_log_sum,
+        tokens=targets.tokens,
+        target_to_position=aligned.alignment["target_to_position"],
+        token_weight=aligned.token_weight,
+        token_log_prob=aligned.token_log_prob,
+        is_blank=aligned.is_blank,
+        blank_log_prob=statistics.blank_log_prob,
+        row_max=statistics.row_max,
+        row_log_sum=statistics.row_log_sum,
     )
-    return loss, alignment, path
+    return aligned.loss, aligned.alignment, path
 
 
 @torch.no_grad()
 def align_log_probs(
-    token_log_probs: Tensor,
-    blank_log_prob: Tensor,
-    target_lengths: Tensor,
-    canvas_lengths: Tensor | None,
-    observed_mask: Tensor | None,
-    delta: float,
-) -> tuple[Tensor, ...]:
-    """Returns the fields of `AxeAlignment` in their order: the alignment alone, as `align_axe` finds it.
+    token_log_probs: Tensor, blank_log_prob: Tensor, targets, delta: float
+) -> dict[str, Tensor]:
+    """Returns the fields of `AxeAlignment` by name: the alignment alone, as `align_axe` finds it.
 
     Args:
         token_log_probs: `(batch, target, canvas)`, float. `log P_j(Y_i)`.
         blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`.
-        target_lengths: `(batch,)`, long.
-        canvas_lengths: `(batch,)`, long, or None for the whole canvas.
-        observed_mask: `(batch, canvas)`, bool, or None for none.
+        targets: `AxeTargets`; the tokens are not read.
         delta: Factor on the cost of a skipped target.
 
     Raises:
@@ -132,20 +107,14 @@ def align_log_probs(
     from .alignment import align
     from .statistics import RowStatistics
 
-    statistics = RowStatistics(
-        token_log_probs.contiguous(), blank_log_prob.contiguous(), None, None, None
-    )
-    return align(statistics, target_lengths, canvas_lengths, observed_mask, delta, 0.0)[1]
+    log_probs = (token_log_probs.contiguous(), blank_log_prob.contiguous())
+    options = SimpleNamespace(delta=delta, label_smoothing=0.0)
+    return align(RowStatistics(*log_probs, None, None, None), targets, options).alignment
 
 
 @torch.no_grad()
 def path_gradient(
-    logits: Tensor,
-    path: TritonPath,
-    grad_loss: Tensor,
-    blank_token_id: int,
-    label_smoothing: float,
-    inplace: bool,
+    logits: Tensor, path: TritonPath, grad_loss: Tensor, options, inplace: bool
 ) -> Tensor:
     """Returns the gradient by the logits of a loss along a path, in the logits' dtype.
 
@@ -153,8 +122,7 @@ def path_gradient(
         logits: `(batch, canvas, vocab)`.
         path: As `axe_along_path` returned it.
         grad_loss: `(batch,)`. Gradient by the loss of each sentence.
-        blank_token_id: Id of the blank.
-        label_smoothing: As in the forward pass.
+        options: `AxeOptions`, as in the forward pass.
         inplace: Write the gradient over the logits.
 
     Raises:
@@ -163,14 +131,12 @@ def path_gradient(
     _require_triton()
     from .gradient import write_gradient
 
-    return write_gradient(
-        logits.detach(), path, grad_loss, blank_token_id, label_smoothing, inplace
-    )
+    return write_gradient(logits.detach(), path, grad_loss, options, inplace)
 
 
 def _require_triton() -> None:
     if not is_triton_available():
         raise ImportError(
-            "The Triton kernels of axe_hf were asked for, but Triton is not installed. Run `pip install triton` "
-            "(Linux), or leave the choice to implementation='auto'."
+            "The Triton kernels of axe_hf were asked for, but Triton is not installed. Run "
+            "`pip install triton` (Linux), or leave the choice to implementation='auto'."
         )

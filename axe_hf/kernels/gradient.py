@@ -41,6 +41,64 @@ def _write_label(pointer, log_prob, label_weight, weight, upstream, smoothing, v
     tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def _labels_of_row(
+    target_to_position,
+    token_weight,
+    targets,
+    position,
+    target,
+    DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Weight of all labels of a row, their number, and how many come before them in the sentence."""
+    uses = tl.zeros([], DTYPE)
+    num_labels = tl.zeros([], tl.int32)
+    num_before = tl.zeros([], tl.int32)
+    for start in range(0, target, BLOCK):
+        number = start + tl.arange(0, BLOCK)
+        label = targets + number
+        at = tl.load(target_to_position + label, mask=number < target, other=-1)
+        uses += tl.sum(tl.load(token_weight + label, mask=at == position, other=0.0), 0)
+        num_labels += tl.sum((at == position).to(tl.int32), 0)
+        num_before += tl.sum(((at < position) & (at >= 0)).to(tl.int32), 0)
+    return uses, num_labels, num_before
+
+
+@triton.jit
+def _write_zeros(out, vocab, BLOCK_VOCAB: tl.constexpr):
+    column = tl.arange(0, BLOCK_VOCAB)
+    for start in range(0, vocab, BLOCK_VOCAB):
+        zeros = tl.zeros([BLOCK_VOCAB], out.dtype.element_ty)
+        tl.store(out + start + column, zeros, mask=start + column < vocab)
+
+
+@triton.jit
+def _write_softmax(
+    out, first, largest, log_sum, weight, uniform, vocab, DTYPE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """weight * softmax of the row at `first` - uniform."""
+    column = tl.arange(0, BLOCK)
+    for start in range(0, vocab, BLOCK):
+        is_inside = start + column < vocab
+        value = tl.load(first + start + column, mask=is_inside, other=0.0).to(DTYPE)
+        value = tl.exp(value - largest - log_sum) * weight - uniform
+        tl.store(out + start + column, value.to(out.dtype.element_ty), mask=is_inside)
+
+
+@triton.jit
+def _joined_weight(
+    token_weight, tokens, first_label, num_labels, token, DTYPE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """A token that is skipped twice at a position has one entry: the weights of all its labels."""
+    weight = tl.zeros([BLOCK], DTYPE)
+    for k in range(num_labels):
+        other = first_label + k
+        other_weight = tl.load(token_weight + other)
+        weight += tl.where(token == tl.load(tokens + other), other_weight, 0.0)
+    return weight
+
+
 @triton.jit(do_not_specialize=["target", "canvas", "blank_token_id"])
 def gradient_kernel(
     logits,
@@ -56,87 +114,58 @@ def gradient_kernel(
     grad_loss,
     smoothing_high,
     smoothing_low,
-    stride_loss,
-    stride_sentence,
-    stride_position,
-    grad_stride_sentence,
-    grad_stride_position,
+    strides,
     target,
     canvas,
     vocab,
     blank_token_id,
     DTYPE: tl.constexpr,
     BLOCK_VOCAB: tl.constexpr,
-    BLOCK_TARGET: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     # From the last row to the first: the forward pass has left the last ones in the L2 cache.
     row = tl.num_programs(0).to(tl.int64) - 1 - tl.program_id(0)
-    sentence = row // canvas
-    position = row % canvas
+    sentence, position = row // canvas, row % canvas
+    targets = sentence * target
     smoothing = tl.full([], smoothing_high, DTYPE) + tl.full([], smoothing_low, DTYPE)
-    upstream = tl.load(grad_loss + sentence * stride_loss).to(DTYPE)
+    upstream = tl.load(grad_loss + sentence * strides[0]).to(DTYPE)
     blank_weight = tl.load(is_blank + row).to(DTYPE)
-    uses = blank_weight
-    num_labels = tl.zeros([], tl.int32)
-    num_before = tl.zeros([], tl.int32)
-    for start in range(0, target, BLOCK_TARGET):
-        number = start + tl.arange(0, BLOCK_TARGET)
-        label = sentence * target + number
-        at = tl.load(target_to_position + label, mask=number < target, other=-1)
-        uses += tl.sum(tl.load(token_weight + label, mask=at == position, other=0.0), 0)
-        num_labels += tl.sum((at == position).to(tl.int32), 0)
-        num_before += tl.sum(((at < position) & (at >= 0)).to(tl.int32), 0)
-    out = grad + sentence * grad_stride_sentence + position * grad_stride_position
-    column = tl.arange(0, BLOCK_VOCAB)
+    token_uses, num_labels, num_before = _labels_of_row(
+        target_to_position, token_weight, targets, position, target, DTYPE, BLOCK
+    )
+    uses = blank_weight + token_uses
+    out = grad + sentence * strides[3] + position * strides[4]
     if uses == 0:  # padding and observed positions: the logits may be anything
-        for start in range(0, vocab, BLOCK_VOCAB):
-            zeros = tl.zeros([BLOCK_VOCAB], grad.dtype.element_ty)
-            tl.store(out + start + column, zeros, mask=start + column < vocab)
+        _write_zeros(out, vocab, BLOCK_VOCAB)
         return
     weight = uses * upstream
+    first = logits + sentence * strides[1] + position * strides[2]
+    largest, log_sum = tl.load(row_max + row), tl.load(row_log_sum + row)
     uniform = weight * smoothing / vocab
-    first = logits + sentence * stride_sentence + position * stride_position
-    largest = tl.load(row_max + row)
-    log_sum = tl.load(row_log_sum + row)
-    for start in range(0, vocab, BLOCK_VOCAB):
-        is_inside = start + column < vocab
-        value = tl.load(first + start + column, mask=is_inside, other=0.0).to(DTYPE)
-        value = tl.exp(value - largest - log_sum) * weight - uniform
-        tl.store(out + start + column, value.to(grad.dtype.element_ty), mask=is_inside)
+    _write_softmax(out, first, largest, log_sum, weight, uniform, vocab, DTYPE, BLOCK_VOCAB)
     tl.debug_barrier()  # the entries that follow overwrite what other threads have just written
-    for start in range(0, target, BLOCK_TARGET):
-        number = start + tl.arange(0, BLOCK_TARGET)
-        label = sentence * target + number
-        at = tl.load(target_to_position + label, mask=number < target, other=-1)
-        is_label = at == position
+    for start in range(0, target, BLOCK):
+        label = targets + start + tl.arange(0, BLOCK)
+        is_there = start + tl.arange(0, BLOCK) < target
+        is_label = tl.load(target_to_position + label, mask=is_there, other=-1) == position
         token = tl.load(tokens + label, mask=is_label, other=-1)
         label_weight = tl.load(token_weight + label, mask=is_label, other=0.0)
-        if num_labels > 1:  # a token that is skipped twice at a position has one entry
-            label_weight = tl.zeros([BLOCK_TARGET], DTYPE)
-            for k in range(num_labels):
-                other = sentence * target + num_before + k
-                other_weight = tl.load(token_weight + other)
-                label_weight += tl.where(token == tl.load(tokens + other), other_weight, 0.0)
+        if num_labels > 1:
+            label_weight = _joined_weight(
+                token_weight, tokens, targets + num_before, num_labels, token, DTYPE, BLOCK
+            )
         is_label = is_label & (token >= 0) & (token < vocab)
         log_prob = tl.load(token_log_prob + label, mask=is_label, other=0.0)
         _write_label(
             out + token, log_prob, label_weight, weight, upstream, smoothing, vocab, is_label
         )
-    log_prob = tl.load(blank_log_prob + row)
-    blank = out + blank_token_id
-    is_written = blank_weight > 0
-    _write_label(blank, log_prob, blank_weight, weight, upstream, smoothing, vocab, is_written)
+    out += blank_token_id
+    log_prob, is_label = tl.load(blank_log_prob + row), blank_weight > 0
+    _write_label(out, log_prob, blank_weight, weight, upstream, smoothing, vocab, is_label)
 
 
-def write_gradient(
-    logits: Tensor,
-    path,
-    grad_loss: Tensor,
-    blank_token_id: int,
-    label_smoothing: float,
-    inplace: bool,
-) -> Tensor:
-    """Returns the gradient; `path` is a `TritonPath`."""
+def write_gradient(logits: Tensor, path, grad_loss: Tensor, options, inplace: bool) -> Tensor:
+    """Returns the gradient; `path` is a `TritonPath`, `options` are `AxeOptions`."""
     if logits.stride(-1) != 1:
         logits = logits.contiguous()
     grad = logits
@@ -146,23 +175,15 @@ def write_gradient(
     target = path.tokens.shape[1]
     if batch * canvas:
         gradient_kernel[(batch * canvas,)](
-            logits,
-            grad,
+            *(logits, grad),
             *path._replace(is_blank=path.is_blank.view(torch.uint8)),
             grad_loss,
-            *in_two_parts(label_smoothing),
-            grad_loss.stride(0),
-            logits.stride(0),
-            logits.stride(1),
-            grad.stride(0),
-            grad.stride(1),
-            target,
-            canvas,
-            vocab,
-            blank_token_id,
+            *in_two_parts(options.label_smoothing),
+            (grad_loss.stride(0), *logits.stride()[:2], *grad.stride()[:2]),
+            *(target, canvas, vocab, options.blank_token_id),
             DTYPE=tl.float64 if path.row_max.dtype == torch.float64 else tl.float32,
             BLOCK_VOCAB=BLOCK_VOCAB,
-            BLOCK_TARGET=min(256, triton.next_power_of_2(max(16, target))),
+            BLOCK=min(256, triton.next_power_of_2(max(16, target))),
             num_warps=NUM_WARPS,
         )
     return grad

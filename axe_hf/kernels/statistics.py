@@ -40,6 +40,45 @@ class RowStatistics(NamedTuple):
     mean_log_prob: Tensor | None
 
 
+@triton.jit
+def _reduce_row(
+    first,
+    vocab,
+    WITH_MEAN: tl.constexpr,
+    DTYPE: tl.constexpr,
+    LANES: tl.constexpr,
+    LOGITS_PER_LANE: tl.constexpr,
+):
+    """The largest logit of the row at `first`, the log-sum of the rest, and the mean log-probability."""
+    lane = tl.arange(0, LANES)
+    offset = lane[:, None] * LOGITS_PER_LANE + tl.arange(0, LOGITS_PER_LANE)[None, :]
+    lane_max = tl.full([LANES], float("-inf"), DTYPE)
+    lane_sum = tl.zeros([LANES], DTYPE)
+    lane_total = tl.zeros([LANES], DTYPE)
+    pivot = tl.zeros([], DTYPE)
+    if WITH_MEAN:
+        # The mean is taken of differences: large logits of nearly equal size would lose its digits.
+        pivot = tl.load(first).to(DTYPE)
+        pivot = tl.where(tl.abs(pivot) < float("inf"), pivot, 0.0)
+    for start in range(0, vocab, LANES * LOGITS_PER_LANE):
+        is_inside = start + offset < vocab
+        values = tl.load(first + start + offset, mask=is_inside, other=float("-inf")).to(DTYPE)
+        new_max = tl.maximum(lane_max, tl.max(values, 1))
+        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
+        new_sum = tl.sum(tl.exp(values - shift[:, None]), 1)
+        lane_sum = lane_sum * tl.exp(lane_max - shift) + new_sum
+        lane_max = new_max
+        if WITH_MEAN:
+            lane_total += tl.sum(tl.where(is_inside, values - pivot, 0.0), 1)
+    largest = tl.max(lane_max, 0)
+    shift = tl.where(largest == float("-inf"), 0.0, largest)
+    total = tl.sum(lane_sum * tl.exp(lane_max - shift), 0)
+    # in float64, as the fast logarithm is inexact near 1, where the loss of a sure model is
+    log_sum = tl.log(total.to(tl.float64)).to(DTYPE)
+    mean = tl.sum(lane_total, 0) / vocab + (pivot - largest - log_sum)
+    return largest, log_sum, mean
+
+
 @triton.jit(do_not_specialize=["target", "canvas", "blank_token_id"])
 def statistics_kernel(
     logits,
@@ -75,37 +114,12 @@ def statistics_kernel(
         tl.store(blank_log_prob + row, 0.0)
         return
     first = logits + sentence * stride_sentence + position * stride_position
-    lane = tl.arange(0, LANES)
-    offset = lane[:, None] * LOGITS_PER_LANE + tl.arange(0, LOGITS_PER_LANE)[None, :]
-    lane_max = tl.full([LANES], float("-inf"), DTYPE)
-    lane_sum = tl.zeros([LANES], DTYPE)
-    lane_total = tl.zeros([LANES], DTYPE)
-    pivot = tl.zeros([], DTYPE)
-    if WITH_MEAN:
-        # The mean is taken of differences: large logits of nearly equal size would lose its digits.
-        pivot = tl.load(first).to(DTYPE)
-        pivot = tl.where(tl.abs(pivot) < float("inf"), pivot, 0.0)
-    for start in range(0, vocab, LANES * LOGITS_PER_LANE):
-        is_inside = start + offset < vocab
-        values = tl.load(first + start + offset, mask=is_inside, other=float("-inf")).to(DTYPE)
-        new_max = tl.maximum(lane_max, tl.max(values, 1))
-        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
-        new_sum = tl.sum(tl.exp(values - shift[:, None]), 1)
-        lane_sum = lane_sum * tl.exp(lane_max - shift) + new_sum
-        lane_max = new_max
-        if WITH_MEAN:
-            lane_total += tl.sum(tl.where(is_inside, values - pivot, 0.0), 1)
-    largest = tl.max(lane_max, 0)
-    shift = tl.where(largest == float("-inf"), 0.0, largest)
-    total = tl.sum(lane_sum * tl.exp(lane_max - shift), 0)
-    # in float64, as the fast logarithm is inexact near 1, where the loss of a sure model is
-    log_sum = tl.log(total.to(tl.float64)).to(DTYPE)
+    largest, log_sum, mean = _reduce_row(first, vocab, WITH_MEAN, DTYPE, LANES, LOGITS_PER_LANE)
     tl.store(row_max + row, largest)
     tl.store(row_log_sum + row, log_sum)
     tl.store(blank_log_prob + row, tl.load(first + blank_token_id).to(DTYPE) - largest - log_sum)
     if WITH_MEAN:
-        mean = tl.sum(lane_total, 0) / vocab
-        tl.store(mean_log_prob + row, mean + (pivot - largest - log_sum))
+        tl.store(mean_log_prob + row, mean)
     target_length = tl.load(target_lengths + sentence)
     for start in range(0, target_length, BLOCK_TARGET):
         number = start + tl.arange(0, BLOCK_TARGET)
@@ -118,20 +132,14 @@ def statistics_kernel(
         tl.store(out, value - largest - log_sum, mask=is_target)
 
 
-def row_statistics(
-    logits: Tensor,
-    tokens: Tensor,
-    target_lengths: Tensor,
-    canvas_lengths: Tensor | None,
-    blank_token_id: int,
-    with_mean: bool,
-) -> RowStatistics:
-    """Returns the log-probabilities of targets and blank, the log-sum-exp in two parts, and the mean if asked."""
+def row_statistics(logits: Tensor, targets, options) -> RowStatistics:
+    """Returns log-probabilities of targets and blank, the log-sum-exp in two parts, maybe the mean."""
     if logits.stride(-1) != 1:
         logits = logits.contiguous()
     batch, canvas, vocab = logits.shape
-    target = tokens.shape[1]
+    target = targets.tokens.shape[1]
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    with_mean = options.label_smoothing > 0
     rows = [logits.new_empty((batch, canvas), dtype=dtype) for _ in range(3 + with_mean)]
     statistics = RowStatistics(
         logits.new_empty((batch, target, canvas), dtype=dtype),
@@ -140,18 +148,10 @@ def row_statistics(
     )
     if batch * canvas:
         statistics_kernel[(batch * canvas,)](
-            logits,
-            tokens,
-            target_lengths,
-            canvas_lengths,
+            *(logits, targets.tokens, targets.target_lengths, targets.canvas_lengths),
             *statistics,
-            logits.stride(0),
-            logits.stride(1),
-            target,
-            canvas,
-            vocab,
-            blank_token_id,
-            HAS_CANVAS_LENGTHS=canvas_lengths is not None,
+            *(logits.stride(0), logits.stride(1), target, canvas, vocab, options.blank_token_id),
+            HAS_CANVAS_LENGTHS=targets.canvas_lengths is not None,
             WITH_MEAN=with_mean,
             DTYPE=tl.float64 if dtype == torch.float64 else tl.float32,
             LANES=LANES,

@@ -13,7 +13,7 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
 from ..cmlm.loss_cmlm import whole_target
-from ..cmlm.outputs_cmlm import CmlmEncoderOutput
+from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..cmlm.outputs_mask_predict import ONE_SEQUENCE_EACH
 from .arguments import AxeTrainingArguments
 from .batches import collator_of, references_of, token_budget_loader

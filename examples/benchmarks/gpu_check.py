@@ -19,14 +19,15 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from axe_hf import axe_loss, cmlm
+from axe_hf import axe_loss, linear_axe_loss
+from axe_hf.cmlm.alignment_axe import AxeOptions, AxeTargets
 from axe_hf.kernels import align_log_probs, axe_along_path, is_triton_available, path_gradient
 
 BLANK, DELTA = 0, 4.0
 
 
 def make_case(batch, target, canvas, vocab, dtype, is_ragged=False, is_observed=False):
-    """Returns logits and what `axe_along_path` takes after them, but the options."""
+    """Returns logits and what is to be said."""
     logits = (3 * torch.randn(batch, canvas, vocab, device="cuda")).to(dtype)
     tokens = torch.randint(1, vocab, (batch, target), device="cuda")
     lengths = torch.full((batch,), target, device="cuda")
@@ -39,12 +40,13 @@ def make_case(batch, target, canvas, vocab, dtype, is_ragged=False, is_observed=
         observed = torch.rand(batch, canvas, device="cuda") < 0.3
         observed &= torch.arange(canvas, device="cuda") < lengths[:, None]
     tokens = tokens.masked_fill(torch.arange(target, device="cuda") >= lengths[:, None], BLANK)
-    return logits, tokens, lengths, canvas_lengths, observed
+    return logits, AxeTargets(tokens, lengths, canvas_lengths, observed)
 
 
 def torch_result(case, smoothing):
     """Loss per sentence, gradient and path by the PyTorch code."""
-    logits, tokens, lengths, canvas_lengths, observed = case
+    logits, targets = case
+    tokens, lengths = targets.tokens, targets.target_lengths
     is_padding = torch.arange(tokens.shape[1], device="cuda") >= lengths[:, None]
     leaf = logits.clone().requires_grad_()
     output = axe_loss(
@@ -52,12 +54,12 @@ def torch_result(case, smoothing):
         tokens.masked_fill(is_padding, -100),
         blank_token_id=BLANK,
         delta=DELTA,
-        canvas_lengths=canvas_lengths,
-        observed_mask=observed,
+        canvas_lengths=targets.canvas_lengths,
+        observed_mask=targets.observed_mask,
         label_smoothing=smoothing,
         reduction="none",
         return_alignment=True,
-        **back_end(axe_loss, "torch"),
+        implementation="torch",
     )
     loss = output.loss
     loss.backward(torch.linspace(-1, 2, len(loss), device="cuda").to(loss.dtype))
@@ -66,15 +68,11 @@ def torch_result(case, smoothing):
 
 def kernel_result(case, smoothing):
     """The same by the kernels."""
-    loss, alignment, path = axe_along_path(*case, BLANK, DELTA, smoothing)
+    options = AxeOptions(BLANK, DELTA, smoothing)
+    loss, alignment, path = axe_along_path(*case, options)
     upstream = torch.linspace(-1, 2, len(loss), device="cuda").to(loss.dtype)
-    grad = path_gradient(case[0], path, upstream, BLANK, smoothing, False)
-    return loss, grad, alignment[2]
-
-
-def back_end(function, name):
-    """The choice of the back end, where the function offers it."""
-    return {"implementation": name} if "implementation" in function.__kwdefaults__ else {}
+    grad = path_gradient(case[0], path, upstream, options, False)
+    return loss, grad, alignment["position_to_target"]
 
 
 def largest_error(found, exact):
@@ -97,7 +95,7 @@ def check_values(report):
         if is_observed:
             shape = (shape[0], shape[2], *shape[2:])
         case = make_case(*shape, dtype, is_ragged, is_observed)
-        exact = torch_result((case[0].double(), *case[1:]), smoothing)
+        exact = torch_result((case[0].double(), case[1]), smoothing)
         plain, found = torch_result(case, smoothing), kernel_result(case, smoothing)
         is_same = [(result[2] == exact[2]).all(1) for result in (plain, found)]
         both = is_same[0] & is_same[1]
@@ -151,7 +149,8 @@ def time_all(functions, rounds):
 
 def time_losses(report, batch, length, vocab, rounds):
     """Cross entropy and AXE on the same bf16 logits, forward and backward."""
-    leaf, tokens, *_ = make_case(batch, length, length, vocab, torch.bfloat16)
+    leaf, targets = make_case(batch, length, length, vocab, torch.bfloat16)
+    tokens = targets.tokens
     leaf.requires_grad_()
 
     def cross_entropy(logits):
@@ -159,7 +158,7 @@ def time_losses(report, batch, length, vocab, rounds):
 
     def axe(name):
         return lambda logits: axe_loss(
-            logits, tokens, blank_token_id=BLANK, delta=DELTA, **back_end(axe_loss, name)
+            logits, tokens, blank_token_id=BLANK, delta=DELTA, implementation=name
         )
 
     def step(loss):
@@ -170,13 +169,12 @@ def time_losses(report, batch, length, vocab, rounds):
         return run
 
     def kernels_only(inplace):
-        lengths = torch.full((batch,), length, device="cuda")
-        upstream = torch.ones(batch, device="cuda")
+        upstream, options = torch.ones(batch, device="cuda"), AxeOptions(BLANK, DELTA)
 
         def run():
             data = leaf.detach()
-            _, _, path = axe_along_path(data, tokens, lengths, None, None, BLANK, DELTA, 0.0)
-            path_gradient(data, path, upstream, BLANK, 0.0, inplace)
+            _, _, path = axe_along_path(data, targets, options)
+            path_gradient(data, path, upstream, options, inplace)
 
         return run
 
@@ -185,9 +183,8 @@ def time_losses(report, batch, length, vocab, rounds):
         "cross entropy, compiled": step(torch.compile(cross_entropy)),
         "AXE, kernels only": kernels_only(False),
         "AXE, torch": step(axe("torch")),
+        "AXE, triton": step(axe("triton")),
     }
-    if back_end(axe_loss, "triton"):
-        functions["AXE, triton"] = step(axe("triton"))
     results = time_all(functions, rounds)
     results |= time_all({"AXE, kernels only, in place": kernels_only(True)}, rounds)
     report_times(report, f"{batch}x{length}x{vocab} bf16", results, "cross entropy, compiled")
@@ -198,7 +195,7 @@ def time_alignment(report, rounds):
     token_log_probs = -9 * torch.rand(64, 64, 64, device="cuda")
     blank_log_prob = -9 * torch.rand(64, 64, device="cuda")
     lengths = torch.full((64,), 64, device="cuda")
-    case = (token_log_probs, blank_log_prob, lengths, None, None, DELTA)
+    case = (token_log_probs, blank_log_prob, AxeTargets(None, lengths), DELTA)
     align_log_probs(*case)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):  # the device's time, without that of the host
@@ -210,9 +207,6 @@ def time_alignment(report, rounds):
 
 def time_linear(report, batch, length, vocab, rounds, hidden=512):
     """Projection and loss together, forward and backward, with gradients for states and weight."""
-    linear_axe_loss = getattr(cmlm, "linear_axe_loss", None)
-    if linear_axe_loss is None:
-        return
     states = torch.randn(batch, length, hidden, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(vocab, hidden, device="cuda", dtype=torch.bfloat16) / hidden**0.5
     tokens = torch.randint(1, vocab, (batch, length), device="cuda")
@@ -222,9 +216,8 @@ def time_linear(report, batch, length, vocab, rounds, hidden=512):
         return F.cross_entropy(F.linear(states, weight).flatten(0, 1), tokens.flatten())
 
     def axe(name):
-        choice = back_end(linear_axe_loss, name)
         return lambda *leaves: linear_axe_loss(
-            *leaves, tokens, blank_token_id=BLANK, delta=DELTA, **choice
+            *leaves, tokens, blank_token_id=BLANK, delta=DELTA, implementation=name
         )
 
     def step(loss):

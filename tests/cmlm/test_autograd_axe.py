@@ -9,9 +9,9 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from axe_hf.cmlm.cross_entropy_cmlm import cross_entropy, linear_cross_entropy
-from axe_hf.cmlm.linear_loss_axe import linear_axe_loss
+from axe_hf.cmlm.fused_loss_axe import linear_axe_loss
 from axe_hf.cmlm.loss_axe import AlignedCrossEntropyLoss, axe_loss
+from axe_hf.cmlm.loss_cmlm import cross_entropy, linear_cross_entropy
 
 OPTIONS = {"blank_token_id": 0, "delta": 3.0}
 WEIGHT = torch.randn(11, 6, generator=torch.Generator().manual_seed(1))

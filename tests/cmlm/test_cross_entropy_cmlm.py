@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from axe_hf.cmlm import linear_path_axe
-from axe_hf.cmlm.cross_entropy_cmlm import cross_entropy, linear_cross_entropy
+from axe_hf.cmlm import fused_loss_axe
+from axe_hf.cmlm.loss_cmlm import cross_entropy, linear_cross_entropy
 
 BATCH, LENGTH, HIDDEN, VOCAB = 5, 6, 8, 23
 smoothings = pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -26,7 +26,7 @@ def inputs():
 @pytest.fixture
 def sentences_per_chunk(request, monkeypatch):
     size = request.param * LENGTH * VOCAB * 8
-    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", size)
+    monkeypatch.setattr(fused_loss_axe, "CHUNK_BYTES_CPU", size)
 
 
 def reference(logits, labels, label_smoothing):
@@ -130,7 +130,7 @@ def test_one_tensor_of_the_logits_size_is_made_and_in_their_dtype(allocations_of
 
 
 def test_without_logits_they_are_never_held(allocations_of, monkeypatch):
-    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", 2**20)
+    monkeypatch.setattr(fused_loss_axe, "CHUNK_BYTES_CPU", 2**20)
     hidden_states = torch.randn(16, 12, 4, requires_grad=True)
     weight = torch.randn(20_000, 4, requires_grad=True)
     labels = torch.randint(0, 20_000, (16, 12))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from axe_hf import CmlmConfig
-from axe_hf.cmlm import linear_path_axe
+from axe_hf.cmlm import fused_loss_axe
 from axe_hf.cmlm.loss_cmlm import is_loss_fused
 
 EOS, MASK, PAD = 1, 3, 0
@@ -52,9 +52,9 @@ def test_auto_keeps_the_logits_of_a_small_batch_and_fuses_a_large_one(
     assert CmlmConfig().fused_loss == "auto"
     assert train(training_loss=training_loss)[0].logits is not None
     size = 3 * 4 * 24 * 4  # sentences, positions, vocabulary, bytes
-    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", size)
+    monkeypatch.setattr(fused_loss_axe, "CHUNK_BYTES_CPU", size)
     assert train(training_loss=training_loss)[0].logits is not None
-    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", size - 1)
+    monkeypatch.setattr(fused_loss_axe, "CHUNK_BYTES_CPU", size - 1)
     assert train(training_loss=training_loss)[0].logits is None
 
 
@@ -70,7 +70,7 @@ class Adapter(nn.Linear):
 
 
 def test_an_output_projection_that_must_be_called_is_called(monkeypatch):
-    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", 1)
+    monkeypatch.setattr(fused_loss_axe, "CHUNK_BYTES_CPU", 1)
     states = torch.zeros(2, 3, 4)
     assert is_loss_fused(states, nn.Linear(4, 24), CmlmConfig())
     assert not is_loss_fused(states, Adapter(4, 24), CmlmConfig())

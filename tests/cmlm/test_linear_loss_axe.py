@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from axe_hf.cmlm import linear_path_axe
-from axe_hf.cmlm.linear_loss_axe import linear_axe_loss
+from axe_hf.cmlm import fused_loss_axe
+from axe_hf.cmlm.fused_loss_axe import linear_axe_loss
 from axe_hf.cmlm.loss_axe import axe_loss
 
 BATCH, LENGTH, HIDDEN, VOCAB = 5, 6, 16, 40
@@ -31,7 +31,7 @@ def inputs():
 def sentences_per_chunk(request, monkeypatch):
     """Chunks of one sentence, of two with a rest, and one chunk."""
     size = request.param * LENGTH * VOCAB * 8
-    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", size)
+    monkeypatch.setattr(fused_loss_axe, "CHUNK_BYTES_CPU", size)
 
 
 def results(function, tensors, factor):
@@ -114,7 +114,7 @@ def test_one_tensor_of_the_logits_size_at_most(allocations_of, dtype, inplace):
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_fused_loss_never_holds_the_logits(allocations_of, reduction, monkeypatch):
-    monkeypatch.setattr(linear_path_axe, "CHUNK_BYTES_CPU", 2**20)
+    monkeypatch.setattr(fused_loss_axe, "CHUNK_BYTES_CPU", 2**20)
     hidden_states = torch.randn(16, 12, 4, requires_grad=True)
     weight = torch.randn(20_000, 4, requires_grad=True)
     labels = torch.randint(1, 20_000, (16, 12))

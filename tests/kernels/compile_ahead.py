@@ -9,6 +9,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from axe_hf import kernels
+from axe_hf.cmlm.alignment_axe import AxeOptions, AxeTargets
 from axe_hf.kernels import alignment
 
 
@@ -50,9 +51,10 @@ def compile_kernels(dtype: torch.dtype, canvas: int, with_everything: bool) -> N
     lengths = torch.full((batch,), target)
     observed = torch.zeros((batch, canvas), dtype=torch.bool)
     more = (lengths, observed) if with_everything else (None, None)
-    smoothing = 0.1 if with_everything else 0.0
-    loss, _, path = kernels.axe_along_path(logits, tokens, lengths, *more, 0, 3.0, smoothing)
-    kernels.path_gradient(logits, path, loss, 0, smoothing, False)
+    targets = AxeTargets(tokens, lengths, *more)
+    options = AxeOptions(0, 3.0, 0.1 if with_everything else 0.0)
+    loss, _, path = kernels.axe_along_path(logits, targets, options)
+    kernels.path_gradient(logits, path, loss, options, False)
 
 
 if __name__ == "__main__":

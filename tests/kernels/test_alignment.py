@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from axe_hf.cmlm.alignment_axe import align_axe
+from axe_hf.cmlm.alignment_axe import AxeTargets, align_axe
 
 
 def integer_costs(batch, target, canvas, seed):
@@ -13,22 +13,23 @@ def integer_costs(batch, target, canvas, seed):
     return costs.float(), torch.randint(0, 4, (batch, canvas), generator=generator).float()
 
 
+def aligned(device, costs, blanks, delta, **options):
+    """The kernel's alignment, a dictionary."""
+    from axe_hf.kernels import align_log_probs
+
+    lengths = options.pop("target_lengths", torch.full((len(costs),), costs.shape[1]))
+    options = {name: tensor.to(device) for name, tensor in options.items()}
+    targets = AxeTargets(None, lengths.to(device), **options)
+    return align_log_probs(-costs.to(device), -blanks.to(device), targets, delta)
+
+
 def assert_same_path(device, costs, blanks, delta, **options):
     """Compares all fields of the alignment."""
-    from axe_hf.kernels.alignment import align
-    from axe_hf.kernels.statistics import RowStatistics
-
-    lengths = options.get("target_lengths")
-    if lengths is None:
-        lengths = torch.full((len(costs),), costs.shape[1])
-    rest = [options.get("canvas_lengths"), options.get("observed_mask")]
+    fields = aligned(device, costs, blanks, delta, **options)
     expected = align_axe(costs, blanks, delta=delta, **options)
-    tensors = [None if t is None else t.to(device) for t in (-costs, -blanks, lengths, *rest)]
-    statistics = RowStatistics(*tensors[:2], None, None, None)
-    loss, fields, _ = align(statistics, *tensors[2:], delta, 0.0)
-    assert torch.equal(loss, fields[-1])
-    for (name, value), field in zip(vars(expected).items(), fields, strict=True):
-        field = field.cpu()
+    assert list(fields) == list(vars(expected))
+    for name, field in fields.items():
+        value, field = getattr(expected, name), field.cpu()
         assert field.dtype == value.dtype and field.shape == value.shape, name
         assert torch.equal(field, value), f"{name}:\n{field}\ninstead of\n{value}"
 
@@ -78,15 +79,10 @@ def test_rounding_is_the_same_too(device, delta):
     generator = torch.Generator().manual_seed(3)
     costs = torch.rand(2, 12, 14, generator=generator)
     blanks = torch.rand(2, 14, generator=generator)
-    from axe_hf.kernels.alignment import align
-    from axe_hf.kernels.statistics import RowStatistics
-
     expected = align_axe(costs, blanks, delta=delta)
-    statistics = RowStatistics((-costs).to(device), (-blanks).to(device), None, None, None)
-    lengths = torch.full((2,), 12, device=device)
-    _, fields, _ = align(statistics, lengths, None, None, delta, 0.0)
-    assert torch.equal(fields[0].cpu(), expected.target_to_position)
-    torch.testing.assert_close(fields[-1].cpu(), expected.cost)
+    fields = aligned(device, costs, blanks, delta)
+    assert torch.equal(fields["target_to_position"].cpu(), expected.target_to_position)
+    torch.testing.assert_close(fields["cost"].cpu(), expected.cost)
 
 
 def test_infinite_costs_are_avoided(device):

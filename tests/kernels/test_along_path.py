@@ -1,10 +1,13 @@
 """The kernels' loss, alignment and gradient against the PyTorch code and the two-loop definition."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from axe_hf.cmlm.definition_axe import axe_loss_definition
+from axe_hf.cmlm.alignment_axe import AxeOptions, AxeTargets
 from axe_hf.cmlm.path_axe import axe_along_path, path_gradient
+from axe_hf.reference import axe_loss_definition
 
 BLANK = 0
 CASES = {
@@ -21,7 +24,7 @@ CASES = {
 
 
 def make_case(shape, delta=3.0, is_ragged=False, is_observed=False, dtype=torch.float32):
-    """Returns the logits and the rest of the arguments of `axe_along_path` but the smoothing."""
+    """Returns logits, what is to be said, and delta."""
     batch, target, canvas, vocab = shape
     generator = torch.Generator().manual_seed(sum(shape))
     logits = (2 * torch.randn(batch, canvas, vocab, generator=generator)).to(dtype)
@@ -36,32 +39,35 @@ def make_case(shape, delta=3.0, is_ragged=False, is_observed=False, dtype=torch.
         observed = torch.rand(batch, canvas, generator=generator) < 0.3
         observed &= torch.arange(canvas) < target_lengths[:, None]
     tokens = tokens.masked_fill(torch.arange(target) >= target_lengths[:, None], BLANK)
-    return logits, tokens, target_lengths, canvas_lengths, observed, BLANK, delta
+    return logits, AxeTargets(tokens, target_lengths, canvas_lengths, observed), delta
 
 
-def to(device, values):
-    """Moves the tensors of a tuple."""
-    return [value.to(device) if isinstance(value, torch.Tensor) else value for value in values]
+def to(device, targets):
+    """The targets on another device."""
+    parts = vars(targets).items()
+    return AxeTargets(**{name: None if part is None else part.to(device) for name, part in parts})
 
 
 def assert_same(device, case, smoothing, upstream, **tolerance):
     """Compares loss, alignment and gradient, in place too."""
     from axe_hf import kernels
 
-    logits = case[0]
-    expected_loss, expected_alignment, expected_path = axe_along_path(*case, smoothing)
-    expected_grad = path_gradient(logits, expected_path, upstream, BLANK, smoothing, False)
-    moved, upstream = to(device, case), upstream.to(device)
-    loss, alignment, path = kernels.axe_along_path(*moved, smoothing)
-    torch.testing.assert_close(loss.cpu(), expected_loss)
-    expected_fields = vars(expected_alignment).items()
-    for (name, expected), field in zip(expected_fields, alignment, strict=True):
-        torch.testing.assert_close(field.cpu(), expected, msg=lambda m, name=name: f"{name}: {m}")
-    grad = kernels.path_gradient(moved[0], path, upstream, BLANK, smoothing, False)
-    assert grad.dtype == logits.dtype and torch.equal(moved[0].cpu(), logits)
+    logits, targets, delta = case
+    options = AxeOptions(BLANK, delta, smoothing)
+    expected = axe_along_path(logits, targets, options)
+    expected_grad = path_gradient(logits, expected.path, upstream, options, False)
+    moved, upstream = logits.to(device, copy=True), upstream.to(device)
+    loss, alignment, path = kernels.axe_along_path(moved, to(device, targets), options)
+    torch.testing.assert_close(loss.cpu(), expected.loss)
+    assert list(alignment) == list(vars(expected.alignment))
+    for name, field in alignment.items():
+        wanted = getattr(expected.alignment, name)
+        torch.testing.assert_close(field.cpu(), wanted, msg=lambda m, name=name: f"{name}: {m}")
+    grad = kernels.path_gradient(moved, path, upstream, options, False)
+    assert grad.dtype == logits.dtype and torch.equal(moved.cpu(), logits)
     torch.testing.assert_close(grad.cpu(), expected_grad, **tolerance)
-    over = kernels.path_gradient(moved[0], path, upstream, BLANK, smoothing, True)
-    assert over.data_ptr() == moved[0].data_ptr() and torch.equal(over, grad)
+    over = kernels.path_gradient(moved, path, upstream, options, True)
+    assert over.data_ptr() == moved.data_ptr() and torch.equal(over, grad)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -84,8 +90,9 @@ def test_float64_is_exact_for_a_delta_that_float32_does_not_hold(device):
 
     case = make_case((2, 5, 3, 19), delta=0.3, dtype=torch.float64)
     options = {"blank_token_id": BLANK, "delta": 0.3, "label_smoothing": 0.1}
-    expected = axe_loss_definition(case[0], case[1], **options)
-    loss, *_ = kernels.axe_along_path(*to(device, case), 0.1)
+    logits, targets, _ = case
+    expected = axe_loss_definition(logits, targets.tokens, **options)
+    loss, *_ = kernels.axe_along_path(logits.to(device), to(device, targets), AxeOptions(**options))
     torch.testing.assert_close(loss.cpu(), expected, rtol=1e-13, atol=0)
 
 
@@ -93,25 +100,25 @@ def test_float64_is_exact_for_a_delta_that_float32_does_not_hold(device):
 def test_value_and_gradient_are_those_of_the_definition(device, name):
     from axe_hf import kernels
 
-    case = make_case(**CASES[name], dtype=torch.float64)
-    logits, tokens, target_lengths, canvas_lengths, observed, _, delta = case
-    is_padding = torch.arange(tokens.shape[1]) >= target_lengths[:, None]
+    logits, targets, delta = make_case(**CASES[name], dtype=torch.float64)
+    tokens, options = targets.tokens, AxeOptions(BLANK, delta, 0.1)
+    is_padding = torch.arange(tokens.shape[1]) >= targets.target_lengths[:, None]
     leaf = logits.clone().requires_grad_()
     expected = axe_loss_definition(
         leaf,
         tokens.masked_fill(is_padding, -100),
         blank_token_id=BLANK,
         delta=delta,
-        canvas_lengths=canvas_lengths,
-        observed_mask=observed,
+        canvas_lengths=targets.canvas_lengths,
+        observed_mask=targets.observed_mask,
         label_smoothing=0.1,
     )
     upstream = torch.randn(len(logits), generator=torch.Generator().manual_seed(1)).double()
     expected.backward(upstream)
-    moved = to(device, case)
-    loss, _, path = kernels.axe_along_path(*moved, 0.1)
+    moved = logits.to(device)
+    loss, _, path = kernels.axe_along_path(moved, to(device, targets), options)
     torch.testing.assert_close(loss.cpu(), expected.detach())
-    grad = kernels.path_gradient(moved[0], path, upstream.to(device), BLANK, 0.1, False)
+    grad = kernels.path_gradient(moved, path, upstream.to(device), options, False)
     torch.testing.assert_close(grad.cpu(), leaf.grad)
 
 
@@ -123,24 +130,23 @@ def test_a_gradient_that_was_expanded(device):
 def test_logits_need_not_be_contiguous(device):
     from axe_hf import kernels
 
-    case = make_case((3, 4, 5, 19))
-    turned = case[0].transpose(0, 1).contiguous().transpose(0, 1)
+    plain, targets, delta = make_case((3, 4, 5, 19))
+    turned = plain.transpose(0, 1).contiguous().transpose(0, 1)
     assert not turned.is_contiguous()
-    upstream = torch.ones(3, device=device)
+    upstream, options = torch.ones(3, device=device), AxeOptions(BLANK, delta)
     grads = []
-    for logits in (case[0], turned):
-        moved = to(device, (logits, *case[1:]))
-        _, _, path = kernels.axe_along_path(*moved, 0.0)
-        grads.append(kernels.path_gradient(moved[0], path, upstream, BLANK, 0.0, False))
+    for logits in (plain.to(device), turned.to(device)):
+        _, _, path = kernels.axe_along_path(logits, to(device, targets), options)
+        grads.append(kernels.path_gradient(logits, path, upstream, options, False))
     assert torch.equal(*grads)
 
 
 def test_large_and_impossible_logits(device):
-    case = make_case((2, 4, 5, 19))
-    logits = case[0] + 1e4
+    logits, targets, delta = make_case((2, 4, 5, 19))
+    logits = logits + 1e4
     logits[:, :, 17:] = -torch.inf  # not among the targets below
-    case = (logits, case[1].clamp(max=16), *case[2:])
-    assert_same(device, case, 0.0, torch.ones(2))
+    targets = replace(targets, tokens=targets.tokens.clamp(max=16))
+    assert_same(device, (logits, targets, delta), 0.0, torch.ones(2))
 
 
 def test_a_sure_token_keeps_its_gradient_in_low_precision(device):
@@ -148,10 +154,10 @@ def test_a_sure_token_keeps_its_gradient_in_low_precision(device):
 
     logits = torch.zeros(1, 1, 19, dtype=torch.bfloat16)
     logits[0, 0, 5] = 10
-    case = (logits, torch.tensor([[5]]), torch.tensor([1]), None, None, BLANK, 3.0)
-    moved = to(device, case)
-    _, _, path = kernels.axe_along_path(*moved, 0.0)
-    grad = kernels.path_gradient(moved[0], path, torch.ones(1, device=device), BLANK, 0.0, False)
+    targets, options = AxeTargets(torch.tensor([[5]]), torch.tensor([1])), AxeOptions(BLANK, 3.0)
+    moved, upstream = logits.to(device), torch.ones(1, device=device)
+    _, _, path = kernels.axe_along_path(moved, to(device, targets), options)
+    grad = kernels.path_gradient(moved, path, upstream, options, False)
     expected = logits.double().softmax(-1)[0, 0, 5].item() - 1
     assert grad[0, 0, 5].item() == pytest.approx(expected, rel=8e-3)
 
@@ -159,23 +165,23 @@ def test_a_sure_token_keeps_its_gradient_in_low_precision(device):
 def test_logits_behind_the_canvas_are_never_read(device):
     from axe_hf import kernels
 
-    case = make_case((2, 3, 5, 19))
-    logits, canvas_lengths = case[0].clone(), torch.tensor([3, 4])
-    logits[torch.arange(5) >= canvas_lengths[:, None]] = torch.nan
-    moved = to(device, (logits, *case[1:3], canvas_lengths, *case[4:]))
-    loss, _, path = kernels.axe_along_path(*moved, 0.1)
-    grad = kernels.path_gradient(moved[0], path, torch.ones(2, device=device), BLANK, 0.1, True)
+    logits, targets, delta = make_case((2, 3, 5, 19))
+    targets = replace(targets, canvas_lengths=torch.tensor([3, 4]))
+    logits[torch.arange(5) >= targets.canvas_lengths[:, None]] = torch.nan
+    moved, options = logits.to(device), AxeOptions(BLANK, delta, 0.1)
+    loss, _, path = kernels.axe_along_path(moved, to(device, targets), options)
+    grad = kernels.path_gradient(moved, path, torch.ones(2, device=device), options, True)
     assert loss.isfinite().all() and grad.isfinite().all()
 
 
 def test_nan_and_labels_out_of_range_show_in_the_loss(device):
     from axe_hf import kernels
 
-    logits, tokens, *rest = make_case((3, 4, 5, 19))
+    logits, targets, delta = make_case((3, 4, 5, 19))
     logits[0, 2] = torch.nan
-    tokens[1] = 19
-    loss, _, path = kernels.axe_along_path(*to(device, (logits, tokens, *rest)), 0.0)
+    targets.tokens[1] = 19
+    options, upstream = AxeOptions(BLANK, delta), torch.ones(3, device=device)
+    loss, _, path = kernels.axe_along_path(logits.to(device), to(device, targets), options)
     assert loss.isnan().tolist() == [True, True, False]
-    upstream = torch.ones(3, device=device)
-    grad = kernels.path_gradient(logits.to(device), path, upstream, BLANK, 0.0, False)
+    grad = kernels.path_gradient(logits.to(device), path, upstream, options, False)
     assert grad[2].isfinite().all()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from axe_hf.cmlm.linear_loss_axe import linear_axe_loss
+from axe_hf.cmlm.fused_loss_axe import linear_axe_loss
 from axe_hf.cmlm.loss_axe import axe_loss
 
 OPTIONS = {"blank_token_id": 0, "delta": 3.0, "label_smoothing": 0.1}

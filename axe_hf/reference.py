@@ -1,4 +1,7 @@
-"""Aligned Cross Entropy, slow and obvious: the specification that the fast code is tested against."""
+"""Both papers in plain loops: Aligned Cross Entropy and Mask-Predict.
+
+Read this first. It is the specification that the fast code is tested against.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,235 @@
+"""Who computes a loss along a path, plain PyTorch or Triton kernels, and how autograd sees it.
+
+A back end is two functions: the loss along the path, and its gradient by the logits. Under
+`torch.compile` both become operators that are called and not looked into: traced, the loop over the
+target would be unrolled and compiled anew for every length, which takes minutes and gains nothing, as
+the time is in the softmax.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets
+from .path_axe import AxePath, PathLoss, axe_along_path, path_gradient
+
+try:
+    from axe_hf import kernels
+except ImportError:  # the code of a checkpoint, where axe_hf is not installed
+    kernels = None  # type: ignore[assignment]
+
+IMPLEMENTATIONS = ("auto", "torch", "triton")
+ALIGNMENT_FIELDS = tuple(field.name for field in fields(AxeAlignment))
+
+
+@dataclass(frozen=True)
+class BackEnd:
+    """One way to compute; the values are the same.
+
+    Args:
+        name: What `implementation` calls it.
+        along_path: Takes logits, `AxeTargets` and `AxeOptions`, returns a `PathLoss`.
+        path_gradient: As `path_axe.path_gradient`, for the paths of `along_path`.
+        path_type: The type of these paths.
+    """
+
+    name: str
+    along_path: Callable[[Tensor, AxeTargets, AxeOptions], PathLoss]
+    path_gradient: Callable[..., Tensor]
+    path_type: type[AxePath]
+
+
+TORCH = BackEnd("torch", axe_along_path, path_gradient, AxePath)
+
+
+def back_end(implementation: str) -> BackEnd:
+    """Returns the back end of that name; `"auto"` is PyTorch until a GPU has run the kernels.
+
+    Raises:
+        ValueError: There is no such implementation.
+        ImportError: `"triton"` without the package axe_hf beside a checkpoint's code.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"`implementation` must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}."
+        )
+    if implementation != "triton":
+        return TORCH
+    if kernels is None:
+        raise ImportError(
+            "`implementation='triton'` needs the axe_hf package beside the checkpoint's code. Run "
+            "`pip install axe_hf triton`, or leave the choice to implementation='auto'."
+        )
+    return BackEnd("triton", _triton_along_path, kernels.path_gradient, kernels.TritonPath)
+
+
+def _triton_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> PathLoss:
+    loss, alignment, path = kernels.axe_along_path(logits, targets, options)
+    return PathLoss(loss, AxeAlignment(**alignment), path)
+
+
+def differentiable_along_path(
+    logits: Tensor,
+    targets: AxeTargets,
+    options: AxeOptions,
+    implementation: str,
+    inplace_backward: bool,
+) -> PathLoss:
+    """Returns the loss per sentence, whose gradient goes to the logits, and the path.
+
+    Args:
+        logits: `(batch, canvas, vocab)`, float.
+        targets: What is to be said.
+        options: How it is scored.
+        implementation: As in `axe_loss`.
+        inplace_backward: As in `axe_loss`.
+    """
+    chosen = back_end(implementation)
+    if torch.compiler.is_compiling():
+        result = _compiled_along_path(chosen, logits, targets, options)
+    else:
+        result = chosen.along_path(logits, targets, options)
+    return with_gradient(logits, result, options, chosen, inplace_backward)
+
+
+def with_gradient(
+    logits: Tensor, result: PathLoss, options: AxeOptions, chosen: BackEnd, inplace: bool = False
+) -> PathLoss:
+    """Ties a loss along a path to the logits that it was computed from."""
+    if not (torch.is_grad_enabled() and logits.requires_grad):
+        return result
+    loss = _AlongPath.apply(logits, result.loss, options, chosen.name, inplace, *result.path)
+    return result._replace(loss=loss)
+
+
+class _AlongPath(torch.autograd.Function):
+    """Passes on a loss along a path; a first derivative in one pass over the logits, no second."""
+
+    @staticmethod
+    def forward(ctx, logits, loss, options, implementation, inplace, *path):
+        ctx.save_for_backward(logits, *path)
+        ctx.options, ctx.implementation, ctx.inplace = options, implementation, inplace
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        logits, *tensors = ctx.saved_tensors
+        none = (None,) * (4 + len(tensors))
+        chosen = back_end(ctx.implementation)
+        if torch.compiler.is_compiling():
+            options = ctx.options
+            return _compiled_gradient(
+                *(chosen.name, logits, tensors, grad_loss),
+                *(options.blank_token_id, options.label_smoothing),
+            ), *none
+        path = chosen.path_type(*tensors)
+        grad = chosen.path_gradient(logits, path, grad_loss, ctx.options, ctx.inplace)
+        if torch.is_grad_enabled():
+            grad = RefuseSecondDerivative.apply(grad, logits, grad_loss)
+        return grad, *none
+
+
+class RefuseSecondDerivative(torch.autograd.Function):
+    """Passes on a gradient and refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx, grad, *differentiable):
+        return grad
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError(
+            "The losses of axe_hf have a first derivative only, but a gradient was differentiated. "
+            "Leave out create_graph=True, or use axe_hf.axe_loss_definition, which can be "
+            "differentiated twice and is slow."
+        )
+
+
+# Under torch.compile: operators take and return tensors and plain numbers only. Of its own for every
+# copy of this code, as a checkpoint may bring one: two may not define the same operator.
+NAMESPACE = "axe_" + re.sub(r"\W", "_", __name__)
+
+
+def _compiled_along_path(
+    chosen: BackEnd, logits: Tensor, targets: AxeTargets, options: AxeOptions
+) -> PathLoss:
+    inputs = (*vars(targets).values(), *vars(options).values())
+    loss, *tensors = _along_path_operator(chosen.name, logits.detach(), *inputs)
+    num = len(ALIGNMENT_FIELDS)
+    return PathLoss(loss, AxeAlignment(*tensors[:num]), chosen.path_type(*tensors[num:]))
+
+
+@torch.library.custom_op(
+    f"{NAMESPACE}::along_path",
+    mutates_args=(),
+    schema="(str implementation, Tensor logits, Tensor tokens, Tensor target_lengths, "
+    "Tensor? canvas_lengths, Tensor? observed_mask, int blank_token_id, float delta, "
+    "float label_smoothing) -> Tensor[]",
+)
+def _along_path_operator(
+    implementation,
+    logits,
+    tokens,
+    target_lengths,
+    canvas_lengths,
+    observed_mask,
+    blank_token_id,
+    delta,
+    label_smoothing,
+):
+    targets = AxeTargets(tokens, target_lengths, canvas_lengths, observed_mask)
+    options = AxeOptions(blank_token_id, delta, label_smoothing)
+    loss, alignment, path = back_end(implementation).along_path(logits, targets, options)
+    tensors = (loss, *vars(alignment).values(), *path)
+    # an operator's results may share memory neither with its arguments nor with each other
+    return [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors]
+
+
+@_along_path_operator.register_fake
+def _(implementation, logits, tokens, *_):
+    batch, canvas, _ = logits.shape
+    target, dtype = tokens.shape[1], torch.promote_types(logits.dtype, torch.float32)
+    per_target, per_position = (batch, target), (batch, canvas)
+    alignment = {
+        "target_to_position": (per_target, torch.long),
+        "is_aligned": (per_target, torch.bool),
+        "position_to_target": (per_position, torch.long),
+        "num_skipped_targets": ((batch,), torch.long),
+        "num_skipped_predictions": ((batch,), torch.long),
+        "cost": ((batch,), dtype),
+    }
+    path = {
+        "tokens": (per_target, torch.long),
+        "position": (per_target, torch.long),
+        "target_to_position": (per_target, torch.long),
+        "token_weight": (per_target, dtype),
+        "token_log_prob": (per_target, dtype),
+        "is_blank": (per_position, torch.bool),
+        **dict.fromkeys(
+            ("blank_log_prob", "uses", "row_max", "row_log_sum"), (per_position, dtype)
+        ),
+    }
+    shapes = [((batch,), dtype), *(alignment[name] for name in ALIGNMENT_FIELDS)]
+    shapes += [path[name] for name in back_end(implementation).path_type._fields]
+    return [logits.new_empty(shape, dtype=kind) for shape, kind in shapes]
+
+
+@torch.library.custom_op(
+    f"{NAMESPACE}::gradient",
+    mutates_args=(),
+    schema="(str implementation, Tensor logits, Tensor[] path, Tensor grad_loss, "
+    "int blank_token_id, float label_smoothing) -> Tensor",
+)
+def _compiled_gradient(implementation, logits, path, grad_loss, blank_token_id, label_smoothing):
+    chosen, options = back_end(implementation), AxeOptions(blank_token_id, 0.0, label_smoothing)
+    return chosen.path_gradient(logits, chosen.path_type(*path), grad_loss, options, False)
+
+
+@_compiled_gradient.register_fake
+def _(implementation, logits, path, grad_loss, blank_token_id, label_smoothing):
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
