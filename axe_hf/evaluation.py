@@ -167,17 +167,11 @@ class TranslationMetric(evaluate.Metric):
 
         Raises:
             TypeError, ValueError: As in `add_batch`, or there is nothing to score.
-
-        Example:
-            >>> from axe_hf.evaluation import TranslationMetric
-            >>> scores = TranslationMetric().compute(predictions=["a b c"], references=["a b c d"])
-            >>> scores["length_ratio"], scores["length_error"]
-            (0.75, 1.0)
         """
         if (predictions is None) != (references is None):
             missing = "predictions" if predictions is None else "references"
             raise ValueError(f"`{missing}` is missing: give both or, after `add_batch`, none.")
-        if predictions is None:
+        if predictions is None or references is None:
             # The other processes wait for this one's file, even for an empty one.
             predictions, references = [], []
         self.add_batch(predictions=predictions, references=references)

@@ -123,11 +123,7 @@ def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetai
         details["base_model"] = details.pop("finetuned_from")
     args, model = trainer.args, trainer.model
     evaluations = [logs for logs in trainer.state.log_history if "eval_bleu" in logs]
-    scores = {}
-    if evaluations:
-        last = {name.removeprefix("eval_"): value for name, value in evaluations[-1].items()}
-        scores = {"validation": last}
-    found = {
+    found: dict[str, Any] = {
         "model_name": Path(args.hub_model_id or args.output_dir).resolve().name,
         "config": model.config,
         "num_parameters": model.num_parameters(),
@@ -137,8 +133,10 @@ def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetai
             for name in _SHOWN_GENERATION
             if hasattr(model.generation_config, name)
         },
-        "scores": scores,
     }
+    if evaluations:
+        scores = {name.removeprefix("eval_"): value for name, value in evaluations[-1].items()}
+        found["scores"] = {"validation": scores}
     if hasattr(trainer.train_dataset, "__len__"):
         found["num_train_pairs"] = len(trainer.train_dataset)
     return ModelCardDetails(**found | details)

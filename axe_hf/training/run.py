@@ -1,8 +1,6 @@
 """A whole training run: data, tokenizer, model, training, scores, and a folder to share."""
 
-import inspect
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,21 +115,14 @@ def run_training(
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", metrics)
-    scores = {}
-    for split, dataset in scored.items():
-        prefix = "eval" if split == "validation" else split
-        results = trainer.evaluate(dataset, metric_key_prefix=prefix)
-        trainer.save_metrics(prefix, results)
-        metrics |= results
-        if f"{prefix}_bleu" in results:
-            scores[split] = {name.removeprefix(f"{prefix}_"): v for name, v in results.items()}
+    scores = {split: _score(trainer, split, dataset, metrics) for split, dataset in scored.items()}
     trainer.save_state()
     trainer.create_model_card(
         source_lang=data_args.source_lang,
         target_lang=data_args.target_lang,
         dataset=_describe_data(data_args),
         base_model=model_args.model_name_or_path,
-        scores=scores,
+        scores={split: values for split, values in scores.items() if "bleu" in values},
     )
     return TrainingResult(trainer, trainer.model, tokenizer, metrics)
 
@@ -139,11 +130,11 @@ def run_training(
 def _load(data_args: DataArguments) -> "dict[str, Dataset]":
     """The sentence pairs by split: train, and validation and test where they are given."""
     loaded = {}
-    for split in ("train", "validation", "test"):
-        argument, source, hub_split = f"{split}_file", getattr(data_args, f"{split}_file"), None
-        split_of_hub = "train" if split == "train" else getattr(data_args, f"{split}_split")
-        if split_of_hub is not None and data_args.dataset_name is not None:
-            argument, source, hub_split = "dataset_name", data_args.dataset_name, split_of_hub
+    hub_splits = {"train": "train" if data_args.dataset_name is not None else None}
+    hub_splits |= {"validation": data_args.validation_split, "test": data_args.test_split}
+    for split, hub_split in hub_splits.items():
+        argument = f"{split}_file" if hub_split is None else "dataset_name"
+        source = getattr(data_args, argument)
         if source is None:
             continue
         try:
@@ -170,14 +161,14 @@ def _make_tokenizer(
                     "out."
                 )
         return AutoTokenizer.from_pretrained(name)
-    defaults = inspect.signature(train_tokenizer).parameters
-    texts = chain.from_iterable(
-        (pair[data_args.source_lang], pair[data_args.target_lang]) for pair in train["translation"]
-    )
+    languages = (data_args.source_lang, data_args.target_lang)
+    texts = (pair[language] for pair in train["translation"] for language in languages)
+    settings: dict[str, Any] = {
+        "vocab_size": data_args.vocab_size,
+        "algorithm": data_args.tokenizer_algorithm,
+    }
     return train_tokenizer(
-        (text for text in texts if text),
-        vocab_size=data_args.vocab_size or defaults["vocab_size"].default,
-        algorithm=data_args.tokenizer_algorithm or defaults["algorithm"].default,
+        filter(None, texts), **{name: value for name, value in settings.items() if value}
     )
 
 
@@ -235,7 +226,7 @@ def _tokenize_for_scoring(
     config: CmlmConfig,
     data_args: DataArguments,
 ) -> "Dataset":
-    """Every pair, cut at the model's limits and not left out, with the whole texts as references."""
+    """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         sources = [pair[data_args.source_lang] or "" for pair in batch["translation"]]
@@ -250,6 +241,17 @@ def _tokenize_for_scoring(
     return dataset.map(
         tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing"
     )
+
+
+def _score(
+    trainer: AxeTrainer, split: str, dataset: "Dataset", metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate, save the results, add them to `metrics`, and return them without their prefix."""
+    prefix = "eval" if split == "validation" else split
+    results = trainer.evaluate(dataset, metric_key_prefix=prefix)
+    trainer.save_metrics(prefix, results)
+    metrics |= results
+    return {name.removeprefix(f"{prefix}_"): value for name, value in results.items()}
 
 
 def _describe_data(data_args: DataArguments) -> str:

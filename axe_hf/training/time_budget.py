@@ -113,9 +113,6 @@ def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) ->
         warmup_steps: Length of the warm-up in steps, or below 1 as a share of the run.
         shape: Of the way down, `"linear"` or `"cosine"`.
 
-    Returns:
-        Between 0 and 1.
-
     Example:
         >>> from axe_hf.training.time_budget import timed_factor
         >>> [timed_factor(progress, 7, 0.2, "linear") for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]

@@ -21,7 +21,7 @@ from transformers.trainer_utils import (
     get_last_checkpoint,
 )
 
-from ..cmlm import CmlmConfig
+from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
@@ -80,6 +80,12 @@ class AxeTrainer(Seq2SeqTrainer):
         2
     """
 
+    model: CmlmForConditionalGeneration
+    args: AxeTrainingArguments
+    train_dataset: Any
+    eval_dataset: Any
+    processing_class: PreTrainedTokenizerBase
+
     def __init__(
         self,
         model: PreTrainedModel | None = None,
@@ -111,7 +117,7 @@ class AxeTrainer(Seq2SeqTrainer):
             if args.eval_strategy != "no":
                 from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not hours later)
             self.compute_metrics = self._score_translations
-        self._references: list[Sequence[str]] | None = None
+        self._references: Sequence[Sequence[str]] | Sequence[str] | None = None
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._num_parameters: int | None = None
@@ -145,7 +151,9 @@ class AxeTrainer(Seq2SeqTrainer):
 
     # Training
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if self._ema is not None:
@@ -155,7 +163,7 @@ class AxeTrainer(Seq2SeqTrainer):
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        return super().train(checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` sentences, or `max_tokens_per_batch` tokens."""
@@ -219,7 +227,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if _internal_call and self._ema is not None and self.args.should_save:
             self._ema.save(output_dir or self.args.output_dir)
 
-    def create_model_card(self, **details: Any) -> None:
+    def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
         """Write README.md into `args.output_dir`.
 
         Args:
@@ -333,14 +341,14 @@ class AxeTrainer(Seq2SeqTrainer):
 # What must fit together
 
 
-def check_model_and_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise where training would fail later, or worse, would not.
 
     Raises:
         TypeError: `model` is no CMLM.
         ValueError: A special token differs, or the tokenizer has more symbols than the model.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
         raise TypeError(
             f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}."
@@ -361,7 +369,7 @@ def check_model_and_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedToken
         )
 
 
-def honour_arguments(model: PreTrainedModel, args: AxeTrainingArguments) -> PreTrainedModel:
+def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
     """Write the settings of `args` that travel with a model into it, and return it.
 
     Raises:
@@ -404,7 +412,7 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str 
                 "run instead, without `resume_from_checkpoint`."
             )
         return last
-    if not (Path(asked) / "trainer_state.json").is_file():
+    if not (Path(str(asked)) / "trainer_state.json").is_file():
         raise ValueError(
             "`resume_from_checkpoint` must be 'last' or a checkpoint folder of the trainer; "
             f"{asked} holds no trainer_state.json."
@@ -503,7 +511,7 @@ class RunningLosses:
         self._sums = torch.zeros(len(self._NAMES), dtype=torch.float64, device=device)
         self._has_skips = False
 
-    def add(self, outputs: ModelOutput, inputs: dict[str, torch.Tensor]) -> None:
+    def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:
         """Add a batch: what the model returned for `input_ids`, `attention_mask` and `labels`."""
         labels = inputs["labels"]
         source = inputs.get("attention_mask", inputs["input_ids"])
