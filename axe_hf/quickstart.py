@@ -196,22 +196,29 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     with stage("scoring", f"Translating {len(sources)} sentences never seen before"):
         for loss, result in trained.items():
             scores[loss], translations[loss] = _score(result, sources, references, recipe)
-            name = f"{Path(arguments.output_dir).name}-{loss}"
-            _write_card(result, name, scores[loss][str(recipe.num_iterations[0])])
+            result.trainer.create_model_card(
+                **LANGUAGES,
+                model_name=f"{Path(arguments.output_dir).name}-{loss}",
+                dataset="the phrasebook of axe_hf, written by a grammar",
+                scores={"test": scores[loss][str(recipe.num_iterations[0])]},
+            )
         _say("\n" + _table(scores, repetition_rate(first_choices)))
     with stage("reloading", "Loading the AXE model from its folder"):
         model, tokenizer = _reload(folder / "axe", sources, translations["axe"], recipe)
     with stage("pictures", "Watching it decode"):
         # Sentences that are long enough to be of interest, if there are any.
         order = sorted(range(len(sources)), key=lambda i: not 8 <= len(sources[i].split()) <= 12)
-        for i in order[: recipe.num_shown]:
-            sides = {"source": sources[i]}
-            sides |= {LOSSES[loss]: found[i] for loss, found in translations.items()}
-            _say("\n" + _steps(model, tokenizer, sides | {"reference": first_choices[i]}, recipe))
+        examples = [
+            {"source": sources[i]}
+            | {LOSSES[loss]: found[i] for loss, found in translations.items()}
+            | {"reference": first_choices[i]}
+            for i in order[: recipe.num_shown]
+        ]
+        for sides in examples:
+            _say("\n" + _sentence(model, tokenizer, sides, recipe))
         if has_matplotlib:
             logs = {LOSSES[loss]: r.trainer.state.log_history for loss, r in trained.items()}
-            example = sources[order[0]], first_choices[order[0]]
-            _save_pictures(folder, model, tokenizer, *example, logs, recipe)
+            _save_pictures(folder, model, tokenizer, examples[0], logs, recipe)
     return {
         "arguments": asdict(arguments),
         "recipe": asdict(recipe),
@@ -289,29 +296,27 @@ def _has_fast_bf16() -> bool:
     return any(capabilities.get(name, False) for name in names)
 
 
+def _translated(model, tokenizer, sources, recipe, num_iterations: int) -> list[str]:
+    from .translation import translate
+
+    options = {"batch_size": recipe.batch_size, "num_iterations": num_iterations}
+    return translate(model, tokenizer, sources, show_progress=False, **options)
+
+
 def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict, list[str]]:
     """Scores by the number of iterations, and the translations with the first of them."""
     from .evaluation import TranslationMetric
-    from .translation import translate
 
-    options = {"batch_size": recipe.batch_size, "show_progress": False}
-    translated = partial(translate, result.model, result.tokenizer, **options)
-    translated(sources[: recipe.batch_size], num_iterations=1)  # warm up
-    scores, first = {}, None
+    translated = partial(_translated, result.model, result.tokenizer)
+    translated(sources[: recipe.batch_size], recipe, 1)  # warm up
+    scores, translations = {}, {}
     for count in recipe.num_iterations:
         start = time.perf_counter()
-        found = translated(sources, num_iterations=count)
+        found = translations[count] = translated(sources, recipe, count)
         speed = {"sentences_per_second": len(found) / (time.perf_counter() - start)}
-        metric = TranslationMetric()
-        scores[str(count)] = metric.compute(predictions=found, references=references) | speed
-        first = found if first is None else first
-    return scores, first
-
-
-def _write_card(result: "TrainingResult", model_name: str, scores: dict[str, Any]) -> None:
-    dataset = "the phrasebook of axe_hf, written by a grammar"
-    details = {"model_name": model_name, "dataset": dataset, "scores": {"test": scores}}
-    result.trainer.create_model_card(**details, **LANGUAGES)
+        metric = TranslationMetric().compute(predictions=found, references=references)
+        scores[str(count)] = metric | speed
+    return scores, translations[recipe.num_iterations[0]]
 
 
 def _table(scores: dict[str, dict[str, dict[str, Any]]], reference_rate: float) -> str:
@@ -337,12 +342,9 @@ def _reload(folder: Path, sources, expected: list[str], recipe) -> tuple[Any, An
     """The saved model and tokenizer, which must translate as those in memory did."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from .translation import translate
-
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    options = {"batch_size": recipe.batch_size, "num_iterations": recipe.num_iterations[0]}
-    found = translate(model, tokenizer, sources, show_progress=False, **options)
+    found = _translated(model, tokenizer, sources, recipe, recipe.num_iterations[0])
     num_different = sum(a != b for a, b in zip(found, expected, strict=True))
     if num_different:
         raise RuntimeError(
@@ -352,31 +354,30 @@ def _reload(folder: Path, sources, expected: list[str], recipe) -> tuple[Any, An
     return model, tokenizer
 
 
-def _history(model, tokenizer, source: str, recipe: QuickstartRecipe):
+def _decode(model, tokenizer, source: str, recipe: QuickstartRecipe):
     inputs = tokenizer([source], return_tensors="pt").to(model.device)
     options = {"output_history": True, "return_dict_in_generate": True}
     return model.generate(**inputs, num_iterations=recipe.shown_iterations, **options)
 
 
-def _steps(model, tokenizer, sides: dict[str, str], recipe: QuickstartRecipe) -> str:
+def _sentence(model, tokenizer, sides: dict[str, str], recipe: QuickstartRecipe) -> str:
     """A sentence with its translations, and below them the steps of the model."""
     from .history import format_history
 
-    history = _history(model, tokenizer, sides["source"], recipe)
+    history = _decode(model, tokenizer, sides["source"], recipe)
     first, *others = format_history(history, tokenizer, width=90).splitlines()
     title = f"AXE, T={recipe.shown_iterations}"
     rows = [*sides.items(), (title, first), *(("", step) for step in others)]
     return "\n".join(f"      {name:<13}  {text}".rstrip() for name, text in rows)
 
 
-def _save_pictures(
-    folder: Path, model, tokenizer, source: str, reference: str, logs: dict, recipe
-) -> None:
+def _save_pictures(folder: Path, model, tokenizer, sides: dict[str, str], logs, recipe) -> None:
     """Draw the losses of both models, and how the model aligns and decodes one sentence."""
     from .plotting import plot_alignment, plot_history, plot_losses
 
+    source, reference = sides["source"], sides["reference"]
     ids, labels = tokenizer(source).input_ids, tokenizer(reference).input_ids
-    history = _history(model, tokenizer, source, recipe)
+    history = _decode(model, tokenizer, source, recipe)
     figures = (
         plot_losses(logs),
         plot_alignment(model, labels, tokenizer, input_ids=ids, title=source),
@@ -407,10 +408,10 @@ def _environment() -> dict[str, Any]:
 
     libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
     versions = {"axe_hf": __version__, "python": platform.python_version()}
-    machine = {"platform": platform.platform(), "cpu_count": os.cpu_count()}
-    machine["torch_threads"] = torch.get_num_threads()
+    versions |= {name: metadata.version(name) for name in libraries}
+    machine = {"platform": platform.platform(), "torch_threads": torch.get_num_threads()}
     machine["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"versions": versions | {n: metadata.version(n) for n in libraries}, "machine": machine}
+    return {"versions": versions, "machine": machine | {"cpu_count": os.cpu_count()}}
 
 
 def _what_next(results: dict[str, Any], folder: Path) -> str:

@@ -79,7 +79,9 @@ def test_both_models_are_trained_alike(finished):
         args = torch.load(folder / name / "training_args.bin", weights_only=False).to_dict()
         settings.append({k: v for k, v in args.items() if k not in canvases | others})
     assert settings[0] == settings[1]
-    configs = [json.loads((folder / n / "config.json").read_text()) for n in ("cross_entropy", "axe")]
+    configs = [
+        json.loads((folder / n / "config.json").read_text()) for n in ("cross_entropy", "axe")
+    ]
     assert configs[0] | {"training_loss": "axe"} == configs[1]
     tokenizers = [(folder / n / "tokenizer.json").read_text() for n in ("cross_entropy", "axe")]
     assert tokenizers[0] == tokenizers[1]

@@ -48,8 +48,7 @@ def load_translations(
 
     Args:
         source: what to read.
-        source_lang: key of the source side, such as "en".
-        target_lang: key of the target side, such as "de".
+        source_lang, target_lang: keys of the two sides, such as "en" and "de".
         split (default None): split of a hub data set, "train" if None; files have no splits.
 
     Returns:
@@ -191,7 +190,8 @@ def _parse(text: str, place: str) -> Any:
 
 def _checked_row(row: Any, languages: _Languages, place: str) -> _Row:
     pair = row.get("translation") if isinstance(row, dict) else None
-    if not isinstance(pair, dict):
+    has_pair = isinstance(pair, dict)
+    if not has_pair:
         got = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(
             f'{place}: must be {{"translation": {{"{languages[0]}": "...", '
