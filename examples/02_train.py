@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser, set_seed
 
 from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig
-from axe_hf.data import load_translations, tokenize_translations, train_tokenizer, write_phrasebook
+from axe_hf.data import PHRASEBOOK, load_translations, tokenize_translations, train_tokenizer
 from axe_hf.evaluation import TranslationMetric
 from axe_hf.translation import translate
 
@@ -24,7 +24,7 @@ from axe_hf.translation import translate
 class Task:
     train_file: str | None = None  # what load_translations reads; without it, the phrasebook
     test_file: str | None = None
-    num_pairs: int = 50_000  # of the phrasebook
+    max_train_pairs: int | None = None  # train on the first so many only
     source_lang: str = "en"
     target_lang: str = "de"
     model_name_or_path: str | None = None  # fine-tune this one instead of a new one
@@ -38,10 +38,10 @@ set_seed(args.seed)
 
 # 1. Sentence pairs.
 languages = {"source_lang": task.source_lang, "target_lang": task.target_lang}
-files = {"train": task.train_file, "test": task.test_file}
-if task.train_file is None:
-    files = write_phrasebook(f"{args.output_dir}/phrasebook", task.num_pairs, seed=args.seed)
-pairs = {name: load_translations(files[name], **languages) for name in ("train", "test")}
+book = {name: PHRASEBOOK / f"{name}.jsonl.gz" for name in ("train", "test")}
+files = {"train": task.train_file, "test": task.test_file} if task.train_file else book
+pairs = {name: load_translations(file, **languages) for name, file in files.items()}
+pairs["train"] = pairs["train"].select(range(len(pairs["train"]))[: task.max_train_pairs])
 
 # 2. A model and its tokenizer: both from a folder or the Hub, or both new.
 if task.model_name_or_path is not None:

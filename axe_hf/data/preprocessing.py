@@ -22,16 +22,14 @@ def tokenize_translations(
 ) -> "Dataset":
     """Tokenize sentence pairs and drop those that are empty or too long.
 
-    Nothing is truncated: half a sentence is not the translation of a whole one. The number of
-    pairs dropped is logged. For scoring translations use the texts, of which none is dropped.
+    Nothing is truncated: half a sentence is not the translation of a whole one. How many pairs are
+    dropped is logged. To score translations use the texts, of which none is dropped.
 
     Args:
         dataset: a `datasets.Dataset` with the column `translation`, see `load_translations`.
         tokenizer: tokenizer that appends `</s>`, see `train_tokenizer`.
-        source_lang: key of the source side, such as "en".
-        target_lang: key of the target side, such as "de".
-        max_source_length: longest source kept, in tokens with `</s>`.
-        max_target_length: longest target kept, in tokens with `</s>`.
+        source_lang, target_lang: keys of the two sides, such as "en" and "de".
+        max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
 
     Returns:
         A `datasets.Dataset` with `input_ids` and `labels`, lists of ids that end in `</s>`.
@@ -56,27 +54,26 @@ def tokenize_translations(
             f"`dataset` must have the column 'translation', got {dataset.column_names}."
         )
     found = sorted(dataset[0]["translation"]) if len(dataset) else []
-    for name, language in (("source_lang", source_lang), ("target_lang", target_lang)):
+    languages = {"source_lang": source_lang, "target_lang": target_lang}
+    for name, language in languages.items():
         if found and language not in found:
             raise ValueError(
                 f"`{name}` must be a language of `dataset`, {found}, got {language!r}."
             )
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        pairs = batch["translation"]
-        sides = [[pair[lang] or "" for pair in pairs] for lang in (source_lang, target_lang)]
-        sources, targets = (tokenizer(side, verbose=False).input_ids for side in sides)
+        sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
+        pairs = zip(*(tokenizer(side, verbose=False).input_ids for side in sides), strict=True)
         kept = [
             (source, target)
-            for source, target in zip(sources, targets, strict=True)
+            for source, target in pairs
             # One token is the bare </s> of an empty text.
             if 1 < len(source) <= max_source_length and 1 < len(target) <= max_target_length
         ]
         return {"input_ids": [pair[0] for pair in kept], "labels": [pair[1] for pair in kept]}
 
-    tokenized = dataset.map(
-        tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing"
-    )
+    columns = dataset.column_names
+    tokenized = dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")
     num_dropped = len(dataset) - len(tokenized)
     limits = f"max_source_length={max_source_length}, max_target_length={max_target_length}"
     if not len(tokenized):

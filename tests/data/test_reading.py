@@ -1,11 +1,18 @@
 import gzip
+import io
 import json
 import time
 
 import pytest
 from datasets import Dataset
 
-from axe_hf.data import load_translations, tokenize_translations, train_tokenizer
+from axe_hf.data import (
+    PHRASEBOOK,
+    load_translations,
+    read_lines,
+    tokenize_translations,
+    train_tokenizer,
+)
 
 PAIRS = [("Good morning.", "Guten Morgen."), ("Where are you?", "Wo bist du?")]
 ROWS = [{"translation": {"en": english, "de": german}} for english, german in PAIRS]
@@ -79,6 +86,34 @@ def test_line_separators_inside_a_sentence_do_not_split_it(tmp_path):
     english = write(tmp_path / "a.en", "one\u2028two\x0bthree\n")
     german = write(tmp_path / "a.de", "eins\u2028zwei\x0bdrei\n")
     assert load((english, german))[0]["translation"]["de"] == "eins\u2028zwei\x0bdrei"
+
+
+LINES = "\ufeffone\u2028two\r\n\nthree\x0bfour\n\ufefffive".encode()
+
+
+@pytest.mark.parametrize("name", ["lines.txt", "lines.txt.gz"])
+def test_lines_end_at_line_feeds_only_and_lose_a_byte_order_mark_at_the_start(tmp_path, name):
+    path = write(tmp_path / name, LINES)
+    assert read_lines(str(path)) == ["one\u2028two", "", "three\x0bfour", "\ufefffive"]
+
+
+def test_lines_of_standard_input_and_its_errors(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LINES)))
+    assert read_lines(None) == ["one\u2028two", "", "three\x0bfour", "\ufefffive"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"good\n\xff\n")))
+    with pytest.raises(ValueError, match="standard input, line 2: must be UTF-8, got byte 0xff"):
+        read_lines(None)
+
+
+def test_the_phrasebook_is_read_like_any_other_file():
+    test = load(PHRASEBOOK / "test.jsonl.gz")
+    assert len(test) == 500 and test.column_names == ["translation", "references"]
+    for row in test:
+        assert row["references"][0] == row["translation"]["de"]
+    sizes = {
+        split: len(load(PHRASEBOOK / f"{split}.jsonl.gz")) for split in ("train", "validation")
+    }
+    assert sizes == {"train": 50_000, "validation": 200}
 
 
 def test_references_are_kept_when_every_row_has_them(tmp_path):

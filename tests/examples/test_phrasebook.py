@@ -1,24 +1,32 @@
 """The phrasebook: right German, many translations a source, splits that never meet."""
 
-import json
+import gzip
+import sys
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from axe_hf.data.phrasebook import make_phrasebook, write_phrasebook
-from axe_hf.data.phrasebook.clauses import Clause, Subject, english
-from axe_hf.data.phrasebook.corpus import MAX_PAIRS, draw_source, split_of
-from axe_hf.data.phrasebook.drawing import entries, places, subjects, times
-from axe_hf.data.phrasebook.german import german
-from axe_hf.data.phrasebook.inflection import NounPhrase, german_verb, nouns
-from axe_hf.data.phrasebook.sentences import render
+from axe_hf.data import PHRASEBOOK, load_translations
+
+# As for a program that is started from there.
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "phrasebook"))
+from clauses import Clause, Subject, english
+from corpus import MAX_PAIRS, draw_source, make_phrasebook, split_of
+from drawing import entries, places, subjects, times
+from german import german
+from inflection import NounPhrase, german_verb, nouns
+from sentences import render
+from write_phrasebook import json_lines, main
+
+sys.path.pop(0)
 
 SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture(scope="module")
 def book():
-    return make_phrasebook(51_000, num_validation=500, num_test=500, seed=0)
+    return make_phrasebook()  # what the package holds
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +57,9 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
     assert make_phrasebook(**small, seed=3) != make_phrasebook(**small, seed=4)
 
 
-def test_it_gives_more_than_fifty_thousand_distinct_pairs(book):
+def test_it_gives_fifty_thousand_distinct_pairs(book):
     pairs = {(row["translation"]["en"], row["translation"]["de"]) for row in book.train}
-    assert len(pairs) == len(book.train) == 51_000
+    assert len(pairs) == len(book.train) == 50_000
     assert len({en for en, _ in pairs}) > 20_000
 
 
@@ -241,27 +249,32 @@ def test_verbs_take_their_forms(verb, second, third, participle, auxiliary):
     assert (forms.full_participle, forms.auxiliary) == (participle, auxiliary)
 
 
-def test_written_files_hold_the_rows_and_leave_nothing_else(tmp_path):
-    paths = write_phrasebook(tmp_path / "new", 30, num_validation=5, num_test=5, seed=2)
-    book = make_phrasebook(30, num_validation=5, num_test=5, seed=2)
+def test_the_files_of_the_package_are_what_the_grammar_writes(book):
     for split in SPLITS:
-        lines = paths[split].read_text(encoding="utf-8").splitlines()
-        assert [json.loads(line) for line in lines] == getattr(book, split)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "test.jsonl",
-        "train.jsonl",
-        "validation.jsonl",
-    ]
+        with gzip.open(PHRASEBOOK / f"{split}.jsonl.gz") as file:
+            assert file.read() == json_lines(getattr(book, split)), split
+    assert (len(book.validation), len(book.test)) == (200, 500)
 
 
-def test_what_cannot_be_given_is_refused_by_name(tmp_path):
+def test_written_files_are_read_like_any_others_and_leave_nothing_else(tmp_path, monkeypatch):
+    sizes = ["--num-pairs", "30", "--num-validation", "5", "--num-test", "5", "--seed", "2"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        monkeypatch.setattr("sys.argv", ["write_phrasebook.py", str(folder), *sizes])
+        main()
+    book = make_phrasebook(30, num_validation=5, num_test=5, seed=2)
+    names = [f"{split}.jsonl.gz" for split in SPLITS]
+    for split, name in zip(SPLITS, names, strict=True):
+        rows = load_translations(first / name, source_lang="en", target_lang="de")
+        assert rows.to_list() == getattr(book, split)
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert {path.name for path in first.iterdir()} == set(names)
+
+
+def test_what_cannot_be_given_is_refused_by_name():
     with pytest.raises(ValueError, match="`num_pairs` must be between 0 and"):
         make_phrasebook(MAX_PAIRS + 1)
     with pytest.raises(ValueError, match="`num_test` must be between 0 and"):
         make_phrasebook(10, num_test=-1)
     with pytest.raises(TypeError, match="`num_validation` must be an int"):
         make_phrasebook(10, num_validation=2.5)
-    occupied = tmp_path / "file"
-    occupied.write_text("not a folder")
-    with pytest.raises(ValueError, match="`directory` must be a folder"):
-        write_phrasebook(occupied, 10, num_validation=1, num_test=1)

@@ -1,0 +1,339 @@
+"""Pictures: an AXE alignment, a Mask-Predict decoding, loss curves. They need matplotlib.
+
+Each function returns a `matplotlib.figure.Figure` that belongs to no window: save it by
+`figure.savefig("name.png")`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput, axe_loss
+from .cmlm.evaluation_mode import evaluation_mode
+from .cmlm.loss_axe import IGNORE_INDEX
+from .history import display_width, history_rows, readable_tokens
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_alignment", "plot_history", "plot_losses"]
+
+# Costs from here on look alike: a probability of e^-8 is as good as none.
+_MAX_COST = 8.0
+_PATH, _BLANK_PATH = "#d94801", "#238b45"
+_GREY, _DARK_GREY = "#e4e4e4", "#8a8a8a"
+# Dollar signs are text here, not formulas.
+_TEXT = {"parse_math": False}
+
+
+def plot_alignment(
+    logits_or_model: torch.Tensor | CmlmForConditionalGeneration,
+    labels: torch.Tensor | Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    input_ids: torch.Tensor | Sequence[int] | None = None,
+    decoder_input_ids: torch.Tensor | Sequence[int] | None = None,
+    delta: float | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Draw which prediction AXE trains to say which target token.
+
+    The heat map holds -log P of each target token (rows) and of the blank (last row, "ε") at each
+    canvas position (columns, labelled by the most probable token there). On top lies the cheapest
+    path.
+
+    Args:
+        logits_or_model: `(canvas, vocab)` float, the output for one sentence without its padding;
+            or the model, which then predicts it without dropout.
+        labels: `(target,)` long, the whole target; entries of -100 are left out.
+        tokenizer: the tokenizer of the model; it knows the blank.
+        input_ids: `(source,)` long, the source sentence; for a model only, which needs it.
+        decoder_input_ids: `(canvas,)` long, the canvas; for a model only. Tokens in it are observed:
+            they stand for the target's at their position. By default fully masked, as long as the
+            target times the `length_multiplier` of `model.generation_config`.
+        delta: price of skipping a target; with a model `model.config.axe_delta` by default.
+        title: above the picture; none by default.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: neither logits nor a CMLM, or an argument that is missing or not for it.
+        ValueError: shapes that are not those of one sentence, or a tokenizer without a blank.
+
+    Example:
+        >>> from axe_hf import train_tokenizer
+        >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
+        >>> target = tokenizer("A dog barks.").input_ids
+        >>> logits = torch.zeros(len(target), len(tokenizer))
+        >>> plot_alignment(logits, target, tokenizer, delta=4.0).axes[0].get_ylabel()
+        'target'
+
+    With a model: `plot_alignment(model, target, tokenizer, input_ids=tokenizer(source).input_ids)`.
+    """
+    blank = getattr(tokenizer, "blank_token_id", None)
+    if blank is None:
+        raise ValueError("`tokenizer` has no `blank_token_id`; use one made by train_tokenizer.")
+    is_model = isinstance(logits_or_model, CmlmForConditionalGeneration)
+    if not is_model and not isinstance(logits_or_model, torch.Tensor):
+        raise TypeError(
+            "`logits_or_model` must be logits (canvas, vocab) or a CmlmForConditionalGeneration, "
+            f"got {type(logits_or_model).__name__}."
+        )
+    labels = torch.as_tensor(labels, device=logits_or_model.device)
+    labels = labels[labels != IGNORE_INDEX] if labels.dim() == 1 else labels
+    is_observed = None
+    if is_model:
+        delta = logits_or_model.config.axe_delta if delta is None else delta
+        logits, is_observed = _predict(logits_or_model, labels, input_ids, decoder_input_ids)
+    else:
+        _check_logits(logits_or_model, labels, delta, input_ids, decoder_input_ids)
+        logits = logits_or_model.detach()
+    logits = logits.float()
+    options = {"blank_token_id": blank, "delta": delta, "observed_mask": is_observed}
+    axe = axe_loss(logits[None], labels[None], return_alignment=True, **options)
+    return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)
+
+
+def _check_logits(logits, labels, delta, input_ids, decoder_input_ids) -> None:
+    if input_ids is not None or decoder_input_ids is not None:
+        raise TypeError("`input_ids` and `decoder_input_ids` are for a model; logits were given.")
+    if delta is None:
+        raise TypeError("`delta` is missing: logits come without one. Pass model.config.axe_delta.")
+    if logits.dim() != 2 or labels.dim() != 1 or not labels.numel():
+        raise ValueError(
+            "`logits_or_model` must be (canvas, vocab) and `labels` (target,), those of one "
+            f"sentence, got {tuple(logits.shape)} and {tuple(labels.shape)}. Index the batch: "
+            "outputs.logits[0]."
+        )
+
+
+@torch.no_grad()
+def _predict(model, labels, input_ids, decoder_input_ids) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits (canvas, vocab) of a model and which canvas positions are observed (1, canvas)."""
+    if input_ids is None:
+        raise TypeError(
+            "`input_ids` are missing: a model needs the source, tokenizer(sentence).input_ids."
+        )
+    if labels.dim() != 1 or not labels.numel():
+        raise ValueError(f"`labels` must be (target,) and hold a token, got {tuple(labels.shape)}.")
+    if decoder_input_ids is None:
+        multiplier = model.generation_config.length_multiplier
+        canvas = model.prepare_decoder_input_ids_from_labels(labels[None], multiplier)[0]
+    else:
+        canvas = torch.as_tensor(decoder_input_ids, device=model.device)
+    source = torch.as_tensor(input_ids, device=model.device)
+    for name, tokens in (("input_ids", source), ("decoder_input_ids", canvas)):
+        if tokens.dim() != 1 or not tokens.numel():
+            raise ValueError(
+                f"`{name}` must be those of one sentence, one-dimensional and not empty, got "
+                f"{tuple(tokens.shape)}."
+            )
+    is_observed = canvas != model.config.mask_token_id
+    if is_observed.any() and (
+        canvas.shape != labels.shape or not canvas[is_observed].equal(labels[is_observed])
+    ):
+        raise ValueError(
+            "`decoder_input_ids` may show tokens of the target only, each at its own position: got "
+            f"a canvas of {len(canvas)} positions, {int(is_observed.sum())} of them observed, for "
+            f"{len(labels)} labels."
+        )
+    with evaluation_mode(model):
+        logits = model(input_ids=source[None], decoder_input_ids=canvas[None]).logits[0]
+    return logits, is_observed[None]
+
+
+def _draw_alignment(logits, labels, alignment, tokenizer, title) -> "Figure":
+    rows = [*labels.tolist(), tokenizer.blank_token_id]
+    costs = -logits.log_softmax(dim=1)[:, rows].T.cpu()  # (target + 1, canvas)
+    num_rows, num_positions = costs.shape
+    figure = _new_figure(max(2.6 + 0.42 * num_positions, 5.5), 1.9 + 0.32 * num_rows)
+    axes = figure.add_subplot()
+    image = axes.imshow(costs.numpy(), cmap="Blues_r", vmin=0, vmax=_MAX_COST, aspect="auto")
+    axes.axhline(num_rows - 1.5, color="white", linewidth=3)
+    _draw_path(axes, alignment, num_rows - 1)
+    predicted = readable_tokens(tokenizer, logits.argmax(dim=1))
+    predicted = [f"{token}  {j}" for j, token in enumerate(predicted, start=1)]
+    axes.set_xticks(range(num_positions), predicted, rotation=90, **_TEXT)
+    axes.set_yticks(range(num_rows), [*readable_tokens(tokenizer, labels), "ε (blank)"], **_TEXT)
+    axes.set_xlabel("canvas position and its most probable token")
+    axes.set_ylabel("target")
+    _finish(figure, axes, image, title, label="−log P (nats)", extend="max")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    return figure
+
+
+def _draw_path(axes, alignment, blank_row: int) -> None:
+    positions = alignment.target_to_position[0].tolist()
+    is_aligned = alignment.is_aligned[0].tolist()
+    skipped = (alignment.position_to_target[0] < 0).nonzero()[:, 0].tolist()
+    axes.plot(positions, range(len(positions)), color=_PATH, linewidth=1.5, alpha=0.8)
+    points = list(zip(positions, range(len(positions)), is_aligned, strict=True))
+    marks = (
+        ("align", [(j, i) for j, i, said in points if said], "o", _PATH),
+        ("skip target", [(j, i) for j, i, said in points if not said], "X", "black"),
+        (
+            "skip prediction (should be blank)",
+            [(j, blank_row) for j in skipped],
+            "s",
+            _BLANK_PATH,
+        ),
+    )
+    for label, places, marker, color in marks:
+        if places:
+            look = {"marker": marker, "color": color, "edgecolors": "white"}
+            axes.scatter(*zip(*places, strict=True), label=label, s=45, zorder=3, **look)
+
+
+def plot_history(
+    output: MaskPredictOutput,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sentence: int = 0,
+    title: str | None = None,
+) -> "Figure":
+    """Draw how Mask-Predict filled one canvas: a row for each iteration, coloured by confidence.
+
+    Grey cells hold what the next iteration masks and predicts again; tokens that
+    `decoder_input_ids` gave stand in every row, coloured as sure.
+
+    Args:
+        output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
+        tokenizer: the tokenizer of the model.
+        sentence (default 0): which sentence of the batch.
+        title: above the picture; none by default.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: `output` holds no history, or has no such sentence.
+
+    Example:
+        >>> from axe_hf import train_tokenizer
+        >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
+        >>> ids = tokenizer("A dog barks.").input_ids
+        >>> tokens = torch.tensor([[ids]])  # (iterations, batch, canvas)
+        >>> history = {"canvas": tokens * 0 + 3, "tokens": tokens, "log_probs": tokens * -0.01}
+        >>> output = MaskPredictOutput(lengths=torch.tensor([len(ids)]), history=history)
+        >>> plot_history(output, tokenizer).axes[0].get_ylabel()
+        'iteration'
+    """
+    # Without the canvas at the start: the picture begins with what iteration 1 predicts.
+    standing, log_probs = (rows[1:] for rows in history_rows(output, tokenizer, sentence))
+    length = len(standing[0])
+    rows = [
+        readable_tokens(tokenizer, step[sentence, :length]) for step in output.history["tokens"]
+    ]
+    widths = [0.25 + 0.1 * max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    starts = [sum(widths[:j]) for j in range(length + 1)]  # inches
+    figure = _new_figure(max(starts[-1] + 1.9, 4.5), 1.2 + 0.36 * len(rows))
+    axes = figure.add_subplot()
+    from matplotlib.cm import ScalarMappable
+
+    scale = ScalarMappable(cmap="YlGn")
+    scale.set_clim(0, 1)
+    cell = {"height": 1, "edgecolor": "white", "linewidth": 2}
+    middle = {"ha": "center", "va": "center", "fontsize": 9}
+    for t, row in enumerate(rows):
+        for j, token in enumerate(row):
+            probability = math.exp(log_probs[t][j])
+            face, color = scale.to_rgba(probability), "white" if probability > 0.6 else "black"
+            if standing[t][j] == "_":
+                face, color = _GREY, _DARK_GREY
+            axes.barh(t, widths[j], left=starts[j], color=face, **cell)
+            axes.text(starts[j] + widths[j] / 2, t, token, color=color, **middle, **_TEXT)
+    axes.set_xlim(0, starts[-1])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.set_yticks(range(len(rows)), range(1, len(rows) + 1))
+    axes.set_ylabel("iteration")
+    axes.set_xlabel("grey: masked and predicted again" if len(rows) > 1 else "")
+    _finish(figure, axes, scale, title, label="probability", ticks=[0, 0.5, 1])
+    return figure
+
+
+def plot_losses(
+    log_histories: Mapping[str, Iterable[Mapping[str, Any]]], *, title: str | None = None
+) -> "Figure":
+    """Draw the losses of one or several training runs, and their BLEU where it was measured.
+
+    Args:
+        log_histories: the name of each run and its `trainer.state.log_history`, or the same list
+            as read from `trainer_state.json`.
+        title: above the picture; none by default.
+
+    Returns:
+        A `matplotlib.figure.Figure`: losses by step, thin in training and thick in evaluation,
+        and, beside it, BLEU by step if any run has it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: `log_histories` is not a mapping from names to lists.
+        ValueError: there is no loss in it.
+
+    Example:
+        >>> history = [{"step": 10, "loss": 5.0}, {"step": 20, "loss": 4.0}]
+        >>> history += [{"step": 20, "eval_loss": 4.2}]
+        >>> len(plot_losses({"AXE": history}).axes[0].get_lines())
+        2
+    """
+    if not isinstance(log_histories, Mapping):
+        raise TypeError(
+            "`log_histories` must map the name of each run to its log history, got "
+            f'{type(log_histories).__name__}. Pass {{"AXE": trainer.state.log_history}}.'
+        )
+    runs = {name: list(history) for name, history in log_histories.items()}
+    if not any("loss" in entry or "eval_loss" in entry for run in runs.values() for entry in run):
+        raise ValueError(
+            f"`log_histories` of {list(runs)} hold no `loss` and no `eval_loss`. Pass the lists of "
+            "trainer.state.log_history after training."
+        )
+    panels = {"loss (nats per target token)": {"loss": ", training", "eval_loss": ", evaluation"}}
+    if any("eval_bleu" in entry for run in runs.values() for entry in run):
+        panels["BLEU"] = {"eval_bleu": ""}
+    figure = _new_figure(5.2 * len(panels) + 0.6, 3.6)
+    subplots = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, curves) in zip(subplots, panels.items(), strict=True):
+        for number, (name, run) in enumerate(runs.items()):
+            for key, stage in curves.items():
+                points = [(entry["step"], entry[key]) for entry in run if key in entry]
+                if points:
+                    look = {"linewidth": 2.2, "marker": "o", "markersize": 4}
+                    if key == "loss":
+                        look = {"linewidth": 1.0, "alpha": 0.5}
+                    look |= {"color": f"C{number}", "label": name + stage}
+                    axes.plot(*zip(*points, strict=True), **look)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    if title:
+        figure.suptitle(title, **_TEXT)
+    return figure
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that size in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            'Pictures need matplotlib. Install it: python -m pip install "axe-hf[plot]".'
+        ) from error
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _finish(figure: "Figure", axes, colors, title: str | None, **bar: Any) -> None:
+    """What alignment and decoding share: no frame, a bar that explains the colours, a title."""
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(colors, ax=axes, pad=0.02, **bar).outline.set_visible(False)
+    if title:
+        figure.suptitle(title, **_TEXT)
