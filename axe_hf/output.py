@@ -34,7 +34,7 @@ def check_new_folder(path: str | Path, argument: str, advice: str = "Choose anot
 
 @contextmanager
 def whole_folder(directory: str | Path) -> Iterator[Path]:
-    """A folder to write into, whose contents move into `directory` if all goes well and vanish if not.
+    """A folder to write into; its contents move into `directory` if all goes well, else vanish.
 
     Contents of the same name are replaced; whatever else `directory` holds stays.
     """

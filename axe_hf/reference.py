@@ -19,10 +19,11 @@ def axe_loss_definition(
     observed_mask: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Returns AXE per sentence by the recursion as the paper writes it: two loops, one `min` per cell.
+    """Returns AXE per sentence by the recursion of the paper: two loops, one `min` a cell.
 
-    Python's `min` keeps the first of equals, so ties go to align, then skip prediction, then skip target; and
-    autograd follows the chosen path only. It takes seconds where `axe_loss` takes milliseconds.
+    Python's `min` keeps the first of equals, so ties go to align, then skip prediction, then skip
+    target; and autograd follows the chosen path only. It takes seconds where `axe_loss` takes
+    milliseconds.
 
     Args:
         logits: `(batch, canvas, vocab)`, float.
@@ -66,7 +67,7 @@ def axe_loss_definition(
 def _axe(
     costs: Tensor, tokens: list[int], blank: int, delta: float, label_smoothing: float
 ) -> Tensor:
-    """AXE of one sentence; `costs` is -log P, `(canvas, vocab)`; a cell holds (cost, smoothed cost)."""
+    """AXE of one sentence; `costs` is -log P `(canvas, vocab)`; a cell: (cost, smoothed cost)."""
 
     def step(cell, weight, position, token):
         cost = weight * costs[position, token] if weight else 0.0

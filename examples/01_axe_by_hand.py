@@ -5,8 +5,8 @@ Takes seconds on any CPU.
 
     python examples/01_axe_by_hand.py
 
-Expected output: AXE is far below cross entropy (9.78 against 23.94 nats): it pays for the word too many and for
-the one that is missing, not for every word in between.
+Expected output: AXE is far below cross entropy (9.78 against 23.94 nats): it pays for the word too
+many and for the one that is missing, not for every word in between.
 """
 
 import torch
@@ -29,9 +29,9 @@ labels = torch.tensor([[words.index(word) for word in target]])  # (batch, targe
 # 3. Cross entropy compares word by word, so every position is wrong.
 print(f"cross entropy: {cross_entropy(logits[0], labels[0], reduction='sum'):5.2f} nats")
 
-# 4. AXE takes the cheapest way to go through both from left to right. At each step it either aligns a
-#    target with a prediction, or skips a prediction (which then should be blank), or skips a target
-#    (which costs delta times its log-probability at the last position that was used).
+# 4. AXE takes the cheapest way to go through both from left to right. At each step it either aligns
+# a    target with a prediction, or skips a prediction (which then should be blank), or skips a
+# target    (which costs delta times its log-probability at the last position that was used).
 axe = axe_loss(logits, labels, blank_token_id=0, delta=1.0, reduction="sum", return_alignment=True)
 print(f"AXE:           {axe.loss:5.2f} nats\n")
 

@@ -6,8 +6,8 @@ Takes seconds on any CPU. Any folder that `axe-hf quickstart` or `axe-hf train` 
     axe-hf quickstart
     python examples/03_translate.py axe_hf_quickstart/axe "Where is the station?" "I am hungry."
 
-Expected output: a translation of each sentence; then, for the first one, the canvas after each iteration,
-where "_" is what the next iteration predicts again.
+Expected output: a translation of each sentence; then, for the first one, the canvas after each
+iteration, where "_" is what the next iteration predicts again.
 """
 
 import argparse

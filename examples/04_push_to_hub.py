@@ -1,13 +1,13 @@
 """Share a trained model on the Hugging Face Hub, with the code it needs.
 
-What it does: puts weights, tokenizer, decoding settings, model card and code into one repository. Others then
-load it with trust_remote_code=True, without installing this package.
+What it does: puts weights, tokenizer, decoding settings, model card and code into one repository.
+Others then load it with trust_remote_code=True, without installing this package.
 Takes seconds, and the upload. Log in first (`hf auth login`), then:
 
     python examples/04_push_to_hub.py axe_hf_quickstart/axe your-name/en-de-axe
 
-Expected output: the address of the repository. With --folder the same files go to a new folder instead, and
-nothing is uploaded:
+Expected output: the address of the repository. With --folder the same files go to a new folder
+instead, and nothing is uploaded:
 
     python examples/04_push_to_hub.py axe_hf_quickstart/axe your-name/en-de-axe --folder upload
 """
@@ -38,7 +38,8 @@ if options.folder is not None:
     save_pretrained_with_code(model, tokenizer, options.folder, model_card=card)
     print(f"Wrote {len(list(Path(options.folder).iterdir()))} files to {options.folder}.")
     print(
-        f"Others: AutoModelForSeq2SeqLM.from_pretrained({options.repo_id!r}, trust_remote_code=True)"
+        f"Others: AutoModelForSeq2SeqLM.from_pretrained({options.repo_id!r}, "
+        "trust_remote_code=True)"
     )
 else:
     private = options.private or None  # None: as the owner's account has it

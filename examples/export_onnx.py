@@ -1,15 +1,18 @@
 """Export a trained model to ONNX and translate with onnxruntime, without PyTorch.
 
-What it does: writes encoder, decoder step and the whole of Mask-Predict as ONNX files, the tokenizer beside them,
-translates with the last one, and compares tokens, log-probabilities and time with `model.generate`.
-Takes a minute on any CPU for a quick start model. Any folder that `axe-hf quickstart` or `axe-hf train` left will do:
+What it does: writes encoder, decoder step and the whole of Mask-Predict as ONNX files, the
+tokenizer beside them, translates with the last one, and compares tokens, log-probabilities and time
+with `model.generate`. Takes a minute on any CPU for a quick start model. Any folder that `axe-hf
+quickstart` or `axe-hf train` left will do:
 
     pip install "axe-hf[onnx]"
     axe-hf quickstart
-    python examples/export_onnx.py axe_hf_quickstart/axe exported "Where is the station?" "I am hungry."
+    python examples/export_onnx.py axe_hf_quickstart/axe exported "Where is the station?" "I am
+    hungry."
 
-Expected output: the files with their sizes; a translation of each sentence; "tokens: equal", a difference of
-log-probabilities of the order of 1e-6 nats, and the milliseconds of both for the batch.
+Expected output: the files with their sizes; a translation of each sentence; "tokens: equal", a
+difference of log-probabilities of the order of 1e-6 nats, and the milliseconds of both for the
+batch.
 """
 
 import argparse

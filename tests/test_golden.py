@@ -1,4 +1,5 @@
-"""What must not change, held to values that an earlier version wrote down (`tests/golden/measure.py`)."""
+"""What must not change, held to values that an earlier version wrote down
+(`tests/golden/measure.py`)."""
 
 import importlib.util
 import json

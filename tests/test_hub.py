@@ -57,7 +57,8 @@ print(json.dumps([sequences.tolist(), loss.item(), [t["translation_text"] for t 
 def test_a_python_without_the_package_loads_and_translates_the_same(model, tokenizer, tmp_path):
     save_pretrained_with_code(model, tokenizer, tmp_path / "model")
     inputs = tokenizer(SENTENCES, padding=True, return_tensors="pt")
-    # Isolated mode leaves out PYTHONPATH and the working directory; this also hides an installed package.
+    # Isolated mode leaves out PYTHONPATH and the working directory; this also hides an installed
+    # package.
     hide = (
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
         "sys.path[:] = [p for p in sys.path if not __import__('os').path.isdir(p + '/axe_hf')]\n"

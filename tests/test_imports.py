@@ -170,7 +170,8 @@ def test_no_file_is_longer_than_a_sitting(path):
 
 
 def test_importing_the_package_is_cheap_and_silent():
-    # What Transformers loads by itself is not ours: where Triton is installed, torch brings it along.
+    # What Transformers loads by itself is not ours: where Triton is installed, torch brings it
+    # along.
     program = "import sys, transformers.modeling_utils; before = set(sys.modules); import axe_hf; "
     program += f"print(sorted(set({HEAVY!r}) & (set(sys.modules) - before)))"
     done = subprocess.run(

@@ -1,13 +1,14 @@
 """The dynamic programme of Aligned Cross Entropy (AXE): which prediction says which target token.
 
-With `P` the canvas positions, `Y` the target tokens, `e` the blank and `delta` the price of skipping a target::
+With `P` the canvas positions, `Y` the target tokens, `e` the blank and `delta` the price of
+skipping a target::
 
     A[i,j] = min( A[i-1,j-1] - log P_j(Y_i)            align
                   A[i,j-1]   - log P_j(e)              skip prediction
                   A[i-1,j]   - delta * log P_j(Y_i) )  skip target (column 0 pays at position 1)
 
-Everything here works on costs that were gathered before; the vocabulary never appears.
-Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML 2020.
+Everything here works on costs that were gathered before; the vocabulary never appears. Source:
+Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML 2020.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Stands for the cost of probability zero, since inf - inf is not a number. Far above any honest path.
+# Stands for the cost of probability zero, since inf - inf is not a number. Far above any honest
+# path.
 IMPOSSIBLE_COST = 1e6
-# Cells of the table, all sentences together, that are worked on at once on a CPU: about 10 MiB of scratch.
+# Cells of the table, all sentences together, that are worked on at once on a CPU: about 10 MiB of
+# scratch.
 MAX_CELLS_CPU = 2**18
 
 
@@ -32,7 +35,8 @@ class AxeTargets:
         tokens: `(batch, target)`, long. The target tokens, the blank at padding.
         target_lengths: `(batch,)`, long.
         canvas_lengths: `(batch,)`, long. None: the whole canvas.
-        observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token. None: nowhere.
+        observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token. None:
+            nowhere.
     """
 
     tokens: Tensor
@@ -70,19 +74,19 @@ class AxeAlignment:
     """The cheapest monotonic alignment of a batch of targets with a batch of canvases.
 
     Args:
-        target_to_position: `(batch, target)`, long. The canvas position a target is aligned with or, if it is
-            skipped, the position it was skipped at; -1 at padding.
-        is_aligned: `(batch, target)`, bool. True where the target is aligned, observed ones included;
-            False where it is skipped, and at padding.
-        position_to_target: `(batch, canvas)`, long. The target that a position is aligned with; -1 where the
-            prediction is skipped (it should say blank) and behind the canvas's end.
+        target_to_position: `(batch, target)`, long. The canvas position a target is aligned with
+            or, if it is skipped, the position it was skipped at; -1 at padding.
+        is_aligned: `(batch, target)`, bool. True where the target is aligned, observed ones
+            included; False where it is skipped, and at padding.
+        position_to_target: `(batch, canvas)`, long. The target that a position is aligned with; -1
+            where the prediction is skipped (it should say blank) and behind the canvas's end.
         num_skipped_targets: `(batch,)`, long.
         num_skipped_predictions: `(batch,)`, long.
         cost: `(batch,)`, float. The cost of the path in nats per sentence, without label smoothing.
 
     Example:
         >>> import torch
-        >>> costs = torch.tensor([[[9.0, 0.1, 9.0], [9.0, 9.0, 0.1]]])  # two tokens, three positions
+        >>> costs = torch.tensor([[[9.0, 0.1, 9.0], [9.0, 9.0, 0.1]]])  # (batch, 2, 3)
         >>> align_axe(costs, torch.tensor([[0.5, 9.0, 9.0]]), delta=1.0).position_to_target
         tensor([[-1,  0,  1]])
     """
@@ -105,7 +109,9 @@ def align_axe(
     canvas_lengths: Tensor | None = None,
     observed_mask: Tensor | None = None,
 ) -> AxeAlignment:
-    """Finds the cheapest alignment; on equal cost, align comes before skip prediction before skip target.
+    """Finds the cheapest alignment.
+
+    On equal cost, align comes before skip prediction before skip target.
 
     Costs above 1e6 nats (and infinite ones) count as 1e6 while the path is chosen.
 
@@ -115,15 +121,16 @@ def align_axe(
         delta: Factor on the cost of a skipped target, at least 0.
         target_lengths: `(batch,)`, long. Default: all targets count.
         canvas_lengths: `(batch,)`, long. Default: all positions count.
-        observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token: position j then is
-            aligned with target j, costs nothing, and the rest is aligned on either side of it. Default: none.
+        observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token: position
+            j then is aligned with target j, costs nothing, and the rest is aligned on either side
+            of it. Default: none.
 
     Returns:
         The alignment, an `AxeAlignment`; it carries no gradient.
 
     Example:
         >>> import torch
-        >>> late = torch.tensor([[[9.0, 0.1, 9.0], [9.0, 9.0, 0.1]]])  # both tokens one position late
+        >>> late = torch.tensor([[[9.0, 0.1, 9.0], [9.0, 9.0, 0.1]]])  # one position late
         >>> align_axe(late, torch.tensor([[0.5, 9.0, 9.0]]), delta=1.0).target_to_position
         tensor([[1, 2]])
     """
@@ -171,7 +178,8 @@ def _alignment_of_positions(
 ) -> AxeAlignment:
     """Inverts, counts and adds up a path, given by where each target is aligned or skipped.
 
-    The first three are `(batch, target)`; `is_inside`, False behind the canvas's end, is `(batch, canvas)`.
+    The first three are `(batch, target)`; `is_inside`, False behind the canvas's end, is `(batch,
+    canvas)`.
     """
     batch, target, canvas = target_costs.shape
     numbers = torch.arange(target, device=position.device).expand(batch, target)
@@ -200,7 +208,7 @@ def _alignment_of_positions(
 
 
 def _chunks(batch: int, num_cells: int, device: torch.device) -> list[slice]:
-    """Slices of whole sentences whose tables fit `MAX_CELLS_CPU`; one slice on a GPU, and for an empty batch."""
+    """Slices of whole sentences whose tables fit `MAX_CELLS_CPU`; on a GPU, one slice."""
     size = max(1, batch)
     if device.type == "cpu":
         size = min(size, max(1, MAX_CELLS_CPU // max(1, num_cells)))
@@ -225,7 +233,9 @@ def _cheapest_path(
 
 
 def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tuple[Tensor, Tensor]:
-    """The costs of the steps in the frame `A[i,j] - (blank costs up to j)`, where skip prediction is free.
+    """The costs of the steps in the frame `A[i,j] - (blank costs up to j)`.
+
+    There skip prediction is free.
 
     Returns align `(target, batch, canvas)` and skip target `(target, batch, canvas + 1)`.
     """
@@ -242,10 +252,12 @@ def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tupl
 
 
 def _split_at_observed(align: Tensor, skip_target: Tensor, observed_mask: Tensor) -> None:
-    """Lets an observed position be reached by aligning its own target only, at no cost; changes its arguments.
+    """Lets an observed position be reached by aligning its own target only, at no cost.
 
-    The path enters row `o` at column `o` only; hence no other row can use position `o`, except to skip a target
-    right behind it, which is to be paid at the position that follows.
+    Changes its arguments.
+
+    The path enters row `o` at column `o` only; hence no other row can use position `o`, except to
+    skip a target right behind it, which is to be paid at the position that follows.
     """
     target, batch, canvas = align.shape
     diagonal = min(target, canvas)
@@ -297,8 +309,8 @@ def _trace_back(
     row, row_left = table[1:, :, 1:], table[1:, :, :-1]
     is_align = by_align == row  # on a tie align wins
     is_skip_target = row < row_left  # on a tie with skip prediction skip target loses
-    # A step into column j is 2j - 1 if it aligns and 2j if it skips a target: half of it is the column left behind.
-    # In 16 bits where they fit: every pass over the table is memory traffic.
+    # A step into column j is 2j - 1 if it aligns and 2j if it skips a target: half of it is the
+    # column left behind. In 16 bits where they fit: every pass over the table is memory traffic.
     dtype = torch.int16 if 2 * canvas < 2**15 else torch.int32
     double = torch.arange(0, 2 * canvas + 2, 2, dtype=dtype, device=by_align.device)
     steps = double.new_empty((target, batch, canvas + 1))

@@ -2,8 +2,8 @@
 
 A back end is two functions: the loss along the path, and its gradient by the logits. Under
 `torch.compile` both become operators that are called and not looked into: traced, the loop over the
-target would be unrolled and compiled anew for every length, which takes minutes and gains nothing, as
-the time is in the softmax.
+target would be unrolled and compiled anew for every length, which takes minutes and gains nothing,
+as the time is in the softmax.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ class RefuseSecondDerivative(torch.autograd.Function):
         )
 
 
-# Under torch.compile: operators take and return tensors and plain numbers only. Of its own for every
-# copy of this code, as a checkpoint may bring one: two may not define the same operator.
+# Under torch.compile: operators take and return tensors and plain numbers only. Of its own for
+# every copy of this code, as a checkpoint may bring one: two may not define the same operator.
 NAMESPACE = "axe_" + re.sub(r"\W", "_", __name__)
 
 

@@ -1,7 +1,7 @@
 """The loss from decoder states and the output embedding: the logits of a whole batch never exist.
 
-Whole sentences are projected a chunk at a time into one buffer, and the gradient is written over their
-logits.
+Whole sentences are projected a chunk at a time into one buffer, and the gradient is written over
+their logits.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .loss_axe import (
 )
 from .path_axe import PathLoss
 
-# Whole sentences whose logits fit this are projected at a time: the matrix products stay large enough
-# to be efficient, and the logits small beside the gradient of the weight.
+# Whole sentences whose logits fit this are projected at a time: the matrix products stay large
+# enough to be efficient, and the logits small beside the gradient of the weight.
 CHUNK_BYTES_CPU = 48 * 2**20
 CHUNK_BYTES_GPU = 2**28
 
@@ -59,12 +59,12 @@ def linear_axe_loss(
 ) -> Tensor | AxeOutput:
     """The same as `axe_loss(F.linear(hidden_states, weight, bias), labels, ...)`, in less memory.
 
-    The projection runs over a few sentences at a time. With `reduction="mean"` or `"sum"` the gradients
-    are formed in the forward pass, since there every sentence weighs the same, and scaled in the
-    backward pass; with `"none"` the backward pass projects again, so any gradient may come from above.
-    The gradients of weight and bias are summed up in float32. Under autocast the projection runs in its
-    dtype, as `F.linear` does. Under `torch.compile` it is `axe_loss` on the projected states, which
-    saves nothing.
+    The projection runs over a few sentences at a time. With `reduction="mean"` or `"sum"` the
+    gradients are formed in the forward pass, since there every sentence weighs the same, and scaled
+    in the backward pass; with `"none"` the backward pass projects again, so any gradient may come
+    from above. The gradients of weight and bias are summed up in float32. Under autocast the
+    projection runs in its dtype, as `F.linear` does. Under `torch.compile` it is `axe_loss` on the
+    projected states, which saves nothing.
 
     Args:
         hidden_states: `(batch, canvas, hidden)`, float.
@@ -151,7 +151,8 @@ class Projection:
         return Projection(self.hidden_states.to(dtype), self.weight.to(dtype), bias)
 
     def new_buffer(self) -> Tensor:
-        """Memory for the logits of one chunk, `(sentences, canvas, vocab)`; one sentence at least."""
+        """Memory for the logits of a chunk, `(sentences, canvas, vocab)`, of one sentence or "
+        "more."""
         batch, canvas, _ = self.hidden_states.shape
         num_bytes = canvas * len(self.weight) * self.hidden_states.element_size()
         sentences = max(1, min(batch, _chunk_bytes(self.hidden_states) // max(1, num_bytes)))
@@ -195,8 +196,8 @@ def linear_along_path(
         align: Computes the loss along the path of some sentences.
         options: As `align` has them, for the gradient.
         chosen: The back end of `align`.
-        is_summed: Whether to return the sum, whose gradients are formed in the forward pass, as every
-            sentence weighs the same. Otherwise the backward pass projects again.
+        is_summed: Whether to return the sum, whose gradients are formed in the forward pass, as
+            every sentence weighs the same. Otherwise the backward pass projects again.
     """
     projection = projection.in_one_dtype()
     call = _Call(align, options, chosen, is_summed, is_training=torch.is_grad_enabled())
@@ -336,8 +337,8 @@ class _Gradients:
 def is_plain_linear(module: nn.Module, device: torch.device) -> bool:
     """Whether the weight of an output projection may be read instead of calling the module.
 
-    True for an `nn.Linear` on `device` and nothing more; an adapter, quantized or sharded weights, or a
-    hook would be missed by reading the weight.
+    True for an `nn.Linear` on `device` and nothing more; an adapter, quantized or sharded weights,
+    or a hook would be missed by reading the weight.
     """
     return (
         # A subclass of either may compute something else, or hold a part of the matrix only.
@@ -352,9 +353,9 @@ def is_plain_linear(module: nn.Module, device: torch.device) -> bool:
 def is_fusing_worthwhile(hidden_states: Tensor, weight: Tensor) -> bool:
     """Whether `linear_along_path` saves memory and loses no time against the loss of logits.
 
-    True where the logits of `hidden_states` `(batch, canvas, hidden)` and `weight` `(vocab, hidden)`
-    would not fit one chunk; with one they exist at once in either case. Never under `torch.compile`,
-    where they do too.
+    True where the logits of `hidden_states` `(batch, canvas, hidden)` and `weight` `(vocab,
+    hidden)` would not fit one chunk; with one they exist at once in either case. Never under
+    `torch.compile`, where they do too.
     """
     if torch.compiler.is_compiling():
         return False

@@ -60,39 +60,40 @@ def axe_loss(
     """Cross entropy along the cheapest monotonic alignment of predictions and target tokens.
 
     A prediction either says a target token (align) or should say blank (skip prediction); a target
-    token that no prediction says costs `delta * -log P_j(token)` at the position it is skipped at (skip
-    target). The alignment is held fixed in the gradient. With label smoothing `s` each use of position
-    j costs `(1 - s) * -log P_j(token) + s * mean over the vocabulary of -log P_j`; the path is chosen
-    without it.
+    token that no prediction says costs `delta * -log P_j(token)` at the position it is skipped at
+    (skip target). The alignment is held fixed in the gradient. With label smoothing `s` each use of
+    position j costs `(1 - s) * -log P_j(token) + s * mean over the vocabulary of -log P_j`; the
+    path is chosen without it.
 
     Args:
-        logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays), without a copy
-            of them.
-        labels: `(batch, target)`, long: the whole target of each sentence, `</s>` included; -100 behind
-            its end.
+        logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays), without a
+            copy of them.
+        labels: `(batch, target)`, long: the whole target of each sentence, `</s>` included; -100
+            behind its end.
         blank_token_id: Id of the blank, a symbol of its own that is never a label.
-        delta: Price of skipping a target, at least 0. With 1 or less a model can collapse to blanks.
+        delta: Price of skipping a target, at least 0. With 1 or less a model can collapse to
+            blanks.
         canvas_lengths: `(batch,)`, long. Predictions per sentence. Default: the whole canvas.
-        observed_mask: `(batch, canvas)`, bool. True where the canvas already shows target number j at
-            position j; such a pair adds nothing and splits the alignment. Sentences that have one need
-            as many targets as positions. Default: none.
+        observed_mask: `(batch, canvas)`, bool. True where the canvas already shows target number j
+            at position j; such a pair adds nothing and splits the alignment. Sentences that have
+            one need as many targets as positions. Default: none.
         label_smoothing: In [0, 1). Default 0.
-        reduction: `"mean"` divides the sum by the number of targets scored (not observed, not padding;
-            at least 1) or by `num_items_in_batch`; `"sum"`; `"none"` gives `(batch,)`.
+        reduction: `"mean"` divides the sum by the number of targets scored (not observed, not
+            padding; at least 1) or by `num_items_in_batch`; `"sum"`; `"none"` gives `(batch,)`.
         num_items_in_batch: Divisor of `"mean"`, int or scalar tensor: targets in all micro-batches.
         return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss.
-        inplace_backward: Write the gradient over the logits, which saves a tensor of their size. The
-            logits must not be a leaf and nothing else may need them, neither a backward pass nor the
-            caller afterwards.
-        implementation: `"torch"`; `"triton"`, kernels with the same values, experimental until a GPU
-            has run them; or `"auto"`, PyTorch.
+        inplace_backward: Write the gradient over the logits, which saves a tensor of their size.
+            The logits must not be a leaf and nothing else may need them, neither a backward pass
+            nor the caller afterwards.
+        implementation: `"torch"`; `"triton"`, kernels with the same values, experimental until a
+            GPU has run them; or `"auto"`, PyTorch.
 
     Returns:
         The loss in nats, float32 or the logits' wider type; or `AxeOutput`.
 
     Raises:
-        ValueError: On values or shapes that do not fit. On a GPU the checks that read tensors are left
-            out, as they would make the host wait.
+        ValueError: On values or shapes that do not fit. On a GPU the checks that read tensors are
+            left out, as they would make the host wait.
         TypeError: On wrong types.
         ImportError: With `implementation="triton"` where Triton is not installed.
 
@@ -202,7 +203,8 @@ class AlignedCrossEntropyLoss(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"blank_token_id={self.blank_token_id}, delta={self.delta}, reduction={self.reduction!r}"
+        names = ("blank_token_id", "delta", "reduction")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
 # The checks at the door: what without them would be wrong in silence, or fail at another line.
@@ -218,8 +220,8 @@ def check_options(
     is_scalar = isinstance(items, int | float) or isinstance(items, Tensor) and items.numel() == 1
     if type(options.blank_token_id) is not int:
         raise TypeError(
-            f"`blank_token_id` must be an int, got {options.blank_token_id!r}. It is the id of a token "
-            "of its own, e.g. tokenizer.convert_tokens_to_ids('<blank>')."
+            f"`blank_token_id` must be an int, got {options.blank_token_id!r}. It is the id of a "
+            "token of its own, e.g. tokenizer.convert_tokens_to_ids('<blank>')."
         )
     for name in ("delta", "label_smoothing"):
         if not isinstance(getattr(options, name), int | float):
@@ -246,8 +248,8 @@ def check_logits(logits: Tensor, inplace_backward: bool) -> None:
         raise ValueError(f"`logits` must be (batch, canvas, vocab), got {tuple(logits.shape)}.")
     if inplace_backward and logits.requires_grad and logits.is_leaf:
         raise ValueError(
-            "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient would "
-            "share its memory). Pass the output of a layer, or leave `inplace_backward` off."
+            "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient "
+            "would share its memory). Pass the output of a layer, or leave `inplace_backward` off."
         )
     check_derivatives(logits)
 
@@ -290,13 +292,13 @@ def check_tensors(
     is_blank, is_padding = labels == blank, labels == IGNORE_INDEX
     refuse(
         is_blank,
-        f"`labels` must not hold the blank ({blank}), got {blank} at {{at}}. It is what a model says "
-        "between tokens; give it an id of its own.",
+        f"`labels` must not hold the blank ({blank}), got {blank} at {{at}}. It is what a model "
+        "says between tokens; give it an id of its own.",
     )
     refuse(
         is_padding[:, :-1] & ~is_padding[:, 1:],
-        "`labels` must hold the whole target, with -100 behind its end only, got -100 at {at}. What is "
-        "not to be scored because the canvas shows it belongs into `observed_mask`.",
+        "`labels` must hold the whole target, with -100 behind its end only, got -100 at {at}. "
+        "What is not to be scored because the canvas shows it belongs into `observed_mask`.",
     )
     targets = (~is_padding).sum(1)
     lengths = torch.full_like(targets, canvas) if lengths is None else lengths
@@ -320,22 +322,22 @@ def _check_lengths(canvas: int, targets: Tensor, lengths: Tensor, observed: Tens
         return
     refuse(
         observed.any(1) & (targets != lengths),
-        "`observed_mask` has observed positions in sentence {at[0]}, which needs as many targets as "
-        "positions then, got {targets} targets and {lengths} positions.",
+        "`observed_mask` has observed positions in sentence {at[0]}, which needs as many targets "
+        "as positions then, got {targets} targets and {lengths} positions.",
         targets=targets,
         lengths=lengths,
     )
     refuse(
         observed & (torch.arange(canvas) >= lengths[:, None]),
-        "`observed_mask` must be False behind the canvas's end, got True at position {at[1]} of sentence "
-        "{at[0]}.",
+        "`observed_mask` must be False behind the canvas's end, got True at position {at[1]} of "
+        "sentence {at[0]}.",
     )
 
 
 def check_kind(
     name: str, value: Tensor, shape: tuple, names: str = "batch, canvas", is_mask: bool = False
 ) -> None:
-    """Refuses what is no tensor of integers (or bools) of that shape; None stands for any length."""
+    """Refuses what is no tensor of integers (or bools) of that shape; None is any length."""
     dtype, sizes = getattr(value, "dtype", type(value).__name__), getattr(value, "shape", ())
     if (
         not isinstance(value, Tensor)
@@ -355,14 +357,14 @@ def check_label_range(labels: Tensor, vocab: int) -> None:
     """Refuses labels that the vocabulary does not hold."""
     refuse(
         ((labels < 0) | (labels >= vocab)) & (labels != IGNORE_INDEX),
-        f"`labels` must be in [0, {vocab}) or -100, got {{labels}} at {{at}}. Was the tokenizer extended "
-        "after the model was built? Call model.resize_token_embeddings(...).",
+        f"`labels` must be in [0, {vocab}) or -100, got {{labels}} at {{at}}. Was the tokenizer "
+        "extended after the model was built? Call model.resize_token_embeddings(...).",
         labels=labels,
     )
 
 
 def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
-    """Refuses logits on the CPU that were NaN: any log-probability `(batch, canvas)` of a row tells."""
+    """Refuses logits on the CPU that were NaN, of which one log-probability a row tells."""
     if log_probs.device.type != "cpu" or torch.compiler.is_compiling():
         return
     is_nan = log_probs.isnan()
@@ -370,13 +372,13 @@ def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
         is_nan &= torch.arange(log_probs.shape[1]) < canvas_lengths[:, None]
     refuse(
         is_nan,
-        "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}. Has "
-        "training diverged? Try a smaller learning rate or clip the gradient.",
+        "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}. "
+        "Has training diverged? Try a smaller learning rate or clip the gradient.",
     )
 
 
 def refuse(is_wrong: Tensor, message: str, **values: Tensor) -> None:
-    """Raises `message`, with the first place `at` where something is wrong and the `values` there."""
+    """Raises `message`, with the first place `at` that is wrong and the `values` there."""
     if is_wrong.any():
         at = is_wrong.nonzero()[0].tolist()
         raise ValueError(

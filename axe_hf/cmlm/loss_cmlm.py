@@ -57,16 +57,18 @@ def CmlmForConditionalGenerationLoss(
 ) -> CmlmLosses:
     """(token loss + `length_loss_weight` * length loss, both summed) / number of labels.
 
-    Dividing both by the number of labels is Mask-Predict's normalisation; it makes gradient accumulation
-    and data parallelism exact when `num_items_in_batch` counts the labels of all of them.
+    Dividing both by the number of labels is Mask-Predict's normalisation; it makes gradient
+    accumulation and data parallelism exact when `num_items_in_batch` counts the labels of all of
+    them.
 
     Args:
-        logits: `(batch, canvas, vocab)`; None: the loss is computed from `hidden_states` and `lm_head`
-            without them.
-        length_logits: `(batch, max_target_length + 1)`, fp32; may be None where `length_loss_weight`
-            is 0.
+        logits: `(batch, canvas, vocab)`; None: the loss is computed from `hidden_states` and
+            `lm_head` without them.
+        length_logits: `(batch, max_target_length + 1)`, fp32; may be None where
+            `length_loss_weight` is 0.
         labels: `(batch, target)`, long; -100 at padding and at observed positions.
-        canvas: `(batch, canvas)`, long, the decoder's input; None takes every position as one to predict.
+        canvas: `(batch, canvas)`, long, the decoder's input; None takes every position as one to
+            predict.
         config: The settings of the loss.
         num_items_in_batch: What to divide by. Default: the number of labels that are not -100.
         hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.
@@ -75,7 +77,8 @@ def CmlmForConditionalGenerationLoss(
     if labels.shape[1] > config.max_target_length:
         raise ValueError(
             f"`labels` have {labels.shape[1]} positions but `config.max_target_length` is "
-            f"{config.max_target_length}. Truncate the targets, or train a model with a larger limit."
+            f"{config.max_target_length}. Truncate the targets, or train a model with a larger "
+            "limit."
         )
     target, is_observed = whole_target(labels, canvas, config)
     skips = {}
@@ -125,9 +128,9 @@ def whole_target(
         config: For the ids of mask and pad.
 
     Returns:
-        The target tokens with -100 behind the end only `(batch, target)`, and which canvas positions are
-        observed `(batch, canvas)`, bool, or None where canvas and labels differ in shape, so that
-        nothing can be.
+        The target tokens with -100 behind the end only `(batch, target)`, and which canvas
+        positions are observed `(batch, canvas)`, bool, or None where canvas and labels differ in
+        shape, so that nothing can be.
     """
     if canvas is None or canvas.shape != labels.shape:
         return labels, None
@@ -139,8 +142,8 @@ def whole_target(
 def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig) -> bool:
     """Whether `config.fused_loss` asks for the loss of `(batch, canvas, hidden)` without logits.
 
-    An `lm_head` that is more than `nn.Linear` on the states' device (an adapter, quantized or sharded
-    weights, a hook) has to be called: `"auto"` calls it, `"always"` raises ValueError.
+    An `lm_head` that is more than `nn.Linear` on the states' device (an adapter, quantized or
+    sharded weights, a hook) has to be called: `"auto"` calls it, `"always"` raises ValueError.
     """
     if config.fused_loss == "never":
         return False
@@ -150,7 +153,8 @@ def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig)
     if not is_plain:
         raise ValueError(
             f'`config.fused_loss` is "always", but `lm_head` is {type(lm_head).__name__} and not a '
-            f"plain nn.Linear on {hidden_states.device} without hooks, so its weight alone does not "
+            f"plain nn.Linear on {hidden_states.device} without hooks, so its weight alone does "
+            "not "
             'make the logits. Set it to "auto" or "never".'
         )
     return True
@@ -179,13 +183,15 @@ def length_nll(length_logits: Tensor | None, target_lengths: Tensor) -> Tensor:
             "`encoder_outputs` hold no `length_logits`, which the length loss needs. Pass what "
             "`model.get_encoder()` returns, or set `config.length_loss_weight = 0`."
         )
-    # These logits are small: a fused loss would save nothing. An empty target has no length: class 0
-    # is excluded.
+    # These logits are small: a fused loss would save nothing. An empty target has no length: class
+    # 0 is excluded.
     return F.cross_entropy(length_logits, target_lengths, reduction="none", ignore_index=0)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Sums the cross entropy of every label at its own position; no float32 copy of the logits is made.
+    """Sums the cross entropy of every label at its own position.
+
+    No float32 copy of the logits is made.
 
     Args:
         logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays).
@@ -225,7 +231,7 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """The same as `cross_entropy(F.linear(hidden_states, weight, bias), labels, ...)`, in less memory.
+    """`cross_entropy(F.linear(hidden_states, weight, bias), labels, ...)`, in less memory.
 
     Args:
         hidden_states, weight, bias: As in `linear_axe_loss`.
@@ -254,8 +260,10 @@ def linear_cross_entropy(
 def _check(labels: Tensor, batch: int, canvas: int, vocab: int) -> None:
     if labels.shape != (batch, canvas):
         raise ValueError(
-            f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, the "
-            f'canvas is {(batch, canvas)}. Give equal lengths or set `config.training_loss = "axe"`.'
+            f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, "
+            "the "
+            f"canvas is {(batch, canvas)}. Give equal lengths or set `config.training_loss = "
+            '"axe"`.'
         )
     check_kind("labels", labels, (batch, canvas))
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():

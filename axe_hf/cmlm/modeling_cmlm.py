@@ -1,6 +1,7 @@
 """The conditional masked language model (CMLM): encoder with a length head, bidirectional decoder.
 
-Architecture: Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language Models" (EMNLP 2019).
+Architecture: Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language
+Models" (EMNLP 2019).
 """
 
 import math
@@ -33,7 +34,7 @@ from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one source for one decoder layer, each `(batch, heads, source, head_dim)`."""
+    """Of one source for one decoder layer, each `(batch, heads, source, head_dim)`."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -51,9 +52,10 @@ class CmlmEncoderOutput(BaseModelOutput):
     """Encoder states of the source tokens, and the length head's scores.
 
     Args:
-        last_hidden_state: (batch, source, d_model); the length vector's position is already dropped.
-        hidden_states, attentions: one tensor a layer when asked for; in these the length position stands first,
-            except in the last of `hidden_states`, which is `last_hidden_state`.
+        last_hidden_state: (batch, source, d_model); the length vector's position is already
+            dropped.
+        hidden_states, attentions: one tensor a layer when asked for; in these the length position
+            stands first, except in the last of `hidden_states`, which is `last_hidden_state`.
         length_logits: (batch, max_target_length + 1) fp32; class 0 is excluded.
     """
 
@@ -72,13 +74,15 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
     """What `CmlmForConditionalGeneration.forward` returns.
 
     Args:
-        loss: scalar, nats per scored label: (token loss + `length_loss_weight` * length loss) / number of labels.
-        logits: (batch, canvas, vocab); None where the loss was computed without them (`config.fused_loss`).
+        loss: scalar, nats per scored label: (token loss + `length_loss_weight` * length loss) /
+            number of labels.
+        logits: (batch, canvas, vocab); None where the loss was computed without them
+            (`config.fused_loss`).
         length_logits: (batch, max_target_length + 1) fp32.
         token_loss, length_loss: scalars without gradient, nats summed over the batch.
-        num_skipped_targets, num_skipped_predictions: (batch,) counts of the AXE alignment; None for cross entropy.
-        decoder_hidden_states, decoder_attentions, cross_attentions, encoder_last_hidden_state,
-            encoder_hidden_states, encoder_attentions: as in `Seq2SeqLMOutput`.
+        num_skipped_targets, num_skipped_predictions: (batch,) counts of the AXE alignment; None for
+            cross entropy.
+        others: as in `Seq2SeqLMOutput`.
 
     Example:
 
@@ -135,7 +139,8 @@ class CmlmAttention(nn.Module):
         self.head_dim = config.d_model // num_heads
         self.scaling = self.head_dim**-0.5
         self.dropout = config.attention_dropout
-        # The SDPA and flash back ends read this when there is no mask, and take a missing value for True.
+        # The SDPA and flash back ends read this when there is no mask, and take a missing value for
+        # True.
         self.is_causal = False
         self.q_proj = nn.Linear(config.d_model, config.d_model)
         self.k_proj = nn.Linear(config.d_model, config.d_model)
@@ -147,7 +152,7 @@ class CmlmAttention(nn.Module):
         return states.transpose(1, 2)  # (batch, heads, length, head_dim)
 
     def project_key_values(self, states: torch.Tensor) -> KeyValues:
-        """Keys and values of `states` (batch, length, d_model), each (batch, heads, length, head_dim)."""
+        """Keys and values of `states` (batch, length, d_model)."""
         keys, values = self.k_proj(states), self.v_proj(states)
         return KeyValues(self._split_heads(keys), self._split_heads(values))
 
@@ -186,7 +191,7 @@ class CmlmAttention(nn.Module):
 
 
 class CmlmLayer(GradientCheckpointingLayer):
-    """What encoder and decoder layers share: residual blocks with layer normalisation before or after."""
+    """What encoder and decoder layers share: residual blocks, normalised before or after."""
 
     def __init__(self, config: CmlmConfig, num_heads: int, ffn_dim: int, layer_idx: int):
         super().__init__()
@@ -265,7 +270,8 @@ class CmlmDecoderLayer(CmlmLayer):
             hidden_states = hidden_states.gather(1, index)  # (canvases, queries, d_model)
 
         def attend_to_source(states: torch.Tensor) -> torch.Tensor:
-            # Canvases of one source (its length candidates) stand side by side as queries: keys are never repeated.
+            # Canvases of one source (its length candidates) stand side by side as queries: keys are
+            # never repeated.
             queries = states.reshape(
                 num_sources, -1, states.shape[-1]
             )  # (source, canvases * canvas, d_model)
@@ -291,7 +297,7 @@ def _first_queries(mask: torch.Tensor | None, num_queries: int) -> torch.Tensor 
 
 
 class CmlmSinusoidalPositionalEmbedding(nn.Embedding):
-    """Fixed sinusoids (Vaswani et al. 2017, section 3.5), sines in the first half of the vector, cosines in the second."""
+    """Fixed sinusoids (Vaswani et al. 2017, section 3.5), first the sines, then the cosines."""
 
     def __init__(self, num_positions: int, embedding_dim: int):
         super().__init__(num_positions, embedding_dim, _freeze=True)
@@ -374,15 +380,15 @@ class CmlmStack(CmlmPreTrainedModel):
         length = inputs_embeds.shape[1]
         if length > self.max_length:
             raise ValueError(
-                f"`{name}` has {length} positions but `config.{self.max_length_name}` is {self.max_length}. "
-                "Truncate the text, or train a model with a larger limit."
+                f"`{name}` has {length} positions but `config.{self.max_length_name}` is "
+                f"{self.max_length}. Truncate the text, or train a model with a larger limit."
             )
         positions = torch.arange(length, device=inputs_embeds.device)
         return inputs_embeds * self.embed_scale + self.embed_positions(positions)
 
 
 class CmlmEncoder(CmlmStack):
-    """Bidirectional encoder; the learned length vector stands in front of the source (Mask-Predict, section 3.3)."""
+    """Bidirectional encoder, the learned length vector in front (Mask-Predict, section 3.3)."""
 
     _can_record_outputs = {"hidden_states": CmlmEncoderLayer, "attentions": CmlmAttention}
 
@@ -410,7 +416,7 @@ class CmlmEncoder(CmlmStack):
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CmlmEncoderOutput:
-        """Encode `input_ids` (batch, source) under `attention_mask` (batch, source), 1 where there is a token."""
+        """Encode `input_ids` (batch, source); `attention_mask` (batch, source) is 1 for tokens."""
         hidden_states = self._embed(input_ids, inputs_embeds, "input_ids")
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
@@ -454,7 +460,7 @@ class CmlmDecoder(CmlmStack):
         self.post_init()
 
     def project_source(self, encoder_hidden_states: torch.Tensor) -> tuple[KeyValues, ...]:
-        """Cross-attention keys and values of every layer, to be computed once for all iterations of a decoding."""
+        """Cross-attention keys and values of every layer, the same in all passes of a decoding."""
         return tuple(
             layer.encoder_attn.project_key_values(encoder_hidden_states) for layer in self.layers
         )
@@ -471,7 +477,8 @@ class CmlmDecoder(CmlmStack):
         Args:
             is_canvas: (canvases, canvas), not 0 where there is a position; None for everywhere.
             is_source: (sources, source), not 0 where there is a token; None for everywhere.
-            canvas_states, source_states: (canvases, canvas, any), (sources, source, any), read for shape and dtype.
+            canvas_states, source_states: (canvases, canvas, any), (sources, source, any), read for
+                shape and dtype.
         """
         num_sources, width = source_states.shape[0], canvas_states.shape[-1]
         canvas_mask = create_bidirectional_mask(
@@ -499,11 +506,12 @@ class CmlmDecoder(CmlmStack):
         query_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithCrossAttentions:
-        """Read the canvas `input_ids` (sources * canvases per source, canvas), sentence by sentence.
+        """Read the canvases `input_ids` (sources * canvases of each, canvas).
 
-        `source_key_values` (from `project_source`) and `masks` (from `attention_masks`) stand in for
-        `encoder_hidden_states` and the attention masks. With `query_positions` (canvases, queries) the last layer
-        answers for these positions only: its states are (canvases, queries, d_model).
+        `source_key_values` (from `project_source`) and `masks` (from `attention_masks`) stand in
+        for `encoder_hidden_states` and the attention masks. With `query_positions` (canvases,
+        queries) the last layer answers for these positions only: its states are (canvases, queries,
+        d_model).
         """
         hidden_states = self._embed(input_ids, inputs_embeds, "decoder_input_ids")
         hidden_states = self.layernorm_embedding(hidden_states)
@@ -544,8 +552,8 @@ class CmlmModel(CmlmPreTrainedModel):
     ```python
     >>> import torch
     >>> from axe_hf import CmlmConfig, CmlmModel
-    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32,
-    ...                     decoder_ffn_dim=32, max_source_length=20, max_target_length=20)
+    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1,
+    ...                     max_source_length=20, max_target_length=20)
     >>> model = CmlmModel(config).eval()
     >>> source, canvas = torch.tensor([[7, 8, 9, 1]]), torch.full((1, 3), config.mask_token_id)
     >>> outputs = model(input_ids=source, decoder_input_ids=canvas)
@@ -588,7 +596,8 @@ class CmlmModel(CmlmPreTrainedModel):
         decoder_inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CmlmSeq2SeqModelOutput:
-        """Run encoder and decoder; the arguments are those of `CmlmForConditionalGeneration.forward`."""
+        """Run encoder and decoder; the arguments are those of
+        `CmlmForConditionalGeneration.forward`."""
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         if encoder_outputs is None:
@@ -631,8 +640,8 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
     ```python
     >>> import torch
     >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32,
-    ...                     decoder_ffn_dim=32, max_source_length=20, max_target_length=20)
+    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1,
+    ...                     max_source_length=20, max_target_length=20)
     >>> model = CmlmForConditionalGeneration(config)
     >>> source, target = torch.tensor([[7, 8, 9, 1]]), torch.tensor([[17, 18, 1]])
     >>> model(input_ids=source, labels=target).loss.backward()  # AXE on a fully masked canvas
@@ -669,15 +678,19 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
 
         Args:
             input_ids: (batch, source) long.
-            attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not `<pad>`.
-            decoder_input_ids: the canvas, (batch, canvas) long: `<mask>` to predict, tokens that are observed, `<pad>`
-                behind its end; by default, given labels, a fully masked canvas of each target's length.
+            attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not
+                `<pad>`.
+            decoder_input_ids: the canvas, (batch, canvas) long: `<mask>` to predict, tokens that
+                are observed, `<pad>` behind its end; by default, given labels, a fully masked
+                canvas of each target's length.
             decoder_attention_mask: (batch, canvas); by default where the canvas is not `<pad>`.
             encoder_outputs: a `CmlmEncoderOutput`, to encode a source once.
-            inputs_embeds, decoder_inputs_embeds: embeddings in place of the ids, (batch, length, d_model).
-            labels: (batch, target) long, the tokens to score; -100 for padding and for observed positions. Where
-                anything is observed, canvas and target must have equal length.
-            num_items_in_batch (int or tensor): what to divide the summed loss by, in place of the number of labels.
+            inputs_embeds, decoder_inputs_embeds: embeddings in place of the ids, (batch, length,
+                d_model).
+            labels: (batch, target) long, the tokens to score; -100 for padding and for observed
+                positions. Where anything is observed, canvas and target must have equal length.
+            num_items_in_batch (int or tensor): what to divide the summed loss by, in place of the
+                number of labels.
 
         Returns:
             `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.
@@ -717,9 +730,10 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.LongTensor, length_multiplier: float = 1.0
     ) -> torch.LongTensor:
-        """A fully masked canvas for each target; `labels` (batch, target), -100 behind a target's end.
+        """A fully masked canvas for each of the `labels` (batch, target), -100 behind the end.
 
-        `length_multiplier` (default 1.0): positions per target token; at most `max_target_length` in all."""
+        `length_multiplier` (default 1.0): positions per target token; at most `max_target_length`
+            in all."""
         return masked_canvas_of_labels(labels, length_multiplier, self.config)
 
 

@@ -1,8 +1,8 @@
 """Cross entropy along a path, mostly that of an AXE alignment: its value and its gradient.
 
 Every prediction is used once, by align (its label is the target) or skip prediction (its label is
-the blank), and again, weighted with delta, by each target that is skipped at it. So the gradient of a
-position that is used with total weight S is `S * softmax - (onehots of its labels, weighted)`: a
+the blank), and again, weighted with delta, by each target that is skipped at it. So the gradient of
+a position that is used with total weight S is `S * softmax - (onehots of its labels, weighted)`: a
 softmax and a few single entries. Both halves pass over the logits once, in blocks of rows that fit
 the cache.
 """
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets, align_axe
 
-# A block stays in a core's cache between the passes over it; a GPU wants few large launches instead.
+# A block stays in a core's cache between the passes over it; a GPU wants few large launches
+# instead.
 BLOCK_BYTES_CPU = 2**21
 BLOCK_BYTES_GPU = 2**28
 
@@ -31,7 +32,8 @@ class AxePath(NamedTuple):
         token_weight: `(batch, target)`, float. Weight of the label `tokens` at `position`,
             repetitions included.
         token_log_prob: `(batch, target)`, float. `log P_position(token)`.
-        is_blank: `(batch, canvas)`, bool. True where the label is the blank. None: there is no blank.
+        is_blank: `(batch, canvas)`, bool. True where the label is the blank. None: there is no
+            blank.
         blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`. None: there is no blank.
         uses: `(batch, canvas)`, float. Total weight S of the position's labels; 0 where nothing is
             scored.
@@ -68,11 +70,13 @@ def gather_log_probs(
 
     Args:
         logits: `(batch, canvas, vocab)`.
-        columns: `(batch, canvas or 1, number)`, long. The tokens to look up at each or at every position.
+        columns: `(batch, canvas or 1, number)`, long. The tokens to look up at each or at every
+            position.
         with_mean: Whether to compute the mean.
 
     Returns:
-        `(batch, canvas, number)` and `(batch, canvas)` or None, in float32 or the logits' wider type.
+        `(batch, canvas, number)` and `(batch, canvas)` or None, in float32 or the logits' wider
+        type.
     """
     batch, canvas, vocab = logits.shape
     number = columns.shape[2]
@@ -141,12 +145,13 @@ def axe_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> 
 def smooth(
     cost: Tensor, uses: Tensor, mean_log_probs: Tensor | None, label_smoothing: float
 ) -> Tensor:
-    """Mixes the cost of a path `(batch,)` with that of the uniform distribution at the positions it uses.
+    """Mixes the cost of a path `(batch,)` with that of the uniform distribution along it.
 
     Args:
         cost: `(batch,)`.
         uses: `(batch, canvas)`, as in `AxePath`.
-        mean_log_probs: `(batch, canvas)`, as from `gather_log_probs`, or None where nothing is smoothed.
+        mean_log_probs: `(batch, canvas)`, as from `gather_log_probs`, or None where nothing is
+            smoothed.
         label_smoothing: Share of the uniform distribution.
     """
     if mean_log_probs is None:

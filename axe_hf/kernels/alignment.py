@@ -1,12 +1,12 @@
 """The dynamic programme of AXE, the way back, and the loss along it: a program per sentence.
 
-The table is filled and traced back in `alignment_steps.py`; then two passes, over the targets and over the canvas,
-write what the path means. Every tensor is contiguous, the sentence first::
+The table is filled and traced back in `alignment_steps.py`; then two passes, over the targets and
+over the canvas, write what the path means. Every tensor is contiguous, the sentence first::
 
-    token_log_probs (target, canvas), blank_log_prob (canvas)      what the statistics kernel has left
-    steps           (target, canvas), 16-bit                       the back-pointers, scratch
-    edge_costs      (2, target), edge_steps                        last column of a tile and the next, scratch
-    target_to_position (target) ... is_blank (canvas)              the results
+    token_log_probs (target, canvas), blank_log_prob (canvas)      what the statistics kernel has
+    left steps           (target, canvas), 16-bit                       the back-pointers, scratch
+    edge_costs      (2, target), edge_steps                        last column of a tile and the
+    next, scratch target_to_position (target) ... is_blank (canvas)              the results
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_BLOCK_TARGET = 256
 
 
 class Aligned(NamedTuple):
-    """What the kernel leaves: the loss `(batch,)`, `AxeAlignment` by name, and what the path needs."""
+    """What the kernel leaves: the loss `(batch,)`, `AxeAlignment` by name, parts of the path."""
 
     loss: Tensor
     alignment: dict[str, Tensor]
@@ -232,7 +232,8 @@ def align(statistics: RowStatistics, targets, options) -> Aligned:
             BLOCK=block,
             BLOCK_TARGET=min(MAX_BLOCK_TARGET, triton.next_power_of_2(max(16, target))),
             num_warps=max(1, block // 256),
-            # a fused multiply-add rounds otherwise than PyTorch and would decide near-ties otherwise
+            # a fused multiply-add rounds otherwise than PyTorch and would decide near-ties
+            # otherwise
             enable_fp_fusion=False,
         )
     return Aligned(loss, alignment, token_weight, token_log_prob, is_blank)

@@ -1,22 +1,26 @@
 """Inside the alignment kernel: the table of steps, row by row, and the way back through it.
 
-In the frame `A[i,j] - (blank costs up to j)`, skip prediction is free and a row is one prefix minimum::
+In the frame `A[i,j] - (blank costs up to j)`, skip prediction is free and a row is one prefix
+minimum::
 
-    row[j] = min over k <= j of min( above[k-1] + cost[i,k] - blank[k]  align,    above[k] + delta * cost[i,k]  skip target )
+    row[j] = min over k <= j of min( above[k-1] + cost[i,k] - blank[k],   align
+                                     above[k] + delta * cost[i,k] )       skip target
 
-A row lives in registers, lane `k` holds column `k + 1`, and one associative scan makes the next row of it. The scan
-carries (minimum, step that it was reached by, minimum without the last lane): the third is `above[k-1]` of the next
-row, so no lane looks at its neighbour. Canvases beyond a block are taken in tiles of columns, each through all rows;
-the last column of a tile goes through memory to the next, as column 0 (`left`) goes to the first::
+A row lives in registers, lane `k` holds column `k + 1`, and one associative scan makes the next row
+of it. The scan carries (minimum, step that it was reached by, minimum without the last lane): the
+third is `above[k-1]` of the next row, so no lane looks at its neighbour. Canvases beyond a block
+are taken in tiles of columns, each through all rows; the last column of a tile goes through memory
+to the next, as column 0 (`left`) goes to the first::
 
               lanes 0 .. BLOCK-1   BLOCK .. 2*BLOCK-1
     left  |  tile 0              | tile 1              |
     row 1 |  ->                  |                     |
     row 2 |  ->             edge |->                   |
 
-A step into column j is -j if it aligns and j if it skips a target. Of equally cheap steps the smallest number is the
-one to take: align at the nearest column, then skip prediction, as it leads to a column before, then skip target.
-`steps[sentence, target, canvas]` holds the last step at or before each column, so the way back is one jump per target.
+A step into column j is -j if it aligns and j if it skips a target. Of equally cheap steps the
+smallest number is the one to take: align at the nearest column, then skip prediction, as it leads
+to a column before, then skip target. `steps[sentence, target, canvas]` holds the last step at or
+before each column, so the way back is one jump per target.
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ def _row_of(table, row, num_rows, canvas, position, canvas_length):
 
 @triton.jit
 def _cheapest_steps(by_align, by_skip, left, left_step, column, BLOCK: tl.constexpr):
-    """The next row by one prefix minimum: its costs, the steps into it, its costs one lane to the left."""
+    """The next row by one prefix minimum: its costs, its steps, its costs one lane to the left."""
     best = tl.where(by_align <= by_skip, by_align, by_skip)
     step = tl.where(by_align <= by_skip, -column, column)
     before = tl.full([BLOCK], float("inf"), tl.float64)
@@ -120,7 +124,8 @@ def fill_steps(
                 skip_cost = tl.where(is_moved, moved_cost, skip_cost)
             by_skip = above + delta * skip_cost
             if observed_mask is not None:
-                # An observed target is reached by aligning it with its own position only, for nothing.
+                # An observed target is reached by aligning it with its own position only, for
+                # nothing.
                 is_shown = tl.load(observed_mask + i, mask=i < canvas, other=0) != 0
                 own = tl.where(position == i, above_left, float("inf"))
                 by_align = tl.where(is_shown, own, by_align)
@@ -147,7 +152,7 @@ def fill_steps(
 def trace_back(
     steps, column, start, stop, canvas, TILED: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr
 ):
-    """Returns the steps taken into targets `start` to `stop`, from the last to the first, and the column reached."""
+    """Returns the steps taken into targets `start` to `stop`, and the column reached."""
     lane = tl.arange(0, BLOCK)
     number = tl.arange(0, SIZE)
     taken = tl.zeros([SIZE], tl.int32)

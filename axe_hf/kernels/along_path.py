@@ -1,7 +1,7 @@
 """The two halves of the AXE loss on a GPU: the loss in two launches, its gradient in one.
 
-    logits ──statistics──> log-probabilities of targets and blank ──alignment──> loss, alignment, path
-    logits, path ──gradient──> gradient by the logits
+    logits ──statistics──> log-probabilities of targets and blank ──alignment──> loss, alignment,
+    path logits, path ──gradient──> gradient by the logits
 
 Nothing here makes the host wait for the device. `targets` and `options` are the `AxeTargets` and
 `AxeOptions` of `axe_hf.cmlm`, which the kernels do not import.
@@ -25,7 +25,8 @@ class TritonPath(NamedTuple):
 
     Args:
         tokens: `(batch, target)`, long. The target tokens, the blank at padding.
-        target_to_position: `(batch, target)`, long. Where a token is aligned or skipped; -1 at padding.
+        target_to_position: `(batch, target)`, long. Where a token is aligned or skipped; -1 at
+            padding.
         token_weight: `(batch, target)`, float. 1 if aligned, delta if skipped, 0 if not scored.
         token_log_prob: `(batch, target)`, float. `log P_position(token)`.
         is_blank: `(batch, canvas)`, bool. True where the label is the blank.

@@ -1,9 +1,10 @@
 """Writes the gradient of the AXE loss by the logits in one pass, in place or not.
 
-A program takes one row. Its labels are the blank, or the target that is aligned with it, and the targets that are
-skipped at it; `target_to_position` never falls along a sentence, so they lie side by side::
+A program takes one row. Its labels are the blank, or the target that is aligned with it, and the
+targets that are skipped at it; `target_to_position` never falls along a sentence, so they lie side by
+side::
 
-    target_to_position[sentence]   0 0 1 3 3 3 4 -1 -1        row 3: S = 1 + delta + delta (or 0 + 3 delta)
+    target_to_position[sentence]   0 0 1 3 3 3 4 -1 -1        row 3: S = 1 + 2 delta (or 0 + 3 delta)
                                          └─┴─┴── its labels
 
     gradient[row] = upstream * ( S * softmax - onehots of the labels, weighted )
@@ -26,7 +27,7 @@ NUM_WARPS = 4
 
 @triton.jit
 def _expm1(x):
-    """exp(x) - 1 for x <= 0 without loss of digits near 0: 15 terms of the series, as deep as float64 sees."""
+    """exp(x) - 1 for x <= 0, all digits near 0: 15 terms, as deep as float64 sees."""
     series = tl.full(x.shape, 1.0, x.dtype)
     for k in tl.static_range(15, 1, -1):
         series = 1.0 + x / k * series
@@ -35,7 +36,7 @@ def _expm1(x):
 
 @triton.jit
 def _write_label(pointer, log_prob, label_weight, weight, upstream, smoothing, vocab, mask):
-    """The entry of a label, whole: p - 1 must be formed before it is rounded to the logits' dtype."""
+    """The entry of a label, whole: p - 1 must be formed before it is rounded."""
     rest = weight * (1.0 - smoothing / vocab) - upstream * (1.0 - smoothing) * label_weight
     value = weight * _expm1(log_prob) + rest
     tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
@@ -51,7 +52,7 @@ def _labels_of_row(
     DTYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Weight of all labels of a row, their number, and how many come before them in the sentence."""
+    """Weight of all labels of a row, their number, and how many come before them."""
     uses = tl.zeros([], DTYPE)
     num_labels = tl.zeros([], tl.int32)
     num_before = tl.zeros([], tl.int32)

@@ -1,16 +1,17 @@
 """Reads the logits once: what the alignment and the gradient need to know of every row.
 
-A program takes one row, the logits of one position of one sentence, in blocks. A block is folded so that what
-lies side by side belongs to one lane, which keeps a running maximum and a running sum of its own; the lanes meet
-only at the end::
+A program takes one row, the logits of one position of one sentence, in blocks. A block is folded so
+that what lies side by side belongs to one lane, which keeps a running maximum and a running sum of
+its own; the lanes meet only at the end::
 
-    logits[sentence, position]   | 0 1 .. 7 | 8 .. 15 |  ...  | next block: | 0 1 .. 7 | 8 .. 15 | ...
-    lane                             0          1        ...                    0          1
+    logits[sentence, position]   | 0 1 .. 7 | 8 .. 15 |  ...  | next block: | 0 1 .. 7 | 8 .. 15 |
+    ... lane                             0          1        ...                    0          1
 
-Then, with the row still in the L2 cache, the targets' logits are looked up. A program writes one column of
-`token_log_probs[sentence]`, a table (target, canvas), as the alignment reads it by rows::
+Then, with the row still in the L2 cache, the targets' logits are looked up. A program writes one
+column of `token_log_probs[sentence]`, a table (target, canvas), as the alignment reads it by rows::
 
-    token_log_probs[sentence, :, position]      blank_log_prob, row_max, row_log_sum [sentence, position]
+    token_log_probs[sentence, :, position]      blank_log_prob, row_max, row_log_sum [sentence,
+    position]
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NUM_WARPS = 4
 
 
 class RowStatistics(NamedTuple):
-    """What is known of the rows: `token_log_probs` is `(batch, target, canvas)`, the rest `(batch, canvas)`.
+    """Of the rows: `token_log_probs` `(batch, target, canvas)`, the rest `(batch, canvas)`.
 
     Rows behind the canvas's end are undefined but for `blank_log_prob`, which is 0 there.
     """
@@ -49,7 +50,7 @@ def _reduce_row(
     LANES: tl.constexpr,
     LOGITS_PER_LANE: tl.constexpr,
 ):
-    """The largest logit of the row at `first`, the log-sum of the rest, and the mean log-probability."""
+    """The row's largest logit, the log-sum of the rest, and the mean log-probability."""
     lane = tl.arange(0, LANES)
     offset = lane[:, None] * LOGITS_PER_LANE + tl.arange(0, LOGITS_PER_LANE)[None, :]
     lane_max = tl.full([LANES], float("-inf"), DTYPE)
@@ -133,7 +134,7 @@ def statistics_kernel(
 
 
 def row_statistics(logits: Tensor, targets, options) -> RowStatistics:
-    """Returns log-probabilities of targets and blank, the log-sum-exp in two parts, maybe the mean."""
+    """Returns log-probabilities of targets and blank, log-sum-exp in two parts, maybe the mean."""
     if logits.stride(-1) != 1:
         logits = logits.contiguous()
     batch, canvas, vocab = logits.shape

@@ -1,22 +1,24 @@
 """How fast Mask-Predict decodes beside autoregressive Marian models of the same size.
 
-    python examples/benchmarks/decoding.py                    # estimated: 15 minutes on two idle cores, 3 GiB
-    python examples/benchmarks/decoding.py --quick            # seconds, tiny models
+    python examples/benchmarks/decoding.py                    # estimated: 15 minutes on two idle
+    cores, 3 GiB python examples/benchmarks/decoding.py --quick            # seconds, tiny models
     python examples/benchmarks/decoding.py --dtype bfloat16
     python examples/benchmarks/decoding.py --device cuda
 
-Sources and translations have 32 tokens, the weights are random. CMLM and Marian have 6 + 6 layers of width 512 and
-32000 tokens; "Marian 12-1" has 12 encoder layers and one decoder layer (Kasai et al., "Deep Encoder, Shallow
-Decoder", ICLR 2021). Marian decodes with its key-value cache, exactly 32 new tokens: the end-of-sentence token is
-switched off in place of a minimum length, which would cost time. One length candidate has 32 positions, five have
-30 to 34. int8 is `quantize_dynamic` of every linear layer, and is compared with int8.
+Sources and translations have 32 tokens, the weights are random. CMLM and Marian have 6 + 6 layers
+of width 512 and 32000 tokens; "Marian 12-1" has 12 encoder layers and one decoder layer (Kasai et
+al., "Deep Encoder, Shallow Decoder", ICLR 2021). Marian decodes with its key-value cache, exactly
+32 new tokens: the end-of-sentence token is switched off in place of a minimum length, which would
+cost time. One length candidate has 32 positions, five have 30 to 34. int8 is `quantize_dynamic` of
+every linear layer, and is compared with int8.
 
-The systems take turns; a speed-up is against greedy Marian of the same batch, precision and turn: median, 20th and
-80th percentile of all turns. It is in CPU time of the process (on a GPU: time until it is done), which depends less
-on what else the machine does; latency and sentences per second are by the clock. Threads that wait for work spin and
-count as busy: `OMP_WAIT_POLICY=PASSIVE` makes them sleep, which on a shared machine is the better measure.
-At batch 4, T = 10 and 5 candidates, the CMLM is compared with a Mask-Predict loop as one would write it down, once
-both have returned the same tokens. Writes a table in Markdown, a CSV and a PNG.
+The systems take turns; a speed-up is against greedy Marian of the same batch, precision and turn:
+median, 20th and 80th percentile of all turns. It is in CPU time of the process (on a GPU: time
+until it is done), which depends less on what else the machine does; latency and sentences per
+second are by the clock. Threads that wait for work spin and count as busy:
+`OMP_WAIT_POLICY=PASSIVE` makes them sleep, which on a shared machine is the better measure. At
+batch 4, T = 10 and 5 candidates, the CMLM is compared with a Mask-Predict loop as one would write
+it down, once both have returned the same tokens. Writes a table in Markdown, a CSV and a PNG.
 """
 
 import argparse
@@ -47,7 +49,8 @@ LOOP_BATCH = 4
 def take_turns(
     systems: list[System], sources: Tensor, repeats: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """For every system (cost, wall) of each turn, seconds; the first turn warms up and does not count."""
+    """For every system (cost, wall) of each turn, seconds; the first turn warms up and does not
+    count."""
     mask = torch.ones_like(sources)
     times = {str(system): [] for system in systems}
     for turn in range(repeats + 1):
@@ -91,7 +94,8 @@ def measure(systems: list[System], sources: Tensor, repeats: int) -> list[dict]:
 
 
 def measure_loop(size: Size, options: argparse.Namespace) -> list[dict]:
-    """Ours beside the loop as written; where rounding is fine enough, only if their tokens are the same."""
+    """Ours beside the loop as written; where rounding is fine enough, only if their tokens are the
+    same."""
     systems = make_loop_systems(size, options.dtype, options.device)
     sources = make_sources(size, LOOP_BATCH, options.device)
     tokens = [system.decode(sources, torch.ones_like(sources)) for system in systems]

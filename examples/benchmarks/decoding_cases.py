@@ -1,4 +1,5 @@
-"""The models and the ways of decoding that `decoding.py` measures: random weights, and as many tokens for everyone."""
+"""The models and the ways of decoding that `decoding.py` measures: random weights, and as many
+tokens for everyone."""
 
 import warnings
 from collections.abc import Callable
@@ -116,8 +117,8 @@ def autoregressive(
 ) -> Tensor:
     """Exactly `length` new tokens, with a key-value cache.
 
-    Without an end-of-sentence token no sentence ends early, and no logits processor is needed to forbid it:
-    nothing but the model, and what greedy or beam search itself takes, is in the time.
+    Without an end-of-sentence token no sentence ends early, and no logits processor is needed to
+    forbid it: nothing but the model, and what greedy or beam search itself takes, is in the time.
     """
     tokens = model.generate(
         sources,
@@ -142,7 +143,8 @@ def through_onednn(
 
 
 def length_bounds(size: Size, num_candidates: int) -> dict[str, int]:
-    """One candidate has `length` positions, several have as many lengths around it, each taken once."""
+    """One candidate has `length` positions, several have as many lengths around it, each taken
+    once."""
     shortest = size.length - num_candidates // 2
     return {"min_length": shortest, "max_length": shortest + num_candidates - 1}
 
@@ -180,7 +182,8 @@ def cmlm_system(
 def make_systems(
     size: Size, dtype: str, device: str, with_int8: bool, with_compile: bool
 ) -> list[System]:
-    """Everything that takes turns at the batch sizes; a baseline comes before what is compared with it."""
+    """Everything that takes turns at the batch sizes; a baseline comes before what is compared with
+    it."""
     torch.manual_seed(0)
     to = {"device": device, "dtype": getattr(torch, dtype)}
     marian = make_marian(size, size.layers, size.layers).to(**to)

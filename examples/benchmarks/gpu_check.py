@@ -2,10 +2,11 @@
 
     python examples/benchmarks/gpu_check.py --output gpu_check.csv
 
-Takes about three minutes and 12 GB of GPU memory. Prints the environment, then one line per check (fresh random
-inputs against float64 and against the PyTorch code) and per timing: medians with the 20th and 80th percentile, in
-milliseconds, forward and backward together, and the peak of memory over what the inputs take, in MiB.
-The losses take turns, so that all see the same clock. Exits with 1 if a check fails, with 2 without a GPU or Triton.
+Takes about three minutes and 12 GB of GPU memory. Prints the environment, then one line per check
+(fresh random inputs against float64 and against the PyTorch code) and per timing: medians with the
+20th and 80th percentile, in milliseconds, forward and backward together, and the peak of memory
+over what the inputs take, in MiB. The losses take turns, so that all see the same clock. Exits with
+1 if a check fails, with 2 without a GPU or Triton.
 """
 
 import argparse
@@ -85,7 +86,8 @@ def largest_error(found, exact):
 def check_values(report):
     """Kernels may be no further from float64 than twice the PyTorch code, but for a few roundings.
 
-    Where rounding has decided a tie otherwise, the gradient is that of another path of the same cost: not compared.
+    Where rounding has decided a tie otherwise, the gradient is that of another path of the same
+        cost: not compared.
     """
     shapes = [(8, 21, 33, 1003), (5, 40, 7, 515), (3, 300, 280, 64), (2, 0, 5, 99), (4, 3, 1, 4104)]
     kinds = ((False, False, 0.0), (True, False, 0.1), (True, True, 0.1))
@@ -242,7 +244,8 @@ def report_times(report, where, results, baseline):
     base = statistics.median(results[baseline][0])
     for name, (times, peak) in results.items():
         (low, *_, high), median = statistics.quantiles(times, n=5), statistics.median(times)
-        note = f"ms, p20 {low:.3f}, p80 {high:.3f}, peak {peak:.0f} MiB, {median / base:.3f} x {baseline}"
+        note = f"ms, p20 {low:.3f}, p80 {high:.3f}, peak {peak:.0f} MiB, {median / base:.3f} x "
+        note += baseline
         report("time", f"{where}: {name}", median, note, True)
 
 

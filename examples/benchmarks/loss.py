@@ -1,15 +1,16 @@
 """What AXE costs beside cross entropy, forward and backward: time and memory.
 
-    python examples/benchmarks/loss.py                       # about twenty minutes on one core, 6 GiB
-    python examples/benchmarks/loss.py --quick               # seconds, small sizes
+    python examples/benchmarks/loss.py                       # about twenty minutes on one core, 6
+    GiB python examples/benchmarks/loss.py --quick               # seconds, small sizes
     python examples/benchmarks/loss.py --allocator retain    # the C library keeps freed memory
     python examples/benchmarks/loss.py --device cuda
 
-Time is CPU time of the process on one thread (on a GPU: time until it is done), extra memory the peak above what is
-held before the forward pass, in a second run. The losses take turns, and a ratio is against cross entropy in the same
-turn: median, 20th and 80th percentile of all turns. Writes a table in Markdown, a CSV and a PNG. Losses of logits are
-compared with `F.cross_entropy`, losses of hidden states with the projection to logits and `F.cross_entropy`. The
-alignment alone starts from costs that were gathered before.
+Time is CPU time of the process on one thread (on a GPU: time until it is done), extra memory the
+peak above what is held before the forward pass, in a second run. The losses take turns, and a ratio
+is against cross entropy in the same turn: median, 20th and 80th percentile of all turns. Writes a
+table in Markdown, a CSV and a PNG. Losses of logits are compared with `F.cross_entropy`, losses of
+hidden states with the projection to logits and `F.cross_entropy`. The alignment alone starts from
+costs that were gathered before.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from measuring import RESULTS, environment, markdown_table, quantiles, seconds, 
 from torch import Tensor
 
 MIB = 2**20
-# The first is what a fresh process has. With the second glibc gives nothing back to the system: see `--allocator`.
+# The first is what a fresh process has. With the second glibc gives nothing back to the system: see
+# `--allocator`.
 ALLOCATORS = {
     "default": {},
     "retain": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"},
@@ -45,7 +47,8 @@ def fresh(inputs: tuple[Tensor, ...], name: str) -> tuple[Tensor, ...]:
 
 
 def extra_mib(function: Callable[[], None], device: str) -> float | None:
-    """Peak memory above what is held before, MiB; None where the system does not tell (not Linux)."""
+    """Peak memory above what is held before, MiB; None where the system does not tell (not
+    Linux)."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -17,7 +17,8 @@ AXE = {"blank_token_id": BLANK, "delta": DELTA}
 
 @dataclass(frozen=True)
 class Case:
-    """One size. Target and canvas have the same length; `hidden` is None where the losses start from logits."""
+    """One size. Target and canvas have the same length; `hidden` is None where the losses start
+    from logits."""
 
     batch: int
     length: int
@@ -60,7 +61,8 @@ QUICK_CASES = [
 
 
 def axe_by_diagonals(logits: Tensor, labels: Tensor) -> Tensor:
-    """AXE as one would write it down: the recursion on anti-diagonals, all sentences at once, under autograd.
+    """AXE as one would write it down: the recursion on anti-diagonals, all sentences at once, under
+    autograd.
 
     Args:
         logits: `(batch, canvas, vocab)`.
@@ -101,7 +103,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def alignment_alone(logits: Tensor, labels: Tensor) -> Callable[[], object]:
-    """The dynamic programme and the way back on costs that were gathered before, in PyTorch; without the loss.
+    """The dynamic programme and the way back on costs that were gathered before, in PyTorch;
+    without the loss.
 
     Args:
         logits: `(batch, canvas, vocab)`.
@@ -142,7 +145,8 @@ def losses_of(case: Case, device: str) -> dict[str, Callable[..., Tensor]]:
 
 
 def inputs_of(case: Case, device: str) -> tuple[Tensor, ...]:
-    """Labels, and what the losses read; the logits say each label 0 to 2 positions late, to be worth aligning."""
+    """Labels, and what the losses read; the logits say each label 0 to 2 positions late, to be
+    worth aligning."""
     generator = torch.Generator(device).manual_seed(0)
     options = {"generator": generator, "device": device}
     dtype = getattr(torch, case.dtype)

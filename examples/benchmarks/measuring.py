@@ -46,8 +46,8 @@ def environment(device: str) -> str:
     git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     done = subprocess.run(git, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
     commit = done.stdout.strip() or "unknown"
-    threads, python = torch.get_num_threads(), platform.python_version()
-    return f"{processor}, {threads} thread(s), torch {torch.__version__}, Python {python}, commit {commit}"
+    software = f"torch {torch.__version__}, Python {platform.python_version()}, commit {commit}"
+    return f"{processor}, {torch.get_num_threads()} thread(s), {software}"
 
 
 def write_csv(path: Path, rows: list[dict], environment: str) -> None:

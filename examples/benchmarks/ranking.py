@@ -2,9 +2,10 @@
 
     python examples/benchmarks/ranking.py my_model test.jsonl.gz --source-lang en --target-lang de
 
-Decodes with one length candidate and, for each weight of the length's log-probability, with several; weight 0 is
-Mask-Predict's ranking by the mean log-probability of the tokens alone. About a minute for 600 short sentences and a
-model of 2 + 2 layers on one core. Prints a table; `--output FILE` appends it to a CSV, in which several models can stand.
+Decodes with one length candidate and, for each weight of the length's log-probability, with
+several; weight 0 is Mask-Predict's ranking by the mean log-probability of the tokens alone. About a
+minute for 600 short sentences and a model of 2 + 2 layers on one core. Prints a table; `--output
+FILE` appends it to a CSV, in which several models can stand.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""Draw the README's picture: one sentence said a place too late, as cross entropy and as AXE see it.
+"""Draw the README's picture: one sentence said a place too late, as cross entropy and as AXE see
+it.
 
 Takes seconds on any CPU and writes shifted_sentence.png beside this file:
 

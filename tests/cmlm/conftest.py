@@ -210,5 +210,6 @@ class Allocations(TorchDispatchMode):
 
 @pytest.fixture
 def allocations_of():
-    """A context that notes the size of every piece of memory that is new, but for that of its arguments."""
+    """A context that notes the size of every piece of memory that is new, but for that of its
+    arguments."""
     return Allocations

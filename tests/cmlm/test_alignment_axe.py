@@ -15,7 +15,8 @@ ALIGN, SKIP_PREDICTION, SKIP_TARGET = range(3)
 
 @functools.cache
 def all_paths(target: int, canvas: int) -> list[tuple]:
-    """All paths from the start to cell (target, canvas), those that end in the preferred step first."""
+    """All paths from the start to cell (target, canvas), those that end in the preferred step
+    first."""
     if target == canvas == 0:
         return [()]
     paths = []
@@ -30,7 +31,8 @@ def all_paths(target: int, canvas: int) -> list[tuple]:
 
 @functools.cache
 def path_features(target: int, canvas: int) -> np.ndarray:
-    """How often each path pays each cost: align (target, canvas), blank (canvas), skip (target, canvas)."""
+    """How often each path pays each cost: align (target, canvas), blank (canvas), skip (target,
+    canvas)."""
     rows = []
     for path in all_paths(target, canvas):
         align, blank = np.zeros((target, canvas)), np.zeros(canvas)

@@ -1,4 +1,5 @@
-"""The losses in the hands of autograd's other users: transforms, checkpoints, scalers, copies, and odd inputs."""
+"""The losses in the hands of autograd's other users: transforms, checkpoints, scalers, copies, and
+odd inputs."""
 
 import copy
 import pickle
@@ -158,7 +159,8 @@ def test_low_precision_states_give_low_precision_gradients(states, labels, dtype
 
 @every_loss
 def test_no_step_makes_the_host_wait_for_another_device(loss, states, labels, monkeypatch):
-    """Tensors on "meta" have no values: whatever reads one fails, as `.item()` would wait for a GPU."""
+    """Tensors on "meta" have no values: whatever reads one fails, as `.item()` would wait for a
+    GPU."""
     monkeypatch.setitem(globals(), "WEIGHT", WEIGHT.to("meta"))
     states = states.to("meta").requires_grad_()
     loss(states, labels.to("meta")).backward()

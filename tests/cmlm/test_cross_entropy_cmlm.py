@@ -1,4 +1,5 @@
-"""The cross entropy of the baseline is `F.cross_entropy`, with and without logits, and makes no copies."""
+"""The cross entropy of the baseline is `F.cross_entropy`, with and without logits, and makes no
+copies."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""Flash attention, stood in for by PyTorch on a CPU: what Transformers does around it must fit this model."""
+"""Flash attention, stood in for by PyTorch on a CPU: what Transformers does around it must fit this
+model."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""Training without logits: which passes do, that it changes no value, and who gets logits all the same."""
+"""Training without logits: which passes do, that it changes no value, and who gets logits all the
+same."""
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ CANVASES = torch.tensor([[MASK] * 4, [MASK, MASK, PAD, PAD], [MASK, 12, MASK, MA
 
 @pytest.fixture
 def train(make_model, make_sources):
-    """Outputs and gradients of a training pass without dropout, on padded and partly observed canvases."""
+    """Outputs and gradients of a training pass without dropout, on padded and partly observed
+    canvases."""
 
     def pass_of(**changes):
         changes = {"dropout": 0.0, "label_smoothing": 0.1} | changes

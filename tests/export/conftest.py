@@ -9,7 +9,8 @@ SHAPES = [(1, 1), (1, 9), (3, 4), (7, 20)]
 
 @pytest.fixture(scope="session")
 def make_model():
-    """Small random models; large weights, so that tokens, their probabilities and lengths differ much."""
+    """Small random models; large weights, so that tokens, their probabilities and lengths differ
+    much."""
 
     def make(seed=0, attention="sdpa", **settings):
         torch.manual_seed(seed)

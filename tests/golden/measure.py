@@ -1,10 +1,13 @@
-"""Everything that must not change: losses and gradients, decoded tokens and scores, checkpoints, options.
+"""Everything that must not change: losses and gradients, decoded tokens and scores, checkpoints,
+options.
 
-Written down in November 2026 with the code of commit 83b8408, in float64 where rounding could decide:
+Written down in November 2026 with the code of commit 83b8408, in float64 where rounding could
+decide:
 
     PYTHONPATH=. python tests/golden/measure.py > tests/golden/golden.json
 
-A value here is part of the interface. Write the file anew only together with a breaking change in CHANGELOG.md.
+A value here is part of the interface. Write the file anew only together with a breaking change in
+CHANGELOG.md.
 """
 
 import contextlib
@@ -21,7 +24,8 @@ PAD, EOS, UNK, MASK, BLANK = range(5)
 
 
 def fingerprint(tensor):
-    """Size, and two sums that change with every entry: of the magnitudes, and weighted by fixed waves."""
+    """Size, and two sums that change with every entry: of the magnitudes, and weighted by fixed
+    waves."""
     flat = tensor.detach().double().flatten()
     waves = torch.cos(torch.arange(len(flat), dtype=torch.float64) * 0.7310)
     return [list(tensor.shape), float(flat.abs().sum()), float(flat @ waves)]

@@ -1,4 +1,5 @@
-"""Compiles every kernel for an H100, as its launcher asks for it, on a machine without a GPU: python compile_ahead.py
+"""Compiles every kernel for an H100, as its launcher asks for it, on a machine without a GPU:
+python compile_ahead.py
 
 The interpreter accepts what the compiler refuses. Prints a line per kernel that was compiled.
 """

@@ -1,4 +1,5 @@
-"""Runs the kernels on a GPU, or where there is none under Triton's interpreter (when Triton is installed).
+"""Runs the kernels on a GPU, or where there is none under Triton's interpreter (when Triton is
+installed).
 
 The interpreter is chosen when a kernel is defined, hence here, before any test runs.
 """
@@ -21,7 +22,7 @@ def load_kernels() -> str | None:
     before = os.environ.get("TRITON_INTERPRET")
     if DEVICE == "cpu":
         if "triton" in sys.modules:
-            return "Triton was imported before its interpreter could be chosen; run tests/kernels alone"
+            return "Triton was imported before its interpreter was chosen; run tests/kernels alone"
         os.environ["TRITON_INTERPRET"] = "1"
     try:
         for name in KERNEL_MODULES:

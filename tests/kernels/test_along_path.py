@@ -1,4 +1,5 @@
-"""The kernels' loss, alignment and gradient against the PyTorch code and the two-loop definition."""
+"""The kernels' loss, alignment and gradient against the PyTorch code and the two-loop
+definition."""
 
 from dataclasses import replace
 

@@ -197,8 +197,8 @@ def test_model_arguments_are_fields_of_the_config():
 def test_the_three_kinds_of_arguments_make_one_command_line(tmp_path):
     parser = HfArgumentParser((ModelArguments, DataArguments, AxeTrainingArguments))
     model, data, training = parser.parse_args_into_dataclasses(
-        f"--source_lang en --target_lang de --train_file a.tsv --output_dir {tmp_path} --d_model 64 "
-        "--training_loss axe --normalize_before true --dropout 0.1 --train_minutes 10 "
+        f"--source_lang en --target_lang de --train_file a.tsv --output_dir {tmp_path} --d_model "
+        "64 --training_loss axe --normalize_before true --dropout 0.1 --train_minutes 10 "
         "--max_tokens_per_batch 500 --masking full --tokenizer_algorithm unigram".split()
     )
     assert model.given() == {
