@@ -1,10 +1,10 @@
 """Writes the gradient of the AXE loss by the logits in one pass, in place or not.
 
 A program takes one row. Its labels are the blank, or the target that is aligned with it, and the
-targets that are skipped at it; `target_to_position` never falls along a sentence, so they lie side by
-side::
+targets that are skipped at it; `target_to_position` never falls along a sentence, so they lie side
+by side::
 
-    target_to_position[sentence]   0 0 1 3 3 3 4 -1 -1        row 3: S = 1 + 2 delta (or 0 + 3 delta)
+    target_to_position[sentence]   0 0 1 3 3 3 4 -1 -1        row 3: S = 1 + 2 delta or 3 delta
                                          └─┴─┴── its labels
 
     gradient[row] = upstream * ( S * softmax - onehots of the labels, weighted )
