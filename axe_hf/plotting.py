@@ -51,9 +51,9 @@ def plot_alignment(
         labels: `(target,)` long, the whole target; entries of -100 are left out.
         tokenizer: the tokenizer of the model; it knows the blank.
         input_ids: `(source,)` long, the source sentence; for a model only, which needs it.
-        decoder_input_ids: `(canvas,)` long, the canvas; for a model only. Tokens in it are observed:
-            they stand for the target's at their position. By default fully masked, as long as the
-            target times the `length_multiplier` of `model.generation_config`.
+        decoder_input_ids: `(canvas,)` long, the canvas; for a model only. Tokens in it are
+            observed: they stand for the target's at their position. By default fully masked, as
+            long as the target times the `length_multiplier` of `model.generation_config`.
         delta: price of skipping a target; with a model `model.config.axe_delta` by default.
         title: above the picture; none by default.
 

@@ -154,14 +154,14 @@ def run_quickstart(
     from . import evaluation  # noqa: F401 (says what to install where sacrebleu is missing)
 
     _say(
-        "Two small models translate English to German, one trained with cross entropy, one with AXE:\n"
+        "Two small models learn to translate English to German, by cross entropy and by AXE:\n"
         f"{arguments.minutes / 2:g} minutes of training each, and about one minute for the rest."
     )
     has_matplotlib = util.find_spec("matplotlib") is not None
     if not has_matplotlib:
         _say(
-            "\nNOTE: matplotlib is not installed, so there will be no pictures. For them, stop here "
-            'and\nrun: python -m pip install "axe-hf[plot]"'
+            "\nNOTE: matplotlib is not installed, so there will be no pictures. For them, stop here\n"
+            'and run: python -m pip install "axe-hf[plot]"'
         )
     with whole_folder(output_dir) as folder:
         results = _run(arguments, recipe, folder, has_matplotlib)
@@ -206,19 +206,17 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     with stage("reloading", "Loading the AXE model from its folder"):
         model, tokenizer = _reload(folder / "axe", sources, translations["axe"], recipe)
     with stage("pictures", "Watching it decode"):
+        found = {LOSSES[loss]: of_model for loss, of_model in translations.items()}
+        columns = {"source": sources, **found, "reference": first_choices}
         # Sentences that are long enough to be of interest, if there are any.
         order = sorted(range(len(sources)), key=lambda i: not 8 <= len(sources[i].split()) <= 12)
-        examples = [
-            {"source": sources[i]}
-            | {LOSSES[loss]: found[i] for loss, found in translations.items()}
-            | {"reference": first_choices[i]}
-            for i in order[: recipe.num_shown]
-        ]
-        for sides in examples:
+        for i in order[: recipe.num_shown]:
+            sides = {name: texts[i] for name, texts in columns.items()}
             _say("\n" + _sentence(model, tokenizer, sides, recipe))
         if has_matplotlib:
             logs = {LOSSES[loss]: r.trainer.state.log_history for loss, r in trained.items()}
-            _save_pictures(folder, model, tokenizer, examples[0], logs, recipe)
+            example = sources[order[0]], first_choices[order[0]]
+            _save_pictures(folder, model, tokenizer, *example, logs, recipe)
     return {
         "arguments": asdict(arguments),
         "recipe": asdict(recipe),
@@ -252,29 +250,28 @@ def _train(loss: str, folder: Path, arguments, recipe: QuickstartRecipe) -> "Tra
 
     from .training import AxeTrainingArguments, DataArguments, ModelArguments, run_training
 
-    first = folder / "cross_entropy"  # the second model takes the tokenizer of the first
-    name = {"tokenizer_name_or_path": str(first)}
+    tokenizer = {"vocab_size": recipe.vocab_size}
+    if (folder / "cross_entropy").exists():  # the second model takes the tokenizer of the first
+        tokenizer = {"tokenizer_name_or_path": str(folder / "cross_entropy")}
     settings = recipe.training | recipe.canvases[loss]
-    args = (
-        ModelArguments(training_loss=loss, **recipe.model),
-        DataArguments(
-            **LANGUAGES,
-            train_file=str(folder / "data" / "train.jsonl"),
-            validation_file=str(folder / "data" / "validation.jsonl"),
-            **dict.fromkeys(("max_source_length", "max_target_length"), recipe.max_length),
-            **(name if first.exists() else {"vocab_size": recipe.vocab_size}),
-        ),
-        AxeTrainingArguments(
-            str(folder / loss),
-            train_minutes=arguments.minutes / 2,
-            seed=arguments.seed,
-            use_cpu=not torch.cuda.is_available(),
-            per_device_eval_batch_size=recipe.batch_size,
-            **settings | {"bf16": settings["bf16"] and _has_fast_bf16()},
-        ),
+    model_args = ModelArguments(training_loss=loss, **recipe.model)
+    data_args = DataArguments(
+        **LANGUAGES,
+        train_file=str(folder / "data" / "train.jsonl"),
+        validation_file=str(folder / "data" / "validation.jsonl"),
+        **dict.fromkeys(("max_source_length", "max_target_length"), recipe.max_length),
+        **tokenizer,
+    )
+    training_args = AxeTrainingArguments(
+        str(folder / loss),
+        train_minutes=arguments.minutes / 2,
+        seed=arguments.seed,
+        use_cpu=not torch.cuda.is_available(),
+        per_device_eval_batch_size=recipe.batch_size,
+        **settings | {"bf16": settings["bf16"] and _has_fast_bf16()},
     )
     with redirect_stdout(io.StringIO()):  # the lines of the log; progress bars are on stderr
-        result = run_training(*args)
+        result = run_training(model_args, data_args, training_args)
     state, bleu = result.trainer.state, result.metrics["eval_bleu"]
     _say(
         f"      {state.global_step:,} steps, {state.epoch:.1f} times through the data; BLEU of the "
@@ -291,9 +288,8 @@ def _has_fast_bf16() -> bool:
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.13
-    names = ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16")
-    return any(capabilities.get(name, False) for name in names)
+    found = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.13
+    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
 def _translated(model, tokenizer, sources, recipe, num_iterations: int) -> list[str]:
@@ -345,10 +341,9 @@ def _reload(folder: Path, sources, expected: list[str], recipe) -> tuple[Any, An
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = _translated(model, tokenizer, sources, recipe, recipe.num_iterations[0])
-    num_different = sum(a != b for a, b in zip(found, expected, strict=True))
-    if num_different:
+    if found != expected:
         raise RuntimeError(
-            f"The saved model translates {num_different} of {len(expected)} sentences differently."
+            f"The model saved in {folder} does not translate as before it was saved."
         )
     _say(f"      It gives the same {len(found)} translations.")
     return model, tokenizer
@@ -371,11 +366,12 @@ def _sentence(model, tokenizer, sides: dict[str, str], recipe: QuickstartRecipe)
     return "\n".join(f"      {name:<13}  {text}".rstrip() for name, text in rows)
 
 
-def _save_pictures(folder: Path, model, tokenizer, sides: dict[str, str], logs, recipe) -> None:
+def _save_pictures(
+    folder: Path, model, tokenizer, source: str, reference: str, logs: dict, recipe
+) -> None:
     """Draw the losses of both models, and how the model aligns and decodes one sentence."""
     from .plotting import plot_alignment, plot_history, plot_losses
 
-    source, reference = sides["source"], sides["reference"]
     ids, labels = tokenizer(source).input_ids, tokenizer(reference).input_ids
     history = _decode(model, tokenizer, source, recipe)
     figures = (
@@ -406,24 +402,19 @@ def _environment() -> dict[str, Any]:
 
     from . import __version__
 
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"platform": platform.platform(), "cpu_count": os.cpu_count(), "gpu": gpu}
     libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
-    versions = {"axe_hf": __version__, "python": platform.python_version()}
-    versions |= {name: metadata.version(name) for name in libraries}
-    machine = {"platform": platform.platform(), "torch_threads": torch.get_num_threads()}
-    machine["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"versions": versions, "machine": machine | {"cpu_count": os.cpu_count()}}
+    versions = {name: metadata.version(name) for name in libraries}
+    versions |= {"axe_hf": __version__, "python": platform.python_version()}
+    return {"versions": versions, "machine": machine | {"torch_threads": torch.get_num_threads()}}
 
 
 def _what_next(results: dict[str, Any], folder: Path) -> str:
     """Where everything is, and commands to go on with."""
-    contents = {
-        "axe": "the model trained with AXE, its tokenizer and model card",
-        "cross_entropy": "the other one",
-        "data": "the sentences",
-        "results.json": "all numbers, translations and versions",
-        **{name: "picture" for name in PICTURES if (folder / name).exists()},
-    }
     axe, data = (shlex.quote(str(folder / name)) for name in ("axe", "data"))
+    names = [name for name in PICTURES if (folder / name).exists()]
+    pictures = f", and the pictures {', '.join(names)}" if names else ""
     settings = {"max_tokens_per_batch": results["recipe"]["training"]["max_tokens_per_batch"]}
     settings |= results["recipe"]["canvases"]["axe"]
     languages, options = (
@@ -431,8 +422,8 @@ def _what_next(results: dict[str, Any], folder: Path) -> str:
         for given in (LANGUAGES, settings)
     )
     return f"""
-Done in {results["seconds"]["total"] / 60:.1f} minutes. In {folder}:
-{chr(10).join(f"  {name:<14}  {what}" for name, what in contents.items())}
+Done in {results["seconds"]["total"] / 60:.1f} minutes. {folder} holds both models with their cards
+(axe, cross_entropy), the sentences (data), all numbers (results.json){pictures}.
 
 Try next:
   axe-hf translate {axe} "Where is the station?"

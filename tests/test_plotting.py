@@ -46,8 +46,7 @@ def output(tokenizer):
 
 @pytest.fixture
 def model(tokenizer):
-    """A small model in training mode, with much dropout; its canvases are half as long again as the
-    target."""
+    """A small model in training mode, with much dropout; canvases of 1.5 times the target."""
     torch.manual_seed(0)
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "init_std": 0.5}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}

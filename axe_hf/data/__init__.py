@@ -1,4 +1,4 @@
-"""From text to batches: tokenizer training, reading, masking and batching; and a built-in corpus."""
+"""From text to batches: tokenizer training, reading, masking, batching; and a built-in corpus."""
 
 from .batching import MaxTokensBatchSampler
 from .collator import DataCollatorForCmlm

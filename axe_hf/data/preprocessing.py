@@ -83,6 +83,7 @@ def tokenize_translations(
         )
     if num_dropped:
         logger.warning(
-            f"Dropped {num_dropped} of {len(dataset)} sentence pairs: empty, or longer than {limits}."
+            f"Dropped {num_dropped} of {len(dataset)} sentence pairs: empty, or longer than "
+            f"{limits}."
         )
     return tokenized

@@ -45,9 +45,8 @@ def train_tokenizer(
     The ids `<pad>` 0, `</s>` 1, `<unk>` 2, `<mask>` 3 and `<blank>` 4 are fixed and match the
     defaults of `CmlmConfig`; `</s>` is appended to every text. Decoding gives the text back, up to
     Unicode's canonical composition (NFC), white space folded to single spaces, and control
-    characters dropped.
-    Characters that are too rare for a token of their own are spelt in UTF-8 bytes, which takes
-    115 entries of the vocabulary and leaves no text that cannot be encoded.
+    characters dropped. Characters too rare for a token of their own are spelt in UTF-8 bytes, which
+    take 115 entries of the vocabulary and leave no text that cannot be encoded.
 
     A text that spells out a special token, such as "<mask>", is encoded as ordinary characters.
     Pass `split_special_tokens=False` to the tokenizer to write a canvas with masks by hand.
@@ -83,7 +82,13 @@ def train_tokenizer(
     tokenizer = _empty_tokenizer(algorithm)
     sentences = _normalised(texts, tokenizer)
     alphabet, others = _choose_alphabet(sentences)
-    _check_vocab_size(vocab_size, alphabet)
+    smallest = len(SPECIAL_TOKENS) + len(FALLBACK_BYTES) + len(alphabet)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"`vocab_size` must be at least {smallest} for these texts ({len(SPECIAL_TOKENS)} "
+            f"special tokens, {len(FALLBACK_BYTES)} bytes, {len(alphabet)} characters), got "
+            f"{vocab_size}. Ask for more: 2000 suits small data, 8000 to 32000 large."
+        )
     # Rare characters leave the training text, so that neither algorithm can learn them.
     as_space = dict.fromkeys(map(ord, others), " ")
     sentences = (text.translate(as_space) for text in sentences)
@@ -117,29 +122,17 @@ def train_tokenizer(
 
 def _empty_tokenizer(algorithm: str) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE() if algorithm == "bpe" else models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            # NFC and not NFKC, which would turn "½" and "…" into other characters for good.
-            normalizers.NFC(),
-            normalizers.Replace(Regex(r"[\p{Cc}&&[^\s]]"), ""),
-            normalizers.Replace(Regex(rf"[\s{SPACE}]+"), " "),
-            normalizers.Strip(),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False),
-            pre_tokenizers.Split(PIECE, "isolated"),
-        ]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace(SPACE, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
+    without_controls = normalizers.Replace(Regex(r"[\p{Cc}&&[^\s]]"), "")
+    single_spaces = normalizers.Replace(Regex(rf"[\s{SPACE}]+"), " ")
+    # NFC and not NFKC, which would turn "½" and "…" into other characters for good.
+    steps = [normalizers.NFC(), without_controls, single_spaces, normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    mark_words = pre_tokenizers.Metaspace(SPACE, prepend_scheme="always", split=False)
+    split = pre_tokenizers.Split(PIECE, "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([mark_words, split])
+    spaces, strip = decoders.Replace(SPACE, " "), decoders.Strip(" ", 1, 0)
+    steps = [spaces, decoders.ByteFallback(), decoders.Fuse(), strip]
+    tokenizer.decoder = decoders.Sequence(steps)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}",
         pair=f"$A {EOS} $B {EOS}",
@@ -169,16 +162,6 @@ def _normalised(texts: Iterable[str], tokenizer: Tokenizer) -> list[str]:
             "all of them empty. Was an iterator used up before?"
         )
     return sentences
-
-
-def _check_vocab_size(vocab_size: int, alphabet: list[str]) -> None:
-    smallest = len(SPECIAL_TOKENS) + len(FALLBACK_BYTES) + len(alphabet)
-    if vocab_size < smallest:
-        raise ValueError(
-            f"`vocab_size` must be at least {smallest} for these texts ({len(SPECIAL_TOKENS)} "
-            f"special tokens, {len(FALLBACK_BYTES)} bytes, {len(alphabet)} characters), got "
-            f"{vocab_size}. Ask for more: 2000 suits small data, 8000 to 32000 large."
-        )
 
 
 def _choose_alphabet(sentences: list[str]) -> tuple[list[str], list[str]]:

@@ -1,8 +1,8 @@
 """The times and places of the phrasebook, as tables that `drawing.py` reads."""
 
 # English; German (a `*` alternative cannot open a sentence); tenses; `m`: English puts it before
-# the verb. Tenses: p past, f future, h habit, n now; `q` suits what is done in a moment, and no big
-# step.
+# the verb. Tenses: p past, f future, h habit, n now; `q` suits what is done in a moment, and no
+# big step.
 TIMES = """
 yesterday; gestern; pq
 yesterday evening; gestern Abend; pq
