@@ -28,7 +28,7 @@ from transformers import (
 
 from axe_hf import train_tokenizer, translate
 from axe_hf.pipeline import valid_unicode
-from axe_hf.rescoring import autoregressive_scores, check_rescorer
+from axe_hf.rescoring import autoregressive_scores, check_rescorer, generate_rescored
 
 TEXTS = ["A dog barks.", "The small dog sleeps in the house.", "Ein Hund bellt.", "Das Haus."]
 SOURCES = ["A dog barks.", "", "The small dog sleeps in the house.", "A dog barks."]
