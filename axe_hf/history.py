@@ -133,17 +133,11 @@ def history_rows(
 ) -> tuple[list[list[str]], list[list[float]]]:
     """The canvas of one sentence at the start, and what each iteration leaves standing on it.
 
-    Args:
-        output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
-        tokenizer: the tokenizer of the model.
-        sentence: which sentence of the batch.
+    Args and errors are those of `format_history`.
 
     Returns:
         Readable tokens, "_" where the next iteration predicts, and log-probabilities in nats, 0 for
         what was given; both a list for the start and one an iteration, one entry a canvas position.
-
-    Raises:
-        ValueError: `output` holds no history, or has no such sentence.
     """
     if getattr(output, "history", None) is None:
         raise ValueError(

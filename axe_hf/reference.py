@@ -53,12 +53,11 @@ def mask_predict_reference(
 ) -> ReferenceDecoding:
     """Mask-Predict as it is defined, for the canvases of one sentence.
 
-    Pass 1 predicts every masked position at once, each by itself: the most probable token. Before
-    pass t + 1, for t = 1 .. T-1, the n = floor(N * (1 - t/T)) least probable of the N predicted
-    positions, at least one, are masked again; log-probabilities are those of the pass that predicted
-    them. Source: Ghazvininejad et al., "Mask-Predict" (EMNLP 2019), section 3;
-    https://arxiv.org/abs/1904.09324. `<pad>` and `<mask>` are never predicted; of equally probable
-    positions the earlier is masked first.
+    Pass 1 predicts all masked positions at once, each by itself: the most probable token. Before
+    pass t + 1, for t = 1 .. T-1, n = floor(N * (1 - t/T)) of the N predicted positions, at least
+    one, are masked again: those of lowest log-probability, as it was when they were predicted; of
+    equal ones the earlier. `<pad>` and `<mask>` are never predicted. Source: Ghazvininejad et al.,
+    "Mask-Predict" (EMNLP 2019), section 3; https://arxiv.org/abs/1904.09324.
 
     The rest is ours or of others: the cosine schedule n = floor(N * cos(pi t / 2T)) is MaskGIT's
     (Chang et al., CVPR 2022, section 3.2).

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .cmlm import MaskPredictOutput
+from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput
 from .cmlm.generation_cmlm import settings_of_call
 from .cmlm.loss_axe import IGNORE_INDEX
 from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
@@ -22,10 +22,10 @@ Rescorer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def generate_rescored(
-    model: PreTrainedModel,
+    model: CmlmForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     rescore_with: Rescorer,
-    input_ids: torch.LongTensor,
+    input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     *,
     generation_config: Any = None,
@@ -35,7 +35,7 @@ def generate_rescored(
     """Decode every length candidate and keep the one that an autoregressive model likes best.
 
     Args:
-        model: a `CmlmForConditionalGeneration`, in evaluation mode.
+        model: in evaluation mode.
         tokenizer: the tokenizer of `model`; the other model reads the texts.
         rescore_with: the other model and its tokenizer, see `autoregressive_scores`.
         input_ids, attention_mask: (batch, source) long, as `model.generate` takes them.
@@ -60,9 +60,8 @@ def generate_rescored(
     ```
     """
     check_rescorer(rescore_with)
-    settings = settings_of_call(
-        model.config, generation_config or model.generation_config, generation
-    )
+    saved = generation_config or model.generation_config
+    settings = settings_of_call(model.config, saved, generation)
     lengths = possible_lengths(
         model.config.max_target_length,
         length_multiplier=settings.length_multiplier,
@@ -71,7 +70,7 @@ def generate_rescored(
     )
     num_candidates = min(settings.num_length_candidates, len(set(lengths)))
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
-    output = model.generate(
+    output: Any = model.generate(
         input_ids, attention_mask, generation_config, generator=generator, **generation
     )
     # In the order of the canvases, so that the more probable length is first among equals.
@@ -89,7 +88,7 @@ def generate_rescored(
     return MaskPredictOutput(**kept)
 
 
-def _rows_by_length(output: MaskPredictOutput, num_candidates: int) -> torch.Tensor:
+def _rows_by_length(output: Any, num_candidates: int) -> torch.Tensor:
     """Rows of `output`, (batch, candidates): the more probable lengths first, then the shorter."""
     shape = (-1, num_candidates)
     by_length = output.lengths.view(shape).argsort(dim=1, stable=True)
@@ -113,13 +112,10 @@ def autoregressive_scores(
 
         1/n * (log p(y_1 | x) + log p(y_2 | x, y_1) + ... + log p(y_n | x, y_1 .. y_(n-1)))
 
-    with the tokens of `tokenizer`: nats per token, end token included, as a length penalty of 1
-    gives them. What the tokenizer puts around every target alike (a BOS, the code of the language)
-    is read by the model and not scored: generation is given it too. (Gu et al. 2018, section 4,
-    "noisy parallel decoding"; https://arxiv.org/abs/1711.02281.)
-
-    Each source is encoded once for all its candidates, and equal candidates are scored once.
-    Sources and candidates that are too long for the model are cut, with a warning for each side.
+    with the tokens of `tokenizer`, as a length penalty of 1 gives them (Gu et al. 2018, section 4;
+    https://arxiv.org/abs/1711.02281). What the tokenizer puts around every target alike (a BOS, the
+    code of the language) is read and not scored: generation is given it too. Each source is encoded
+    once, equal candidates are scored once, and texts too long for the model are cut with a warning.
 
     Args:
         model: an encoder-decoder of Transformers with a head over the vocabulary (Marian, BART, T5,
@@ -131,9 +127,8 @@ def autoregressive_scores(
             to German: " must be given it here.
         candidates: plain text, (batch, candidates) strings; an empty one scores its end token
             alone.
-        max_logits_elements (default 2**24, 64 MiB in fp32): the largest (rows, target, vocab)
-        tensor
-            of logits held at once, in elements; a single row may exceed it.
+        max_logits_elements: the largest (rows, target, vocab) tensor of logits held at once, in
+            elements (2**24, 64 MiB in fp32); a single row may exceed it.
 
     Returns:
         (batch, candidates) fp32 on the CPU, in nats per token, at most 0; best is largest.
@@ -291,7 +286,7 @@ def _longest(model, tokenizer, side: str) -> int:
     return min(limits)
 
 
-def _first_id(*ids: int | None) -> int | None:
+def _first_id(*ids: int | None) -> Any:
     return next((i for i in ids if i is not None), None)
 
 
@@ -372,12 +367,10 @@ def check_rescorer(rescore_with: Any) -> None:
         )
     if not getattr(model.config, "is_encoder_decoder", False):
         raise TypeError(
-            f"The rescoring model must be an encoder-decoder, got {name}, which has no encoder for "
-            "the source. Use a translation model, such as Marian or NLLB, or rank the candidates "
-            "of `num_return_sequences` by a prompt of your own."
+            f"The rescoring model must be an encoder-decoder, got {name}. Use a translation model, "
+            "such as Marian, or rank the candidates of `num_return_sequences` by your own prompt."
         )
-    head = getattr(model, "get_output_embeddings", None)
-    if head is None or head() is None:
+    if getattr(model, "get_output_embeddings", lambda: None)() is None:
         raise TypeError(
             f"The rescoring model must have a head over the vocabulary, got {name}. Load it by "
             "AutoModelForSeq2SeqLM, not AutoModel."
@@ -385,8 +378,7 @@ def check_rescorer(rescore_with: Any) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TypeError(
             "The rescoring tokenizer must be a tokenizer of Transformers, got "
-            f"{type(tokenizer).__name__}. Load that of {name} by "
-            "AutoTokenizer.from_pretrained(...)."
+            f"{type(tokenizer).__name__}. Load it by AutoTokenizer.from_pretrained(...)."
         )
 
 

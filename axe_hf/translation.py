@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .cmlm import CmlmForConditionalGeneration
 from .cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from .pipeline import is_visible, valid_unicode
 from .rescoring import check_rescorer, evaluation_mode, generate_rescored
@@ -28,7 +29,7 @@ _OF_ONE_BATCH = (
 
 
 def translate(
-    model: PreTrainedModel,
+    model: CmlmForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     texts: Iterable[str],
     *,
@@ -45,7 +46,7 @@ def translate(
     there, and one warning names the numbers of all such texts.
 
     Args:
-        model: a `CmlmForConditionalGeneration`; it runs in evaluation mode and is put back as it
+        model: it runs in evaluation mode and is put back as it
             was.
         tokenizer: the tokenizer the model was trained with.
         texts: sentences of the source language.
@@ -103,6 +104,7 @@ def translate(
             )
             input_ids = torch.tensor(inputs["input_ids"], device=model.device)  # (batch, source)
             attention_mask = torch.tensor(inputs["attention_mask"], device=model.device)
+            sequences: Any
             if rescore_with is None:
                 sequences = model.generate(input_ids, attention_mask, **generation)
             else:

@@ -3,7 +3,7 @@
 import textwrap
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
@@ -203,6 +203,10 @@ class MaskPredictGenerationConfig(GenerationConfig):
 
     ```
     """
+
+    if TYPE_CHECKING:  # the fields are those of `SETTINGS`
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, **kwargs: Any):
         for setting in SETTINGS.values():

@@ -16,10 +16,10 @@ SCHEDULES = ("linear", "cosine")
 def num_masked_again(schedule: str, length: int, t: int, num_iterations: int) -> int:
     """Positions masked before pass t + 1, for t in 1 .. num_iterations - 1; at least one.
 
-    `"linear"` is Mask-Predict's (Ghazvininejad et al. 2019, section 3.1), floor(length * (1 - t/T)),
-    in whole numbers, since a rounded quotient can be just below a whole one. `"cosine"` is
-    floor(length * cos(pi t / 2T)) (Chang et al., "MaskGIT", CVPR 2022, section 3.2): more at first,
-    fewer at the end.
+    `"linear"` is Mask-Predict's (Ghazvininejad et al. 2019, section 3.1), floor(length *
+    (1 - t/T)), in whole numbers, since a rounded quotient can be just below a whole one. `"cosine"`
+    is floor(length * cos(pi t / 2T)) (Chang et al., "MaskGIT", CVPR 2022, section 3.2): more at
+    first, fewer at the end.
 
     Args:
         schedule: `"linear"` or `"cosine"`.
@@ -64,8 +64,8 @@ class Setting:
         advice: what to do instead, at the end of the complaint.
         is_own: False for a setting that Transformers' `GenerationConfig` has too.
         is_option: whether the command line offers it.
-        is_reset_by_none: None in a call of `generate` sets it to None; otherwise None leaves what is
-            saved, as Trainers pass None for "not given".
+        is_reset_by_none: None in a call of `generate` sets it to None; otherwise None leaves what
+            is saved, as Trainers pass None for "not given".
         in_graph: an exported graph has it "fixed", is "indifferent" to it, or cannot hold it.
     """
 
@@ -140,8 +140,8 @@ _SETTINGS = (
         0.1,
         float,
         "weight of the length's log-probability, added to the mean log-probability of the tokens, "
-        "when candidates are ranked. 0 is Mask-Predict's ranking, which prefers short canvases; 0.1 "
-        "is ours, chosen on the validation data of the README's table.",
+        "when candidates are ranked. 0 is Mask-Predict's ranking, which prefers short canvases; "
+        "0.1 is ours, chosen on the validation data of the README's table.",
         (_FINITE,),
         in_graph="indifferent",
     ),
@@ -296,7 +296,7 @@ _SETTINGS = (
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _SETTINGS}
 
 _BY_CANVAS = "`decoder_input_ids`, a canvas that shows what must stand"
-# Meaningless without a left-to-right order: the value that changes nothing, and what to use instead.
+# Meaningless without an order from left to right: the value that changes nothing, what to use.
 AUTOREGRESSIVE = {
     "num_beams": (1, "`num_length_candidates`"),
     "early_stopping": (False, "`early_stop`"),

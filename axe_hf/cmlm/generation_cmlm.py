@@ -30,7 +30,7 @@ from .mask_predict import (
 try:
     from axe_hf.kernels.onednn import linear_on_cpu
 except ImportError:  # the code of a checkpoint, where axe_hf is not installed
-    linear_on_cpu = None
+    linear_on_cpu = None  # type: ignore[assignment]
 
 
 class MaskPredictGenerationMixin:
@@ -45,6 +45,15 @@ class MaskPredictGenerationMixin:
 
     ```
     """
+
+    # What the class that it is mixed into has.
+    config: CmlmConfig
+    generation_config: Any
+    generation_config_class: type[MaskPredictGenerationConfig]
+    model: Any
+    lm_head: torch.nn.Module
+    device: torch.device
+    dtype: torch.dtype
 
     def adjust_generation_fn(
         self,
@@ -75,34 +84,31 @@ class MaskPredictGenerationMixin:
     @torch.no_grad()
     def generate(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
         *,
         encoder_outputs: ModelOutput | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        target_lengths: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        target_lengths: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
         streamer: BaseStreamer | None = None,
         **overrides: Any,
-    ) -> torch.LongTensor | MaskPredictOutput:
+    ) -> torch.Tensor | MaskPredictOutput:
         """Translate a batch by Mask-Predict.
 
         Args:
             input_ids: (batch, source) long.
-            attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not
-                `<pad>`.
+            attention_mask: (batch, source), 1 for tokens; by default where no `<pad>` stands.
             generation_config: settings; the model's own by default.
             encoder_outputs: what `model.get_encoder()` returned, in place of `input_ids`.
             decoder_input_ids: (batch, canvas) long, a partly filled canvas: `<mask>` is predicted,
-                other tokens stay as they are, `<pad>` stands behind the end. Shares and means count
-                the masked positions. Ignored beside `labels`, where a Trainer hands over a whole
-                training batch.
+                other tokens stay, `<pad>` stands behind the end. Shares and means count the masked
+                positions. Ignored beside `labels`: a Trainer hands over a whole training batch.
             target_lengths: (batch,) or (batch, candidates) long, positions of the canvases, `</s>`
                 included, in place of the length head's and of `num_length_candidates`.
             generator: randomness of `do_sample`.
-            streamer: shows the decoding of a single sentence; `put_draft` gets each pass's canvas,
-                if there is one.
+            streamer: shows the decoding of a single sentence; its `put_draft` gets each canvas.
             **overrides: single settings of `MaskPredictGenerationConfig`, for this call.
 
         Returns:
@@ -110,8 +116,7 @@ class MaskPredictGenerationMixin:
             `MaskPredictOutput` with `return_dict_in_generate=True`.
 
         Raises:
-            ValueError, TypeError: an argument out of range, unknown, or made for autoregressive
-                decoding.
+            ValueError, TypeError: an argument out of range, unknown, or autoregressive.
         """
         saved = generation_config or self.generation_config
         config = settings_of_call(self.config, saved, overrides)
@@ -299,8 +304,7 @@ class MaskPredictOutput(ModelOutput):
         history: of every iteration, the canvas the decoder saw and the tokens and log-probabilities
             stored after it, each (iterations, rows, canvas); None unless asked for. A sentence that
             was done earlier stays as it was.
-        length_log_probs: (rows,) log-probability of the canvas's length, nats; 0 where it was
-            given.
+        length_log_probs: (rows,) of the canvas's length, nats; 0 where the length was given.
 
     Scores are float32, or float64 from a float64 model.
 
@@ -320,14 +324,14 @@ class MaskPredictOutput(ModelOutput):
     ```
     """
 
-    sequences: torch.LongTensor | None = None
-    sequences_scores: torch.FloatTensor | None = None
-    ranking_scores: torch.FloatTensor | None = None
-    token_scores: torch.FloatTensor | None = None
-    lengths: torch.LongTensor | None = None
-    num_iterations: torch.LongTensor | None = None
+    sequences: torch.Tensor | None = None
+    sequences_scores: torch.Tensor | None = None
+    ranking_scores: torch.Tensor | None = None
+    token_scores: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+    num_iterations: torch.Tensor | None = None
     history: dict[str, torch.Tensor] | None = None
-    length_log_probs: torch.FloatTensor | None = None
+    length_log_probs: torch.Tensor | None = None
 
 
 def kept_tokens(
@@ -341,11 +345,9 @@ def kept_tokens(
 
     Args:
         tokens, log_probs: (rows, canvas).
-        config: for the ids.
-        collapse_repeats: keep one of each run of equal tokens.
 
     Returns:
-        The tokens (rows, longest output), `<pad>` behind, and their log-probabilities, 0 behind.
+        Both as (rows, longest output), `<pad>` and 0 behind.
     """
     special = torch.tensor(
         [config.pad_token_id, config.eos_token_id, config.blank_token_id], device=tokens.device
@@ -365,15 +367,7 @@ def kept_tokens(
 class DraftStream:
     """Gives a streamer the best canvas after every pass as a draft, and the translation at the end.
 
-    Args:
-        streamer: such as Transformers' `TextDiffusionStreamer`; one without `put_draft` gets the
-            translation only.
-        config: for the ids.
-        canvases: what is decoded, of one sentence.
-        settings: of the call of `generate`.
-
-    Raises:
-        ValueError: more than one sentence.
+    A streamer without `put_draft` (Transformers' `TextDiffusionStreamer` has it) gets the latter.
     """
 
     def __init__(
@@ -425,12 +419,7 @@ _ARGUMENTS = ("encoder_outputs", "decoder_input_ids", "target_lengths", "generat
 def settings_of_call(
     model_config: CmlmConfig, saved: GenerationConfig, overrides: dict[str, Any]
 ) -> MaskPredictGenerationConfig:
-    """`saved` with `overrides`, complete and in range; neither is changed.
-
-    Raises:
-        ValueError: a value out of its range, or made for autoregressive decoding.
-        TypeError: an argument that nobody knows.
-    """
+    """`saved` with `overrides`, complete and in range, or an error; neither is changed."""
     settings = saved.to_dict()
     for name, value in overrides.items():
         if name in SETTINGS:
@@ -441,15 +430,12 @@ def settings_of_call(
         elif name not in _PASSED_BY_CALLERS and value is not None:
             advice = f"Mask-Predict takes {', '.join((*SETTINGS, *_ARGUMENTS))}."
             if name in ("rescore_with", "tokenizer"):
-                advice = (
-                    "Another model ranks candidates in axe_hf.translate(..., rescore_with=...)."
-                )
+                advice = "Another model ranks candidates in axe_hf.translate(rescore_with=...)."
             raise TypeError(f"generate() has no argument `{name}`. {advice}")
     config = MaskPredictGenerationConfig(**settings)
     if config.compile and config.use_onednn:
         raise ValueError(
-            "`use_onednn=True` has no part in what `compile=True` compiles: leave one of the two "
-            "out."
+            "`use_onednn=True` has no part in `compile=True`: leave one of the two out."
         )
     _fit_lengths(config, model_config.max_target_length)
     _check_choice(config, model_config.vocab_size)

@@ -52,11 +52,9 @@ class CanvasState:
 
     Args:
         tokens: (canvases, canvas) long; `<pad>` behind a canvas's end.
-        log_probs: (canvases, canvas) nats; 0 where nothing was predicted: observed positions,
-            behind the end.
+        log_probs: (canvases, canvas) nats; 0 where nothing was predicted.
         num_iterations: (canvases,) long, passes made.
-        history: for each pass the canvas the decoder saw, and the tokens and log-probabilities
-            after it.
+        history: for each pass the canvas the decoder saw, and tokens and log-probabilities after.
     """
 
     tokens: torch.Tensor
@@ -65,8 +63,7 @@ class CanvasState:
     history: list[dict[str, torch.Tensor]] | None = None
 
 
-# Told after each pass: tokens and log-probabilities, and what the next pass will mask, all
-# (canvases, canvas).
+# Told after each pass: tokens, log-probabilities and what is masked next, all (canvases, canvas).
 OnPass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
@@ -89,9 +86,6 @@ def mask_predict(
         refinement: how often, and what is masked again.
         predictor: chooses the tokens.
         on_pass: called after each pass.
-
-    Returns:
-        `CanvasState`.
     """
     loop = _Loop(decoder_pass, canvas, refinement, predictor)
     for t in range(1, refinement.num_iterations + 1):
@@ -396,15 +390,10 @@ class TokenPredictor:
 
     @torch.no_grad()
     def __call__(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predict.
+        """Tokens (positions,) long and their log-probabilities (positions,) in nats.
 
-        Args:
-            states: (positions, d_model).
-
-        Returns:
-            tokens (positions,) long, and their log-probabilities (positions,) in nats, in float32
-            or the states' wider type, of the distribution without `choice.never` and before the
-            temperature.
+        These are of the distribution without `choice.never` and before the temperature, in float32
+        or the wider type of `states` (positions, d_model).
         """
         if not self._columns:
             self._columns = self._parts_of_vocabulary(states)
@@ -435,14 +424,14 @@ class TokenPredictor:
             weight = self.lm_head.weight[start:stop] if is_split else None
             bias = self.lm_head.bias if is_split else None
             bias = None if bias is None else bias[start:stop]
-            never = torch.tensor(never, device=device) if never else None
-            parts.append(_Columns(start, weight, bias, never))
+            ids = torch.tensor(never, device=device) if never else None
+            parts.append(_Columns(start, weight, bias, ids))
         return parts
 
     def _predict(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Best token and running sum of exp(logit - largest), part by part of the vocabulary."""
         temperature = self.choice.temperature
-        largest = total = best = token = chosen = None
+        largest = total = best = token = chosen = states.new_empty(0)  # set by the first part
         for start, logits in self._logits(states):  # (rows, columns)
             new_largest, new_token = logits.max(dim=1)
             new_best = new_chosen = new_largest

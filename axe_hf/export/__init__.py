@@ -114,7 +114,7 @@ def export_onnx(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError('ONNX export needs more packages: pip install "axe-hf[onnx]".') from error
-    modules = {
+    modules: dict[str, Exportable] = {
         "encoder": ExportableEncoder(model),
         "decoder_step": ExportableDecoderStep(model),
         "mask_predict": ExportableMaskPredict(model, **generation),
@@ -152,7 +152,7 @@ def _write_onnx(module: Exportable, file: Path) -> None:
         # Of the two inputs that share an axis the second cannot name it: nothing to warn of.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        onnx_program = torch.onnx.export(
+        onnx_program: Any = torch.onnx.export(
             program,
             dynamo=True,
             dynamic_shapes=axes,

@@ -296,7 +296,7 @@ def _num_masked(settings: MaskPredictGenerationConfig, width: int) -> torch.Tens
 
 
 def least_probable_first(log_probs: torch.Tensor) -> torch.Tensor:
-    """Positions (batch, width) by rising `log_probs` (batch, width), the earlier first among equals.
+    """Positions by rising `log_probs`, both (batch, width), the earlier first among equals.
 
     A stable argsort by counting who comes before, since ONNX has no stable sort.
     """
@@ -327,7 +327,7 @@ def check_model(model: CmlmForConditionalGeneration) -> None:
         )
 
 
-def example_source(stack: nn.Module) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
+def example_source(stack: Any) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
     """Inputs of a module whose config and device are those of `stack`."""
     # Sizes of 0 and 1 would be taken for fixed ones. The values do not matter.
     config, device = stack.config, stack.device
