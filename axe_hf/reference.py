@@ -59,8 +59,8 @@ def mask_predict_reference(
     equal ones the earlier. `<pad>` and `<mask>` are never predicted. Source: Ghazvininejad et al.,
     "Mask-Predict" (EMNLP 2019), section 3; https://arxiv.org/abs/1904.09324.
 
-    The rest is ours or of others: the cosine schedule n = floor(N * cos(pi t / 2T)) is MaskGIT's
-    (Chang et al., CVPR 2022, section 3.2).
+    The cosine schedule, n = floor(N * cos(pi t / 2T)), is MaskGIT's (Chang et al., CVPR 2022,
+    section 3.2); `threshold` and `early_stop` are ours.
 
     Args:
         model: a `CmlmForConditionalGeneration` in evaluation mode.
