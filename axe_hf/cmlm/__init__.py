@@ -1,13 +1,8 @@
 """What travels with a checkpoint: configuration, model, decoding and loss."""
 
-from .configuration_cmlm import CmlmConfig
+from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
 from .fused_loss_axe import linear_axe_loss
-from .generation_cmlm import (
-    MaskPredictGenerationConfig,
-    MaskPredictGenerationMixin,
-    MaskPredictOutput,
-)
-from .linear_cpu import OneDnnLinear
+from .generation_cmlm import MaskPredictGenerationMixin, MaskPredictOutput
 from .loss_axe import AlignedCrossEntropyLoss, AxeOutput, axe_loss
 from .modeling_cmlm import (
     CmlmForConditionalGeneration,
@@ -27,7 +22,6 @@ __all__ = [
     "MaskPredictGenerationConfig",
     "MaskPredictGenerationMixin",
     "MaskPredictOutput",
-    "OneDnnLinear",
     "axe_loss",
     "linear_axe_loss",
 ]

@@ -23,10 +23,10 @@ from transformers.trainer_utils import (
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
+from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
-from ..cmlm.outputs_mask_predict import ONE_SEQUENCE_EACH
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
