@@ -1,4 +1,4 @@
-"""Who may import whom, how long a file may be, and what `import axe_hf` may load."""
+"""Who may import whom, and what `import axe_hf` may load."""
 
 import ast
 import inspect
@@ -17,12 +17,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "axe_hf"
 
 # A new part of axe_hf, a module or folder right under it, must be entered in one of these.
-LEAVES = {"kernels", "data", "evaluation", "output"}
+LEAVES = {"kernels", "data", "evaluation", "output", "reference", "pipeline"}
 JOINERS = {
     "quantization",
     "training",
     "translation",
-    "pipeline",
+    "rescoring",
     "history",
     "plotting",
     "hub",
@@ -31,6 +31,8 @@ JOINERS = {
 MAY_IMPORT = {
     "cmlm": {"kernels"},
     **{part: set() for part in LEAVES},
+    # The canvas is the model's: its masks and the label that is not scored are written there.
+    "data": {"cmlm"},
     **{part: {"cmlm"} | LEAVES | JOINERS for part in JOINERS},
 }
 # These use what any user can: names that axe_hf or one of its parts exports.
@@ -157,16 +159,6 @@ def test_relative_imports_begin_their_line_and_nothing_else_looks_like_one(path)
 
 def test_cmlm_is_flat():
     assert [path for path in CMLM if path.parent != PACKAGE / "cmlm"] == []
-
-
-SIZED = [*MODULES, PACKAGE / "__init__.py", *(REPOSITORY / "tests").rglob("*.py")]
-SIZED += (REPOSITORY / "examples").rglob("*.py")
-
-
-@pytest.mark.parametrize("path", SIZED, ids=name_of)
-def test_no_file_is_longer_than_a_sitting(path):
-    limit = 600 if path.name == "modeling_cmlm.py" else 300
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
 def test_importing_the_package_is_cheap_and_silent():
