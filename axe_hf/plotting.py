@@ -26,7 +26,7 @@ _MAX_COST = 8.0
 _PATH, _BLANK_PATH = "#d94801", "#238b45"
 _GREY, _DARK_GREY = "#e4e4e4", "#8a8a8a"
 # Dollar signs are text here, not formulas.
-_TEXT = {"parse_math": False}
+_TEXT: dict[str, Any] = {"parse_math": False}
 
 
 def plot_alignment(
@@ -78,8 +78,7 @@ def plot_alignment(
     blank = getattr(tokenizer, "blank_token_id", None)
     if blank is None:
         raise ValueError("`tokenizer` has no `blank_token_id`; use one made by train_tokenizer.")
-    is_model = isinstance(logits_or_model, CmlmForConditionalGeneration)
-    if not is_model and not isinstance(logits_or_model, torch.Tensor):
+    if not isinstance(logits_or_model, (torch.Tensor, CmlmForConditionalGeneration)):
         raise TypeError(
             "`logits_or_model` must be logits (canvas, vocab) or a CmlmForConditionalGeneration, "
             f"got {type(logits_or_model).__name__}."
@@ -87,7 +86,7 @@ def plot_alignment(
     labels = torch.as_tensor(labels, device=logits_or_model.device)
     labels = labels[labels != IGNORE_INDEX] if labels.dim() == 1 else labels
     is_observed = None
-    if is_model:
+    if isinstance(logits_or_model, CmlmForConditionalGeneration):
         delta = logits_or_model.config.axe_delta if delta is None else delta
         logits, is_observed = _predict(logits_or_model, labels, input_ids, decoder_input_ids)
     else:
@@ -95,7 +94,7 @@ def plot_alignment(
         logits = logits_or_model.detach()
     logits = logits.float()
     options = {"blank_token_id": blank, "delta": delta, "observed_mask": is_observed}
-    axe = axe_loss(logits[None], labels[None], return_alignment=True, **options)
+    axe: Any = axe_loss(logits[None], labels[None], return_alignment=True, **options)
     return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)
 
 
@@ -225,8 +224,10 @@ def plot_history(
         'iteration'
     """
     # Without the canvas at the start: the picture begins with what iteration 1 predicts.
-    standing, log_probs = (rows[1:] for rows in history_rows(output, tokenizer, sentence))
+    standing, log_probs = history_rows(output, tokenizer, sentence)
+    standing, log_probs = standing[1:], log_probs[1:]
     length = len(standing[0])
+    assert output.history is not None  # or `history_rows` would have said so
     rows = [
         readable_tokens(tokenizer, step[sentence, :length]) for step in output.history["tokens"]
     ]
@@ -236,22 +237,22 @@ def plot_history(
     axes = figure.add_subplot()
     from matplotlib.cm import ScalarMappable
 
-    scale = ScalarMappable(cmap="YlGn")
+    scale: Any = ScalarMappable(cmap="YlGn")
     scale.set_clim(0, 1)
-    cell = {"height": 1, "edgecolor": "white", "linewidth": 2}
-    middle = {"ha": "center", "va": "center", "fontsize": 9}
+    cell: dict[str, Any] = {"height": 1, "edgecolor": "white", "linewidth": 2}
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
     for t, row in enumerate(rows):
         for j, token in enumerate(row):
             probability = math.exp(log_probs[t][j])
-            face, color = scale.to_rgba(probability), "white" if probability > 0.6 else "black"
-            if standing[t][j] == "_":
-                face, color = _GREY, _DARK_GREY
+            is_masked = standing[t][j] == "_"
+            face = _GREY if is_masked else scale.to_rgba(probability)
+            color = _DARK_GREY if is_masked else "white" if probability > 0.6 else "black"
             axes.barh(t, widths[j], left=starts[j], color=face, **cell)
             axes.text(starts[j] + widths[j] / 2, t, token, color=color, **middle, **_TEXT)
     axes.set_xlim(0, starts[-1])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks([])
-    axes.set_yticks(range(len(rows)), range(1, len(rows) + 1))
+    axes.set_yticks(range(len(rows)), [str(t + 1) for t in range(len(rows))])
     axes.set_ylabel("iteration")
     axes.set_xlabel("grey: masked and predicted again" if len(rows) > 1 else "")
     _finish(figure, axes, scale, title, label="probability", ticks=[0, 0.5, 1])

@@ -21,7 +21,10 @@ from .output import check_new_folder, whole_folder, write_text
 if TYPE_CHECKING:
     from .training import TrainingResult
 
-LANGUAGES = {"source_lang": "en", "target_lang": "de"}  # as the phrasebook names them
+LANGUAGES: dict[str, Any] = {
+    "source_lang": "en",
+    "target_lang": "de",
+}  # as the phrasebook names them
 LOSSES = {"cross_entropy": "cross entropy", "axe": "AXE"}  # the two models, by their folders
 PICTURES = ("losses.png", "alignment.png", "decoding.png")
 
@@ -51,7 +54,7 @@ _TRAINING = {
 # is meant for one pass: each step trains on the canvas that decoding starts with. It is longer, for
 # blanks, without which AXE is cross entropy on a full mask; and by a fifth more or less, because in
 # decoding lengths are guessed.
-_CANVASES = {
+_CANVASES: dict[str, dict[str, Any]] = {
     "cross_entropy": {"masking": "uniform"},
     "axe": {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2},
 }
@@ -244,13 +247,13 @@ def _write_data(folder: Path, recipe: QuickstartRecipe) -> tuple[list[str], list
     return [pair["en"] for pair in pairs], list(test["references"])
 
 
-def _train(loss: str, folder: Path, arguments, recipe: QuickstartRecipe) -> "TrainingResult":
+def _train(loss: Any, folder: Path, arguments, recipe: QuickstartRecipe) -> "TrainingResult":
     """Train one model and save it; all but the loss and the canvases is the same for both."""
     import torch
 
     from .training import AxeTrainingArguments, DataArguments, ModelArguments, run_training
 
-    tokenizer = {"vocab_size": recipe.vocab_size}
+    tokenizer: dict[str, Any] = {"vocab_size": recipe.vocab_size}
     if (folder / "cross_entropy").exists():  # the second model takes the tokenizer of the first
         tokenizer = {"tokenizer_name_or_path": str(folder / "cross_entropy")}
     settings = recipe.training | recipe.canvases[loss]
@@ -259,7 +262,8 @@ def _train(loss: str, folder: Path, arguments, recipe: QuickstartRecipe) -> "Tra
         **LANGUAGES,
         train_file=str(folder / "data" / "train.jsonl"),
         validation_file=str(folder / "data" / "validation.jsonl"),
-        **dict.fromkeys(("max_source_length", "max_target_length"), recipe.max_length),
+        max_source_length=recipe.max_length,
+        max_target_length=recipe.max_length,
         **tokenizer,
     )
     training_args = AxeTrainingArguments(
@@ -288,7 +292,7 @@ def _has_fast_bf16() -> bool:
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.13
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.13
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
@@ -310,7 +314,7 @@ def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict,
         start = time.perf_counter()
         found = translations[count] = translated(sources, recipe, count)
         speed = {"sentences_per_second": len(found) / (time.perf_counter() - start)}
-        metric = TranslationMetric().compute(predictions=found, references=references)
+        metric: Any = TranslationMetric().compute(predictions=found, references=references)
         scores[str(count)] = metric | speed
     return scores, translations[recipe.num_iterations[0]]
 
@@ -384,7 +388,7 @@ def _save_pictures(
 
 
 def _facts(result: "TrainingResult") -> dict[str, Any]:
-    trainer = result.trainer
+    trainer: Any = result.trainer
     return {
         "num_parameters": result.model.num_parameters(),
         "training_minutes": trainer.elapsed_minutes,

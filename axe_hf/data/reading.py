@@ -4,9 +4,9 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers.utils import logging
 
@@ -88,7 +88,7 @@ def load_translations(
         rows = _read_tsv(paths[0], languages)
     else:
         rows = _read_json(paths[0], languages)
-    return _to_dataset(rows, languages, source)
+    return _to_dataset(list(rows), languages, source)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
@@ -148,7 +148,7 @@ def _bare_suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
 
 
-def _decoded_lines(file: IO[bytes], name: str | Path) -> list[str]:
+def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
     lines: list[str] = []
     try:
         # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
@@ -207,7 +207,7 @@ def _checked_row(row: Any, languages: _Languages, place: str) -> _Row:
     return checked | {"references": references}
 
 
-def _checked_pair(pair: dict[str, Any], languages: _Languages, place: str) -> dict[str, str]:
+def _checked_pair(pair: Any, languages: _Languages, place: str) -> dict[str, str]:
     for language in languages:
         if language not in pair:
             raise ValueError(
@@ -262,10 +262,9 @@ def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[_Row]:
         yield {"translation": _checked_pair(pair, languages, place)}
 
 
-def _to_dataset(rows: Iterator[_Row], languages: _Languages, source) -> "Dataset":
+def _to_dataset(rows: list[_Row], languages: _Languages, source) -> "Dataset":
     from datasets import Dataset
 
-    rows = list(rows)
     if not rows:
         raise ValueError(f"{source}: must hold at least one sentence pair, got none.")
     columns = {"translation": [row["translation"] for row in rows]}

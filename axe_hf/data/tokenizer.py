@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import (
     Regex,
@@ -91,8 +91,8 @@ def train_tokenizer(
         )
     # Rare characters leave the training text, so that neither algorithm can learn them.
     as_space = dict.fromkeys(map(ord, others), " ")
-    sentences = (text.translate(as_space) for text in sentences)
-    options = {
+    known = (text.translate(as_space) for text in sentences)
+    options: dict[str, Any] = {
         "vocab_size": vocab_size - len(FALLBACK_BYTES),
         "special_tokens": list(SPECIAL_TOKENS),
         "initial_alphabet": alphabet,
@@ -100,10 +100,9 @@ def train_tokenizer(
     }
     if algorithm == "bpe":
         trainer = trainers.BpeTrainer(min_frequency=min_frequency, **options)
-        tokenizer.train_from_iterator(sentences, trainer)
+        tokenizer.train_from_iterator(known, trainer)
     else:
-        trainer = trainers.UnigramTrainer(unk_token=UNK, **options)
-        _train_unigram(tokenizer, sentences, trainer)
+        _train_unigram(tokenizer, known, trainers.UnigramTrainer(unk_token=UNK, **options))
     tokenizer.model = _with_fallback_bytes(tokenizer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -131,8 +130,7 @@ def _empty_tokenizer(algorithm: str) -> Tokenizer:
     split = pre_tokenizers.Split(PIECE, "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([mark_words, split])
     spaces, strip = decoders.Replace(SPACE, " "), decoders.Strip(" ", 1, 0)
-    steps = [spaces, decoders.ByteFallback(), decoders.Fuse(), strip]
-    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse(), strip])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}",
         pair=f"$A {EOS} $B {EOS}",
@@ -166,7 +164,7 @@ def _normalised(texts: Iterable[str], tokenizer: Tokenizer) -> list[str]:
 
 def _choose_alphabet(sentences: list[str]) -> tuple[list[str], list[str]]:
     """Characters that get a token of their own, and those left to the fallback bytes."""
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for text in sentences:
         counts.update(text)
     del counts[" "]  # spaces become SPACE, which is always in the alphabet
@@ -196,7 +194,7 @@ def _train_unigram(
     """
     split = tokenizer.pre_tokenizer
     num_doubled = trainer.vocab_size
-    word_counts = Counter()
+    word_counts: Counter[str] = Counter()
 
     def words() -> Iterator[str]:
         for text in sentences:
@@ -247,5 +245,5 @@ def _in_fixed_order(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
     start = len(pieces) - 1
     while start > 0 and len(pieces[start - 1]) == 1 and costs[start] - costs[start - 1] < 2e-4:
         start -= 1
-    pieces = [*pieces[:start], *sorted(pieces[start:])]
-    return [(piece, -cost) for piece, cost in zip(pieces, costs, strict=True)]
+    in_order = [*pieces[:start], *sorted(pieces[start:])]
+    return [(piece, -cost) for piece, cost in zip(in_order, costs, strict=True)]
