@@ -1,0 +1,49 @@
+# The one table of public names: `axe_hf/__init__.py` reads it when it is imported, type checkers as ever.
+
+from .cmlm.configuration_cmlm import CmlmConfig as CmlmConfig
+from .cmlm.configuration_mask_predict import (
+    MaskPredictGenerationConfig as MaskPredictGenerationConfig,
+)
+from .cmlm.definition_axe import axe_loss_definition as axe_loss_definition
+from .cmlm.generation_cmlm import MaskPredictGenerationMixin as MaskPredictGenerationMixin
+from .cmlm.generation_cmlm import MaskPredictOutput as MaskPredictOutput
+from .cmlm.linear_loss_axe import linear_axe_loss as linear_axe_loss
+from .cmlm.loss_axe import AlignedCrossEntropyLoss as AlignedCrossEntropyLoss
+from .cmlm.loss_axe import AxeOutput as AxeOutput
+from .cmlm.loss_axe import axe_loss as axe_loss
+from .cmlm.modeling_cmlm import CmlmForConditionalGeneration as CmlmForConditionalGeneration
+from .cmlm.modeling_cmlm import CmlmModel as CmlmModel
+from .cmlm.modeling_cmlm import CmlmPreTrainedModel as CmlmPreTrainedModel
+from .cmlm.modeling_cmlm import CmlmSeq2SeqLMOutput as CmlmSeq2SeqLMOutput
+from .data import DataCollatorForCmlm as DataCollatorForCmlm
+from .data import MaxTokensBatchSampler as MaxTokensBatchSampler
+from .data import load_translations as load_translations
+from .data import make_phrasebook as make_phrasebook
+from .data import tokenize_translations as tokenize_translations
+from .data import train_tokenizer as train_tokenizer
+from .data import write_phrasebook as write_phrasebook
+from .evaluation import TranslationMetric as TranslationMetric
+from .export import ExportableDecoderStep as ExportableDecoderStep
+from .export import ExportableEncoder as ExportableEncoder
+from .export import ExportableMaskPredict as ExportableMaskPredict
+from .export import export_onnx as export_onnx
+from .export import export_program as export_program
+from .history import format_history as format_history
+from .hub import push_to_hub_with_code as push_to_hub_with_code
+from .hub import save_pretrained_with_code as save_pretrained_with_code
+from .pipeline import CmlmTranslationPipeline as CmlmTranslationPipeline
+from .pipeline import register_pipeline as register_pipeline
+from .plotting import plot_alignment as plot_alignment
+from .plotting import plot_history as plot_history
+from .plotting import plot_losses as plot_losses
+from .quantization import quantize_int8 as quantize_int8
+from .training import AxeTrainer as AxeTrainer
+from .training import AxeTrainingArguments as AxeTrainingArguments
+from .training import DataArguments as DataArguments
+from .training import EmaCallback as EmaCallback
+from .training import ModelArguments as ModelArguments
+from .training import average_checkpoints as average_checkpoints
+from .training import run_training as run_training
+from .translation import translate as translate
+
+__version__: str
