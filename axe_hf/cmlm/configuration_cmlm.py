@@ -1,10 +1,18 @@
 """Configuration of the conditional masked language model (CMLM)."""
 
-from typing import Literal
+import textwrap
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.utils import logging
+
+from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive
+
+logger = logging.get_logger(__name__)
 
 # The symbols that are no words, as configuration and tokenizer both call them.
 SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_token_id")
@@ -157,4 +165,137 @@ class CmlmConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
 
 
-__all__ = ["CmlmConfig"]
+# What else a generation config may hold: ids, what other classes write into every configuration, what
+# changes nothing here.
+_INDIFFERENT = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"}
+_INDIFFERENT |= {"use_cache", "transformers_version", "output_attentions", "output_hidden_states"}
+_INDIFFERENT |= {"output_logits", "disable_compile"}
+
+
+@cache
+def _base_fields() -> frozenset[str]:
+    """The settings that Transformers knows."""
+    return frozenset(vars(GenerationConfig()))
+
+
+class MaskPredictGenerationConfig(GenerationConfig):
+    """Settings of Mask-Predict, saved as `generation_config.json`; `generate` overrides single ones.
+
+    The table that they are made from is `axe_hf.cmlm.configuration_mask_predict.SETTINGS`.
+
+    Args:
+        {settings}
+        pad_token_id, eos_token_id, ... : as in `GenerationConfig`.
+
+    Raises:
+        ValueError: a value out of its range.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import MaskPredictGenerationConfig
+    >>> MaskPredictGenerationConfig(num_iterations=4).num_length_candidates
+    1
+    >>> MaskPredictGenerationConfig(num_iterations=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: `num_iterations` must be an integer >= 1, got 0. One pass over the canvas is `num_iterations=1`.
+
+    ```
+    """
+
+    def __init__(self, **kwargs: Any):
+        for setting in SETTINGS.values():
+            if setting.is_own:
+                setattr(self, setting.name, kwargs.pop(setting.name, setting.default))
+        # `_from_model_config` makes the base class drop fields it does not know on the next load.
+        kwargs.pop("_from_model_config", None)
+        super().__init__(**kwargs)
+        self._from_model_config = False
+
+    @staticmethod
+    def _get_default_generation_params() -> dict[str, Any]:
+        """None: Seq2SeqTrainer would write the base class's, autoregressive ones, into the model."""
+        return {}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """Read saved settings; those that this version does not know are left out with a warning."""
+        known = {*SETTINGS, *_base_fields(), *_INDIFFERENT, "return_unused_kwargs"}
+
+        def unknown_in(settings: dict[str, Any]) -> dict[str, Any]:
+            return {n: settings[n] for n in settings if n not in known and not n.startswith("_")}
+
+        unknown, unused = unknown_in(config_dict), unknown_in(kwargs)
+        if unknown:
+            logger.warning(
+                f"The saved generation settings hold {', '.join(unknown)}, which this version of the "
+                "code does not know and leaves out."
+            )
+        config_dict = {name: config_dict[name] for name in config_dict if name not in unknown}
+        kwargs = {name: kwargs[name] for name in kwargs if name not in unused}
+        result = super().from_dict(config_dict, **kwargs)
+        return (result[0], result[1] | unused) if isinstance(result, tuple) else result
+
+    @classmethod
+    def from_model_config(cls, model_config) -> "MaskPredictGenerationConfig":
+        """Fresh settings with the special tokens and the length limit of a `CmlmConfig`."""
+        values = model_config if isinstance(model_config, dict) else model_config.to_dict()
+        fields = {
+            "pad_token_id": values.get("pad_token_id"),
+            "eos_token_id": values.get("eos_token_id"),
+            "max_length": values.get("max_target_length"),
+        }
+        return cls(**{name: value for name, value in fields.items() if value is not None})
+
+    def validate(self, *args, **kwargs):
+        """Check every field; called by Transformers at each construction and update."""
+        # Several results need neither beams nor sampling here, which the base class asks for.
+        num_returned, self.num_return_sequences = self.num_return_sequences, None
+        try:
+            super().validate(*args, **kwargs)
+        finally:
+            self.num_return_sequences = num_returned
+        for setting in SETTINGS.values():
+            setting.check(getattr(self, setting.name))
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Nothing is set that would be ignored."""
+        known = _base_fields()
+        defaults = GenerationConfig._get_default_generation_params()
+        for name, value in vars(self).items():
+            is_allowed = name in SETTINGS or name in _INDIFFERENT or name.startswith("_")
+            if is_allowed or value is None or value == defaults.get(name):
+                continue
+            if name in AUTOREGRESSIVE:
+                check_autoregressive(name, value)
+            elif name in known and value is not False:
+                raise ValueError(
+                    f"`{name}` has no meaning for Mask-Predict, got {value!r}. Leave it out."
+                )
+            elif name not in known:
+                near = ", ".join(f"`{n}`" for n in get_close_matches(name, {*SETTINGS, *known}))
+                raise ValueError(
+                    f"There is no setting `{name}`." + (f" Is it {near}?" if near else "")
+                )
+
+
+def _described_settings() -> str:
+    """The table of settings as "Args:" of a docstring."""
+    lines: list[str] = []
+    for setting in SETTINGS.values():
+        lines += textwrap.wrap(
+            f"{setting.name}: {setting.help}",
+            width=100,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines).lstrip()
+
+
+if MaskPredictGenerationConfig.__doc__:  # none under python -OO
+    MaskPredictGenerationConfig.__doc__ = MaskPredictGenerationConfig.__doc__.replace(
+        "{settings}", _described_settings()
+    )

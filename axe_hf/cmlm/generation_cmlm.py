@@ -15,7 +15,7 @@ from .canvas_cmlm import (
     length_candidates,
     masked_canvas,
 )
-from .configuration_mask_predict import MaskPredictGenerationConfig
+from .configuration_cmlm import MaskPredictGenerationConfig
 from .decoder_pass import DecoderPass, static_length
 from .input_checks_generation import check_rescoring, check_source
 from .linear_cpu import linear_on_cpu

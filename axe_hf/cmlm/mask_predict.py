@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from .decoder_pass import DecoderPass
-from .schedule_mask_predict import num_masked_again
+from .configuration_mask_predict import num_masked_again
 from .token_prediction import TokenPredictor
 
 

@@ -4,26 +4,11 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from .configuration_cmlm import CmlmConfig
-from .configuration_mask_predict import (
-    AUTOREGRESSIVE,
-    BASE_FIELDS,
-    OWN_FIELDS,
-    MaskPredictGenerationConfig,
-    check_autoregressive,
-)
+from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
+from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive
 
 # Trainers and pipelines hand these to every `generate`.
 _PASSED_BY_CALLERS = {"labels", "synced_gpus", "use_cache", "decoder_attention_mask"}
-# Overridden with None these keep what is saved, as Trainers pass None for "not given"; other settings become None.
-_KEPT_FOR_NONE = {
-    "min_length",
-    "max_length",
-    "do_sample",
-    "output_scores",
-    "return_dict_in_generate",
-}
-_KEPT_FOR_NONE |= {name for name, default in OWN_FIELDS.items() if default is not None}
 # Arguments of `generate` itself, named when an unknown one is refused.
 _ARGUMENTS = ("encoder_outputs", "decoder_input_ids", "target_lengths", "generator", "streamer")
 _ARGUMENTS += ("rescore_with", "tokenizer")
@@ -40,15 +25,15 @@ def settings_of_call(
     """
     settings = saved.to_dict()
     for name, value in overrides.items():
-        if name in OWN_FIELDS or name in BASE_FIELDS:
-            if value is not None or name not in _KEPT_FOR_NONE:
+        if name in SETTINGS:
+            if value is not None or SETTINGS[name].is_reset_by_none:
                 settings[name] = value
         elif name in AUTOREGRESSIVE:
             check_autoregressive(name, value)
         elif name not in _PASSED_BY_CALLERS and value is not None:
             raise TypeError(
                 f"generate() has no argument `{name}`. Mask-Predict takes "
-                f"{', '.join((*OWN_FIELDS, *BASE_FIELDS, *_ARGUMENTS))}."
+                f"{', '.join((*SETTINGS, *_ARGUMENTS))}."
             )
     config = MaskPredictGenerationConfig(**settings)
     if config.compile and config.use_onednn:

@@ -8,22 +8,9 @@ from torch.export import Dim
 
 from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
 from ..cmlm.canvas_cmlm import length_candidates, masked_canvas
-from ..cmlm.configuration_mask_predict import BASE_FIELDS, OWN_FIELDS
-from ..cmlm.schedule_mask_predict import num_masked_again
+from ..cmlm.configuration_mask_predict import SETTINGS, num_masked_again
 from ..cmlm.settings_mask_predict import settings_of_call
 from .parts import check_model, example_source
-
-# Settings that a graph follows, and those that do not change what is on the canvas when there is one candidate.
-_FOLLOWED = {"num_iterations", "schedule", "length_multiplier", "min_length", "max_length"}
-_FOLLOWED |= {"suppress_tokens"}
-_WITHOUT_EFFECT = {"length_score_weight", "output_history", "output_scores"}
-_WITHOUT_EFFECT |= {
-    "return_dict_in_generate",
-    "temperature",
-    "compile",
-    "compile_config",
-    "use_onednn",
-}
 
 
 class ExportableMaskPredict(nn.Module):
@@ -75,7 +62,8 @@ class ExportableMaskPredict(nn.Module):
         super().__init__()
         check_model(model)
         settings = _followed_settings(model, overrides)
-        self.settings = {name: getattr(settings, name) for name in sorted(_FOLLOWED)}
+        fixed = sorted(s.name for s in SETTINGS.values() if s.in_graph == "fixed")
+        self.settings = {name: getattr(settings, name) for name in fixed}
         self.encoder, self.decoder = model.model.encoder, model.model.decoder
         self.lm_head, self.width = model.lm_head, settings.max_length
         self.config = model.config
@@ -150,14 +138,13 @@ def _followed_settings(
 ) -> MaskPredictGenerationConfig:
     """The settings of a decoding, once it is sure that the graph follows all of them."""
     settings = settings_of_call(model.config, model.generation_config, overrides)
-    neutral = {**dict.fromkeys(BASE_FIELDS), **OWN_FIELDS}
-    neutral |= {"num_length_candidates": 1, "num_return_sequences": 1}
-    for name in neutral.keys() - _FOLLOWED - _WITHOUT_EFFECT:
-        value = getattr(settings, name, None)
-        if value not in (None, False, neutral[name]):
+    for setting in SETTINGS.values():
+        value = getattr(settings, setting.name)
+        neutral = 1 if setting.kind is int else setting.default
+        if setting.in_graph == "impossible" and value not in (None, False, neutral):
             raise ValueError(
-                f"`{name}` is {value!r}, which the graph of Mask-Predict does not follow. Export with "
-                f"`{name}={neutral[name]!r}`, or decode with model.generate."
+                f"`{setting.name}` is {value!r}, which the graph of Mask-Predict does not follow. Export "
+                f"with `{setting.name}={neutral!r}`, or decode with model.generate."
             )
     return settings
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from axe_hf.cmlm.schedule_mask_predict import num_masked_again
+from axe_hf.cmlm.configuration_mask_predict import num_masked_again
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 FULL = {"return_dict_in_generate": True}

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from axe_hf import CmlmForConditionalGeneration, MaskPredictGenerationConfig, MaskPredictOutput
-from axe_hf.cmlm.configuration_mask_predict import BASE_FIELDS, OWN_FIELDS
+from axe_hf.cmlm.configuration_mask_predict import SETTINGS
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 
@@ -121,7 +121,7 @@ def test_settings_survive_save_and_load_through_every_class(make_model, tmp_path
         "max_length": 20,
     }
     # `compile_config` is the one that Transformers never saves.
-    assert set(settings) == {*OWN_FIELDS, *BASE_FIELDS} - {"compile_config"}
+    assert set(settings) == {*SETTINGS} - {"compile_config"}
     defaults = vars(MaskPredictGenerationConfig())
     assert all(value != defaults[name] for name, value in settings.items())
     model.generation_config = MaskPredictGenerationConfig(pad_token_id=PAD, **settings)
