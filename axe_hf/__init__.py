@@ -15,11 +15,11 @@ def _public_names() -> dict[str, str]:
     """The public names and their modules, from `__init__.pyi`: the one table, which type checkers read too."""
     tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = (line for line in tree.body if isinstance(line, ast.ImportFrom) and line.module)
-    return {name.name: line.module for line in imports for name in line.names}
+    return dict(sorted((name.name, line.module) for line in imports for name in line.names))
 
 
 _MODULE_OF = _public_names()
-__all__ = [*sorted(_MODULE_OF)]
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

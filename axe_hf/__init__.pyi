@@ -1,9 +1,7 @@
 # The one table of public names: `axe_hf/__init__.py` reads it when it is imported, type checkers as ever.
 
 from .cmlm.configuration_cmlm import CmlmConfig as CmlmConfig
-from .cmlm.configuration_mask_predict import (
-    MaskPredictGenerationConfig as MaskPredictGenerationConfig,
-)
+from .cmlm.configuration_cmlm import MaskPredictGenerationConfig as MaskPredictGenerationConfig
 from .cmlm.definition_axe import axe_loss_definition as axe_loss_definition
 from .cmlm.generation_cmlm import MaskPredictGenerationMixin as MaskPredictGenerationMixin
 from .cmlm.generation_cmlm import MaskPredictOutput as MaskPredictOutput

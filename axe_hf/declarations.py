@@ -18,7 +18,7 @@ class Declaration:
     Args:
         name: of the field.
         kinds: the types that its annotation joins by `|`, without None: "int", "list", "SchedulerType".
-        choices: the values of a `Literal`.
+        choices: the values of a `Literal`, or those that the field's metadata name.
         item_kind: the type of a list's items.
         default: of the field; None also where it is computed.
         is_required: whether there is no default.
@@ -83,29 +83,31 @@ def declared_fields(path: Path, class_name: str) -> dict[str, Declaration]:
 def _field(
     name: str, annotation: ast.expr, value: ast.expr | None, text: str | None
 ) -> Declaration | None:
+    default, is_required, metadata = _literal(value), value is None, {}
     if isinstance(value, ast.Call):
-        given = {keyword.arg: _literal(keyword.value) for keyword in value.keywords}
-        if given.get("init") is False:
+        given = {keyword.arg: keyword.value for keyword in value.keywords}
+        if _literal(given.get("init")) is False:
             return None
-        default = given.get("default")
+        default = _literal(given.get("default"))
         is_required = not given.keys() & {"default", "default_factory"}
-        text = text or (given.get("metadata") or {}).get("help", "")
-    else:
-        default, is_required = _literal(value), value is None
-    kinds: list[str] = []
-    choices, item_kind = (), "str"
+        if isinstance(entries := given.get("metadata"), ast.Dict):
+            metadata = {
+                _literal(key): _literal(entry)
+                for key, entry in zip(entries.keys, entries.values, strict=True)
+            }
+    kinds = []
+    choices, item_kind = tuple(metadata.get("choices") or ()), "str"
     for part in _joined(annotation):
         if isinstance(part, ast.Subscript):
-            inside = _literal(part.slice)
-            kind = ast.unparse(part.value)
-            if kind == "Literal":
-                choices += inside if isinstance(inside, tuple) else (inside,)
-            elif kind == "list":
+            kinds.append(ast.unparse(part.value))
+            if kinds[-1] == "list":
                 item_kind = ast.unparse(part.slice)
-            kinds.append(kind)
+            elif kinds[-1] == "Literal":
+                inside = _literal(part.slice)
+                choices += inside if isinstance(inside, tuple) else (inside,)
         elif not (isinstance(part, ast.Constant) and part.value is None):
             kinds.append(ast.unparse(part))
-    text = " ".join((text or "").split())
+    text = " ".join((text or metadata.get("help") or "").split())
     return Declaration(name, tuple(kinds), choices, item_kind, default, is_required, text)
 
 

@@ -12,7 +12,7 @@ _MODULE_OF = {
     "CmlmModel": "modeling_cmlm",
     "CmlmPreTrainedModel": "modeling_cmlm",
     "CmlmSeq2SeqLMOutput": "modeling_cmlm",
-    "MaskPredictGenerationConfig": "configuration_mask_predict",
+    "MaskPredictGenerationConfig": "configuration_cmlm",
     "MaskPredictGenerationMixin": "generation_cmlm",
     "MaskPredictOutput": "generation_cmlm",
     "OneDnnLinear": "linear_cpu",
@@ -20,7 +20,7 @@ _MODULE_OF = {
     "axe_loss_definition": "definition_axe",
     "linear_axe_loss": "linear_loss_axe",
 }
-__all__ = [*sorted(_MODULE_OF)]
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

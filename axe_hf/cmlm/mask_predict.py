@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .decoder_pass import DecoderPass
 from .configuration_mask_predict import num_masked_again
+from .decoder_pass import DecoderPass
 from .token_prediction import TokenPredictor
 
 

@@ -5,14 +5,17 @@ import json
 import time
 from typing import Any
 
-from .files import check_output, read_lines, write_text
+from ..output import write_text
+from .files import read_lines
 from .models import add_model_options, check_model_options, load_model, load_rescorer
 from .parsing import (
+    OFFERED_SETTINGS,
     CommandParser,
     UsageError,
     add_generation_options,
     add_option,
-    generation_defaults,
+    check_output,
+    flag,
     generation_settings,
 )
 
@@ -82,7 +85,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("give either MODEL and DATA or --translations and --references, not both")
     if needed == of_texts:
         useless = [n for n in _OF_RUNNING if getattr(options, n)]
-        useless += [n for n in generation_defaults() if hasattr(options, n)]
+        useless += [n for n in OFFERED_SETTINGS if hasattr(options, n)]
         if useless:
             raise UsageError(
                 f"{', '.join(map(_shown, useless))}: for a MODEL only, and --translations need none"
@@ -91,7 +94,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _shown(name: str) -> str:
     """An argument as it is written on the command line."""
-    return {"model": "MODEL", "data": "DATA"}.get(name, f"--{name.replace('_', '-')}")
+    return {"model": "MODEL", "data": "DATA"}.get(name, flag(name))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -132,7 +135,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
         model, tokenizer, sources, batch_size=options.batch_size, **options.generation, **rescorer
     )
     seconds = time.perf_counter() - start
-    decoding = {name: getattr(model.generation_config, name) for name in generation_defaults()}
+    decoding = {name: getattr(model.generation_config, name) for name in OFFERED_SETTINGS}
     facts = {
         "model": options.model,
         "data": options.data,

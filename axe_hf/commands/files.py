@@ -1,8 +1,6 @@
-"""Text files of the commands: lines in, and results out, whole or not at all."""
+"""Lines of text for the commands."""
 
-import os
 import sys
-from pathlib import Path
 from typing import BinaryIO
 
 
@@ -34,34 +32,3 @@ def _decode(file: BinaryIO, name: str) -> list[str]:
             ) from error
         lines.append(text.rstrip("\r\n"))
     return lines
-
-
-def check_output(path: str | None, *, overwrite: bool) -> None:
-    """Refuse, before any work, a file that cannot or should not be written.
-
-    Raises:
-        FileExistsError: `path` exists and `overwrite` is off, or it is no plain file.
-        FileNotFoundError: its folder does not exist.
-    """
-    if path is None:
-        return
-    file = Path(path)
-    if file.exists() and not file.is_file():
-        raise FileExistsError(f"--output must name a plain file, {path} is something else.")
-    if file.exists() and not overwrite:
-        raise FileExistsError(f"--output: {path} exists already. Replace it by --overwrite.")
-    if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--output: there is no folder {file.parent}. Make it first.")
-    if not os.access(file.absolute().parent, os.W_OK):
-        raise PermissionError(f"--output: no permission to write into {file.absolute().parent}.")
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    file = Path(path).resolve()  # behind a link, the file that it names
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(text.encode("utf-8"))
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -10,10 +10,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..data import load_translations, tokenize_translations, train_tokenizer
-from .arguments import AxeTrainingArguments
+from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
 from .checks import check_model_and_tokenizer
-from .run_arguments import DataArguments, ModelArguments
 from .trainer import AxeTrainer
 
 if TYPE_CHECKING:

@@ -53,13 +53,18 @@ def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, mon
     }
 
 
-def test_every_setting_of_mask_predict_is_an_option_that_is_explained():
-    from axe_hf.commands.parsing import _documented_settings, generation_defaults
+def test_every_setting_of_mask_predict_is_an_option_that_is_explained(axe_hf):
+    from axe_hf.cmlm.configuration_mask_predict import SETTINGS
 
-    names = set(generation_defaults())
-    assert {"num_iterations", "num_length_candidates", "collapse_repeats"} <= names
-    assert {"min_length", "max_length"} <= names and "output_history" not in names
-    assert names <= set(_documented_settings())
+    offered = {name for name, setting in SETTINGS.items() if setting.is_option}
+    assert {"num_iterations", "num_length_candidates", "collapse_repeats"} <= offered
+    assert {"min_length", "max_length"} <= offered and "output_history" not in offered
+    for command in ("translate", "evaluate"):
+        shown = " ".join(axe_hf(command, "--help")[1].split())
+        for name, setting in SETTINGS.items():
+            text = " ".join(setting.help.replace("`", "").split()[:3])
+            assert (f"--{name.replace('_', '-')} " in shown.replace(",", " ")) == (name in offered)
+            assert text in shown or name not in offered
 
 
 def test_show_steps_draws_each_iteration_above_the_translation(axe_hf, model, tmp_path):
