@@ -55,7 +55,7 @@ def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]
 
 
 def uses_color(stream: TextIO) -> bool:
-    """Whether colours make sense on `stream`: it is a terminal and NO_COLOR (no-color.org) is not set."""
+    """Whether `stream` is a terminal that wants colours; NO_COLOR (no-color.org) is not set."""
     is_terminal = hasattr(stream, "isatty") and stream.isatty()
     return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -173,7 +173,7 @@ def _columns_that_fit(cell_widths: list[int], width: int) -> Iterator[list[int]]
 
 
 def display_width(text: str) -> int:
-    """Columns of a terminal that `text` fills: two for East Asian wide letters, none for accents."""
+    """Columns of a terminal that `text` fills: two for wide Asian letters, none for accents."""
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 

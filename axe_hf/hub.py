@@ -1,15 +1,12 @@
-"""Save or push a checkpoint together with the code it needs, so that others load it without this package.
+"""Save or push a checkpoint with the code it needs, so that others load it without this package.
 
-They load it by `AutoModelForSeq2SeqLM.from_pretrained(..., trust_remote_code=True)`. Where axe_hf is
-installed and imported, its own classes are used and the copied code is left alone.
+They load it by `AutoModelForSeq2SeqLM.from_pretrained(..., trust_remote_code=True)`. Where axe_hf
+is installed and imported, its own classes are used and the copied code is left alone.
 """
 
 import json
 import shutil
 import tempfile
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -18,6 +15,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from . import pipeline
 from .cmlm import CmlmForConditionalGeneration, modeling_cmlm
+from .output import check_new_folder, whole_folder
 
 _AUTO_MAP = {
     "AutoConfig": "configuration_cmlm.CmlmConfig",
@@ -67,18 +65,9 @@ def save_pretrained_with_code(
     ```
     """
     _check_types(model, tokenizer)
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(
-            f"`directory` must be a new or an empty folder, but {directory} holds files already. "
-            "Choose another name or remove it first."
-        )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch_folder(directory.parent) as scratch:
+    check_new_folder(directory, "directory", "Choose another name or remove it first.")
+    with whole_folder(directory) as scratch:
         _write(model, tokenizer, scratch, model_card)
-        if directory.exists():  # empty, and in the way on Windows
-            directory.rmdir()
-        scratch.replace(directory)
 
 
 def push_to_hub_with_code(
@@ -138,24 +127,14 @@ def _check_types(model, tokenizer) -> None:
         )
 
 
-@contextmanager
-def _scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder beside the final one, hence on its file system, so that renaming it is one step."""
-    scratch = parent / f".saving-{uuid.uuid4().hex}"
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def _write(model, tokenizer, folder: Path, model_card: str | None) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     modeling = modeling_cmlm.__file__
     for file in {modeling, pipeline.__file__, *get_relative_import_files(modeling)}:
         shutil.copy(file, folder)
-    # In the file and not through `register_for_auto_class`, which would change every later save too.
+    # In the file and not through `register_for_auto_class`, which would change every later save
+    # too.
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config |= {"auto_map": _AUTO_MAP, "custom_pipelines": _CUSTOM_PIPELINES}

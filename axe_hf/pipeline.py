@@ -1,6 +1,7 @@
 """A Transformers pipeline that translates with a CMLM.
 
-This file imports nothing of the package: it is copied next to a checkpoint that carries its own code.
+This file imports nothing of the package: it is copied next to a checkpoint that carries its own
+code. That is why the cleaning of texts, which `translate` and the rescoring need too, lives here.
 """
 
 import unicodedata
@@ -21,11 +22,12 @@ TASK = "cmlm-translation"
 class CmlmTranslationPipeline(Pipeline):
     """Translation from text to text.
 
-    Called with one text or a list of texts it returns a list of `{"translation_text": ...}`, one for
-    each; called with a generator or a data set of texts it returns an iterator over them. Settings
-    of `MaskPredictGenerationConfig`, such as `num_iterations`, are taken by the constructor and, with
-    precedence, by each call. A text without a visible character has an empty translation; a text that
-    is longer than the model's `max_source_length` is cut there with a warning.
+    Called with one text or a list of texts it returns a list of `{"translation_text": ...}`, one
+    for each; called with a generator or a data set of texts it returns an iterator over them.
+    Settings of `MaskPredictGenerationConfig`, such as `num_iterations`, are taken by the
+    constructor and, with precedence, by each call. A text without a visible character has an empty
+    translation; a text that is longer than the model's `max_source_length` is cut there with a
+    warning.
 
     For many sentences at once `axe_hf.translation.translate` is faster: it batches similar lengths.
 
@@ -45,10 +47,9 @@ class CmlmTranslationPipeline(Pipeline):
     >>> from axe_hf.pipeline import CmlmTranslationPipeline
     >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
     >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
-    ...                encoder_ffn_dim=32, decoder_ffn_dim=32, max_target_length=8)
-    ... )
-    >>> translator = CmlmTranslationPipeline(model=model.eval(), tokenizer=tokenizer, num_iterations=2)
+    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
+    ... ).eval()
+    >>> translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer, num_iterations=2)
     >>> [list(translation) for translation in translator("A dog barks.")]
     [['translation_text']]
 
@@ -63,8 +64,8 @@ class CmlmTranslationPipeline(Pipeline):
     def __init__(self, model, tokenizer=None, **kwargs: Any):
         if not hasattr(getattr(model, "config", None), "max_source_length"):
             raise TypeError(
-                f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it by "
-                "AutoModelForSeq2SeqLM.from_pretrained(...)."
+                f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load "
+                "it by AutoModelForSeq2SeqLM.from_pretrained(...)."
             )
         if tokenizer is None:
             raise TypeError(
@@ -75,8 +76,8 @@ class CmlmTranslationPipeline(Pipeline):
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
         if (generation.get("num_return_sequences") or 1) > 1:
             raise ValueError(
-                "The pipeline returns one translation for each text and has no use for `num_return_sequences`. Call "
-                "model.generate(...) for several."
+                "The pipeline returns one translation for each text and has no use for "
+                "`num_return_sequences`. Call model.generate(...) for several."
             )
         return {}, generation, {}
 
@@ -94,16 +95,12 @@ class CmlmTranslationPipeline(Pipeline):
                 f"The pipeline translates strings, got {type(input_).__name__}: {input_!r:.80}."
             )
         limit = self.model.config.max_source_length
-        # A lone surrogate, which reading broken UTF-8 leaves behind, has no encoding.
-        text = input_.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        # White space, controls and zero-width characters alone say nothing, as in `translate`.
-        if all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text):
-            text = ""
+        text = valid_unicode(input_) if is_visible(input_) else ""
         token_ids = self.tokenizer(text, verbose=False).input_ids
         if len(token_ids) > limit:
             logger.warning(
-                f"A text of {len(token_ids)} tokens is longer than the model's max_source_length of "
-                f"{limit} and was cut there: {text[:60]!r}... Split it into sentences."
+                f"A text of {len(token_ids)} tokens is longer than the model's max_source_length "
+                f"of {limit} and was cut there: {text[:60]!r}... Split it into sentences."
             )
             token_ids = [*token_ids[: limit - 1], self.tokenizer.eos_token_id]
         input_ids = torch.tensor([token_ids])
@@ -115,7 +112,7 @@ class CmlmTranslationPipeline(Pipeline):
         input_ids = input_tensors["input_ids"]  # (batch, source)
         # One translation for each text, whatever the model's settings say.
         generation |= {"return_dict_in_generate": False, "output_history": False}
-        generation |= {"num_return_sequences": 1, "tokenizer": self.tokenizer}
+        generation |= {"num_return_sequences": 1}
         sequences = self.model.generate(input_ids, input_tensors["attention_mask"], **generation)
         ends = torch.tensor(
             [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id], device=input_ids.device
@@ -129,8 +126,30 @@ class CmlmTranslationPipeline(Pipeline):
         return {"translation_text": text}
 
 
+def valid_unicode(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which reading broken UTF-8 leaves behind.
+
+    Example:
+
+    ```python
+    >>> from axe_hf.pipeline import valid_unicode
+    >>> ascii(valid_unicode("a" + chr(0xDCFF)))
+    "'a\\\\ufffd'"
+
+    ```
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def is_visible(text: str) -> bool:
+    """Whether there is more in it than white space, controls and zero-width characters (Cc, Cf)."""
+    return any(
+        not char.isspace() and unicodedata.category(char) not in ("Cc", "Cf") for char in text
+    )
+
+
 def register_pipeline() -> None:
-    """Make `transformers.pipeline("cmlm-translation", model=...)` known; calling it again is harmless.
+    """Make `transformers.pipeline("cmlm-translation", ...)` known; calling it again is harmless.
 
     Example:
 

@@ -11,9 +11,10 @@ from .cmlm import CmlmForConditionalGeneration
 def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGeneration:
     """A copy of the model whose linear layers multiply in int8, for decoding on a CPU.
 
-    Weights are rounded to 8 bits once, states in each layer as they come (dynamic quantization, by PyTorch). README's
-    benchmark has it at twice the speed of float32 or a little more for a single sentence; translations can differ
-    slightly, so score them. The copy decodes; it is neither trained nor saved: keep the model it was made of.
+    Weights are rounded to 8 bits once, states in each layer as they come (dynamic quantization, by
+    PyTorch). README's benchmark has it at twice the speed of float32 or a little more for a single
+    sentence; translations can differ slightly, so score them. The copy decodes; it is neither
+    trained nor saved: keep the model it was made of.
 
     Args:
         model: a `CmlmForConditionalGeneration` in float32 on a CPU.
@@ -32,8 +33,7 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
     >>> import torch
     >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
     >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32,
-    ...                decoder_ffn_dim=32, max_target_length=20)
+    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
     ... )
     >>> quantize_int8(model).generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=2).shape[0]
     1
@@ -42,8 +42,8 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
     """
     if not isinstance(model, CmlmForConditionalGeneration):
         raise TypeError(
-            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it by "
-            "AutoModelForSeq2SeqLM.from_pretrained(...)."
+            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it "
+            "by AutoModelForSeq2SeqLM.from_pretrained(...)."
         )
     if model.device.type != "cpu" or model.dtype != torch.float32:
         raise ValueError(
@@ -60,6 +60,3 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
         quantized = quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
     return quantized.eval()
-
-
-__all__ = ["quantize_int8"]

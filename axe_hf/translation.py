@@ -1,7 +1,6 @@
 """Translate texts with a trained model."""
 
 import logging
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from numbers import Integral
@@ -11,9 +10,9 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .cmlm.evaluation_mode import evaluation_mode
-from .cmlm.outputs_mask_predict import ONE_SEQUENCE_EACH
-from .cmlm.rescoring_checks_cmlm import check_rescorer, valid_unicode
+from .cmlm.generation_cmlm import ONE_SEQUENCE_EACH
+from .pipeline import is_visible, valid_unicode
+from .rescoring import check_rescorer, evaluation_mode, generate_rescored
 
 logger = logging.getLogger(__name__)
 
@@ -36,34 +35,37 @@ def translate(
     batch_size: int = 64,
     max_tokens_per_batch: int = 8192,
     show_progress: bool | None = None,
+    rescore_with: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
     **generation: Any,
 ) -> list[str]:
     """Translate sentences, one by one in meaning, in batches of similar length in practice.
 
-    A text without a visible character (empty, white space, zero-width characters, a byte order mark)
-    gives an empty translation. A text longer than the model's `max_source_length` is cut there, and
-    one warning names the numbers of all such texts.
+    A text without a visible character (empty, white space, zero-width characters, a byte order
+    mark) gives an empty translation. A text longer than the model's `max_source_length` is cut
+    there, and one warning names the numbers of all such texts.
 
     Args:
-        model: a `CmlmForConditionalGeneration`; it runs in evaluation mode and is put back as it was.
+        model: a `CmlmForConditionalGeneration`; it runs in evaluation mode and is put back as it
+            was.
         tokenizer: the tokenizer the model was trained with.
         texts: sentences of the source language.
         batch_size (default 64): sentences translated at once, at most.
         max_tokens_per_batch (default 8192): source tokens translated at once, padding included, at
             most; a sentence that is longer by itself makes a batch of its own.
         show_progress: whether to draw a progress bar; by default only on a terminal.
-        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`, and
-            `rescore_with=(model, tokenizer)`, an autoregressive model that chooses among the length
-            candidates. What belongs to one batch (`decoder_input_ids`, `target_lengths`, `streamer`)
-            or asks for several translations of a text is refused: call `model.generate`.
+        rescore_with: an autoregressive encoder-decoder and its tokenizer, which choose among the
+            length candidates (Gu et al., ICLR 2018, "noisy parallel decoding").
+        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`. What
+            belongs to one batch (`decoder_input_ids`, `target_lengths`, `streamer`) or asks for
+            several translations of a text is refused: call `model.generate`.
 
     Returns:
         One translation for each text, in the order of `texts`.
 
     Raises:
         TypeError: `texts` is one string or holds something else, or `model` cannot translate.
-        ValueError: a limit below 1, a setting of the decoding out of its range or made for one batch,
-            or a tokenizer whose tokens are not in the model's vocabulary.
+        ValueError: a limit below 1, a setting of the decoding out of its range or made for one
+            batch, or a tokenizer whose tokens are not in the model's vocabulary.
 
     Example:
 
@@ -72,8 +74,7 @@ def translate(
     >>> from axe_hf.translation import translate
     >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
     >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
-    ...                encoder_ffn_dim=32, decoder_ffn_dim=32, max_target_length=8)
+    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
     ... )
     >>> translations = translate(model, tokenizer, ["A dog barks.", ""], num_iterations=2)
     >>> len(translations), translations[1]
@@ -83,7 +84,9 @@ def translate(
     """
     sentences = _checked_texts(texts)
     _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)
-    settings = _settings_of_each_batch(tokenizer, generation)
+    if rescore_with is not None:
+        check_rescorer(rescore_with)
+    generation |= ONE_SEQUENCE_EACH
     token_ids = _encode(sentences, tokenizer, model.config)
     translations = [""] * len(sentences)
     batches = _batches(token_ids, batch_size, max_tokens_per_batch)
@@ -100,7 +103,12 @@ def translate(
             )
             input_ids = torch.tensor(inputs["input_ids"], device=model.device)  # (batch, source)
             attention_mask = torch.tensor(inputs["attention_mask"], device=model.device)
-            sequences = model.generate(input_ids, attention_mask, **settings)
+            if rescore_with is None:
+                sequences = model.generate(input_ids, attention_mask, **generation)
+            else:
+                sequences = generate_rescored(
+                    model, tokenizer, rescore_with, input_ids, attention_mask, **generation
+                ).sequences
             outputs = tokenizer.batch_decode(sequences, skip_special_tokens=True)
             for i, text in zip(batch, outputs, strict=True):
                 translations[i] = text
@@ -127,8 +135,8 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
 def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation) -> None:
     if not hasattr(model, "generate") or not hasattr(model.config, "max_source_length"):
         raise TypeError(
-            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it by "
-            "AutoModelForSeq2SeqLM.from_pretrained(...) after `import axe_hf`."
+            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it "
+            "by AutoModelForSeq2SeqLM.from_pretrained(...) after `import axe_hf`."
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TypeError(
@@ -142,8 +150,8 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
     for name in ("return_dict_in_generate", "output_history"):
         if generation.get(name):
             raise ValueError(
-                f"translate() returns strings and has no use for `{name}`. Call model.generate(...) "
-                "for scores and history."
+                f"translate() returns strings and has no use for `{name}`. Call "
+                "model.generate(...) for scores and history."
             )
     for name in _OF_ONE_BATCH:
         if generation.get(name) is not None:
@@ -156,26 +164,16 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
             "translate() returns one translation of each text and has no use for "
             "`num_return_sequences`. Call model.generate(...) for several."
         )
-    if generation.get("rescore_with") is not None:
-        check_rescorer(generation["rescore_with"])
-
-
-def _settings_of_each_batch(tokenizer, generation: dict[str, Any]) -> dict[str, Any]:
-    """`generation` with what `generate` needs to know, and so that it returns one sequence a sentence."""
-    settings = generation | ONE_SEQUENCE_EACH
-    if generation.get("rescore_with") is not None:
-        settings["tokenizer"] = tokenizer
-    return settings
 
 
 def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
-    """Token ids of each sentence, `</s>` included, cut at the model's limit; none where nothing is said."""
+    """Token ids of each sentence with its `</s>`, cut at the limit; none where nothing is said."""
     if not sentences:
         return []
     max_length, eos = config.max_source_length, tokenizer.eos_token_id
     token_ids = tokenizer([valid_unicode(text) for text in sentences], verbose=False).input_ids
     token_ids = [
-        ids if _is_visible(text) and any(i != eos for i in ids) else []
+        ids if is_visible(text) and any(i != eos for i in ids) else []
         for text, ids in zip(sentences, token_ids, strict=True)
     ]
     largest = max(max(ids, default=0) for ids in token_ids)
@@ -188,23 +186,17 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
     if too_long:
         shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
         logger.warning(
-            f"{len(too_long)} of {len(sentences)} texts are longer than the model's max_source_length "
-            f"of {max_length} tokens and were cut there: line {shown}. Split them into sentences."
+            f"{len(too_long)} of {len(sentences)} texts are longer than the model's "
+            f"max_source_length of {max_length} tokens and were cut there: line {shown}. Split "
+            "them into sentences."
         )
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]
-
-
-def _is_visible(text: str) -> bool:
-    """Whether there is more in it than white space, controls and zero-width characters (Cc, Cf)."""
-    return any(
-        not char.isspace() and unicodedata.category(char) not in ("Cc", "Cf") for char in text
-    )
 
 
 def _batches(
     token_ids: list[list[int]], batch_size: int, max_tokens_per_batch: int
 ) -> Iterator[list[int]]:
-    """Indices of the sentences that have tokens, longest first, so that too little memory shows at once."""
+    """Indices of the sentences with tokens, longest first: too little memory shows at once."""
     batch: list[int] = []
     width = 0
     for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):

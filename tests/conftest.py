@@ -27,6 +27,64 @@ def few_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def make_config():
+    """A configuration of a model small enough for thousands of passes; keywords change it."""
+    from axe_hf import CmlmConfig
+
+    def make(**changes):
+        sizes = {
+            "vocab_size": 24,
+            "d_model": 16,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "max_source_length": 40,
+            "max_target_length": 30,
+            # With 0.02 all tokens would be about equally probable, and rounding would decide.
+            "init_std": 0.5,
+        }
+        return CmlmConfig(**(sizes | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_model(make_config):
+    """A randomly initialised model in evaluation mode; keywords change its configuration."""
+    import torch
+
+    from axe_hf import CmlmForConditionalGeneration
+
+    def make(seed=0, attn_implementation="sdpa", **changes):
+        torch.manual_seed(seed)
+        config = make_config(**changes)
+        config._attn_implementation = attn_implementation
+        return CmlmForConditionalGeneration(config).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_sources():
+    """Sentences of random lengths, `</s>` at the end, padded: `input_ids` and `attention_mask`."""
+    import torch
+
+    def make(lengths, seed=0, vocab_size=24, padded_length=None):
+        generator = torch.Generator().manual_seed(seed)
+        width = padded_length or max(lengths)
+        input_ids = torch.randint(5, vocab_size, (len(lengths), width), generator=generator)
+        for row, length in zip(input_ids, lengths, strict=True):
+            row[length - 1] = 1
+            row[length:] = 0
+        return {"input_ids": input_ids, "attention_mask": input_ids.ne(0).long()}
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def repository():
     """The root of the checkout."""

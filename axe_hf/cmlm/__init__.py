@@ -15,7 +15,6 @@ _MODULE_OF = {
     "MaskPredictGenerationConfig": "configuration_cmlm",
     "MaskPredictGenerationMixin": "generation_cmlm",
     "MaskPredictOutput": "generation_cmlm",
-    "OneDnnLinear": "linear_cpu",
     "axe_loss": "loss_axe",
     "axe_loss_definition": "definition_axe",
     "linear_axe_loss": "linear_loss_axe",

@@ -1,34 +1,40 @@
-"""Mask-Predict decoding (Ghazvininejad et al., EMNLP 2019, section 3): `generate`."""
+"""`generate` of a CMLM: Mask-Predict (Ghazvininejad et al., EMNLP 2019, section 3)."""
 
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 from transformers.generation.configuration_utils import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
 
-from .canvas_cmlm import (
+from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
+from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive
+from .mask_predict import (
     Canvases,
-    check_canvas,
-    check_target_lengths,
+    CanvasState,
+    DecoderPass,
+    Refinement,
+    TokenChoice,
+    TokenPredictor,
     length_candidates,
+    mask_predict,
     masked_canvas,
+    static_length,
 )
-from .configuration_cmlm import MaskPredictGenerationConfig
-from .decoder_pass import DecoderPass, static_length
-from .input_checks_generation import check_rescoring, check_source
-from .linear_cpu import linear_on_cpu
-from .mask_predict import Refinement, mask_predict
-from .outputs_mask_predict import MaskPredictOutput, kept_tokens
-from .rescoring_cmlm import autoregressive_scores
-from .settings_mask_predict import settings_of_call
-from .streaming_mask_predict import DraftStream
-from .token_prediction import TokenChoice, TokenPredictor
+
+try:
+    from axe_hf.kernels.onednn import linear_on_cpu
+except ImportError:  # the code of a checkpoint, where axe_hf is not installed
+    linear_on_cpu = None
 
 
 class MaskPredictGenerationMixin:
-    """Gives a CMLM `generate`. The name must hold "GenerationMixin": Transformers asks for it by name.
+    """Gives a CMLM `generate`. Transformers asks for "GenerationMixin" in the name.
 
     Example:
 
@@ -49,7 +55,7 @@ class MaskPredictGenerationMixin:
         *args,
         **kwargs,
     ):
-        """Load `generation_config.json` as our class; Transformers calls this at the end of `from_pretrained`."""
+        """Load `generation_config.json` as our class; `from_pretrained` calls this at its end."""
         # What Transformers passes by position behind the path.
         names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
         names += ("subfolder", "trust_remote_code")
@@ -78,89 +84,68 @@ class MaskPredictGenerationMixin:
         target_lengths: torch.LongTensor | None = None,
         generator: torch.Generator | None = None,
         streamer: BaseStreamer | None = None,
-        rescore_with: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
         **overrides: Any,
     ) -> torch.LongTensor | MaskPredictOutput:
         """Translate a batch by Mask-Predict.
 
         Args:
             input_ids: (batch, source) long.
-            attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not `<pad>`.
+            attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not
+                `<pad>`.
             generation_config: settings; the model's own by default.
             encoder_outputs: what `model.get_encoder()` returned, in place of `input_ids`.
-            decoder_input_ids: (batch, canvas) long, a partly filled canvas: `<mask>` is predicted, other tokens stay as
-                they are, `<pad>` stands behind the end. Shares and means count the masked positions. Ignored beside
-                `labels`, where a Trainer hands over a whole training batch.
-            target_lengths: (batch,) or (batch, candidates) long, positions of the canvases, `</s>` included, in place of
-                the length head's and of `num_length_candidates`.
+            decoder_input_ids: (batch, canvas) long, a partly filled canvas: `<mask>` is predicted,
+                other tokens stay as they are, `<pad>` stands behind the end. Shares and means count
+                the masked positions. Ignored beside `labels`, where a Trainer hands over a whole
+                training batch.
+            target_lengths: (batch,) or (batch, candidates) long, positions of the canvases, `</s>`
+                included, in place of the length head's and of `num_length_candidates`.
             generator: randomness of `do_sample`.
-            streamer: shows the decoding of a single sentence; `put_draft` gets each pass's canvas, if there is one.
-            rescore_with: an autoregressive encoder-decoder and its tokenizer, which rank the candidates
-                (Gu et al., ICLR 2018, "noisy parallel decoding"); needs `tokenizer` and `input_ids`.
-            tokenizer: this model's tokenizer; read for `rescore_with` only.
+            streamer: shows the decoding of a single sentence; `put_draft` gets each pass's canvas,
+                if there is one.
             **overrides: single settings of `MaskPredictGenerationConfig`, for this call.
 
         Returns:
-            `sequences`, (batch * num_return_sequences, longest output) long, or a `MaskPredictOutput` with
-            `return_dict_in_generate=True`.
+            `sequences`, (batch * num_return_sequences, longest output) long, or a
+            `MaskPredictOutput` with `return_dict_in_generate=True`.
 
         Raises:
-            ValueError, TypeError: an argument out of range, unknown, or made for autoregressive decoding.
+            ValueError, TypeError: an argument out of range, unknown, or made for autoregressive
+                decoding.
         """
-        config = settings_of_call(
-            self.config, generation_config or self.generation_config, overrides
-        )
-        if rescore_with is not None:
-            check_rescoring(rescore_with, tokenizer, input_ids)
+        saved = generation_config or self.generation_config
+        config = settings_of_call(self.config, saved, overrides)
         if generator is not None and not config.do_sample:
             raise ValueError(
                 "`generator` changes nothing unless tokens are drawn: add do_sample=True."
             )
         if overrides.get("labels") is not None:
             decoder_input_ids = None
+        # With sharded weights (FSDP, ZeRO-3) each process waits for the others in every pass.
         is_synced = bool(overrides.get("synced_gpus"))
-        use_onednn = False if config.compile else config.use_onednn
-        with linear_on_cpu(use_onednn, self.device, self.dtype):
-            source = self._encoded(input_ids, attention_mask, encoder_outputs)
-            canvases = self._canvases(source[0], config, decoder_input_ids, target_lengths)
-            canvases.check_number(config.num_return_sequences or 1)
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.config.pad_token_id)
+        check_source(input_ids, attention_mask, encoder_outputs)
+        with _linear_layers(config, self.device, self.dtype):
+            if encoder_outputs is None:
+                encoder_outputs = self.model.encoder(
+                    input_ids=input_ids, attention_mask=attention_mask
+                )
+            canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
             stream = None
             if streamer is not None:
-                stream = DraftStream(
-                    streamer,
-                    self.config,
-                    canvases,
-                    length_score_weight=config.length_score_weight,
-                    collapse_repeats=config.collapse_repeats,
-                )
+                stream = DraftStream(streamer, self.config, canvases, config)
             state = mask_predict(
-                self._decoder_pass(source, canvases, config),
+                self._decoder_pass(encoder_outputs, attention_mask, canvases, config),
                 canvases.tokens,
                 _refinement(config, is_synced),
                 self._token_predictor(config, generator, is_synced),
                 None if stream is None else stream.on_pass,
             )
-        means = canvases.mean_log_probs(state.log_probs, self.config.mask_token_id)
-        if rescore_with is None:
-            ranking = means + config.length_score_weight * canvases.length_log_probs
-        else:
-            ranking = self._rescored(state, canvases, config, input_ids, rescore_with, tokenizer)
-        output = self._best(state, canvases.lengths, means, ranking, config)
+        output = self._best(state, canvases, config)
         if stream is not None:
             stream.end(output.sequences[:1])
         return output if config.return_dict_in_generate else output.sequences
-
-    def _encoded(
-        self, input_ids, attention_mask, encoder_outputs
-    ) -> tuple[ModelOutput, torch.Tensor | None]:
-        if attention_mask is None and input_ids is not None:
-            attention_mask = input_ids.ne(self.config.pad_token_id)
-        check_source(input_ids, attention_mask, encoder_outputs)
-        if encoder_outputs is not None:
-            return encoder_outputs, attention_mask
-        encoder_outputs = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        return encoder_outputs, attention_mask
 
     def _canvases(self, encoder_outputs, config, decoder_input_ids, target_lengths) -> Canvases:
         """The canvases to fill in: given, of given lengths, or of the most probable ones."""
@@ -169,21 +154,21 @@ class MaskPredictGenerationMixin:
         if decoder_input_ids is not None:
             if target_lengths is not None or config.num_length_candidates > 1:
                 raise ValueError(
-                    "`decoder_input_ids` is the one canvas of each sentence: leave `target_lengths` out and set "
-                    "`num_length_candidates` to 1."
+                    "`decoder_input_ids` is the one canvas of each sentence: leave out "
+                    "`target_lengths` and set `num_length_candidates` to 1."
                 )
             tokens = check_canvas(decoder_input_ids, num_sentences, self.config).to(device)
             lengths = (tokens != self.config.pad_token_id).sum(dim=1, keepdim=True)
-            return Canvases(tokens, lengths, torch.zeros_like(lengths, dtype=torch.float32))
-        if target_lengths is not None:
+            log_probs = torch.zeros_like(lengths, dtype=torch.float32)
+        elif target_lengths is not None:
             lengths = check_target_lengths(target_lengths, num_sentences, config.max_length)
             lengths = lengths.to(device)
             log_probs = torch.zeros_like(lengths, dtype=torch.float32)
         else:
             if getattr(encoder_outputs, "length_logits", None) is None:
                 raise ValueError(
-                    "`encoder_outputs` hold no `length_logits`. Pass what `model.get_encoder()` returns, or give "
-                    "`target_lengths`."
+                    "`encoder_outputs` hold no `length_logits`. Pass what `model.get_encoder()` "
+                    "returns, or give `target_lengths`."
                 )
             lengths, log_probs = length_candidates(
                 encoder_outputs.length_logits,
@@ -192,49 +177,52 @@ class MaskPredictGenerationMixin:
                 min_length=config.min_length,
                 max_length=config.max_length,
             )
-        width = int(lengths.max())
-        if config.compile:
-            width = static_length(width, self.config.max_target_length)
-        return Canvases(masked_canvas(lengths.flatten(), width, self.config), lengths, log_probs)
+        if (config.num_return_sequences or 1) > lengths.shape[1]:
+            raise ValueError(
+                f"`num_return_sequences` is {config.num_return_sequences}, but a sentence has "
+                f"{lengths.shape[1]} length candidate(s). Raise `num_length_candidates`, or widen "
+                "`min_length` and `max_length`."
+            )
+        if decoder_input_ids is None:
+            width = int(lengths.max())
+            if config.compile:
+                width = static_length(width, self.config.max_target_length)
+            tokens = masked_canvas(lengths.flatten(), width, self.config)
+        return Canvases(tokens, lengths, log_probs)
 
-    def _decoder_pass(self, source, canvases, config) -> DecoderPass:
-        encoder_outputs, attention_mask = source
-        is_inside = canvases.tokens != self.config.pad_token_id
-        compile_config = (config.compile_config or CompileConfig()) if config.compile else None
-        states = encoder_outputs.last_hidden_state
-        return DecoderPass(self, states, attention_mask, is_inside, compile_config)
+    def _decoder_pass(self, encoder_outputs, attention_mask, canvases, config) -> DecoderPass:
+        return DecoderPass(
+            self,
+            encoder_outputs.last_hidden_state,
+            attention_mask,
+            canvases.tokens != self.config.pad_token_id,
+            compile_config=(config.compile_config or CompileConfig()) if config.compile else None,
+        )
 
     def _token_predictor(self, config, generator, is_synced) -> TokenPredictor:
         never = {self.config.pad_token_id, self.config.mask_token_id}
-        temperature = (config.temperature or 1.0) if config.do_sample else None
         never |= set(config.suppress_tokens or ())
+        temperature = (config.temperature or 1.0) if config.do_sample else None
         choice = TokenChoice(tuple(sorted(never)), temperature, generator)
         return TokenPredictor(
             self.lm_head, self.config.vocab_size, choice, is_called_once=is_synced
         )
 
-    def _rescored(
-        self, state, canvases, config, input_ids, rescore_with, tokenizer
-    ) -> torch.Tensor:
-        """Mean log-probability of each candidate by another model, (batch, candidates)."""
-        tokens, _ = self._words(state.tokens, state.log_probs, config)
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        num_candidates = canvases.lengths.shape[1]
-        candidates = [
-            texts[row : row + num_candidates] for row in range(0, len(texts), num_candidates)
-        ]
-        sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
-        scores = autoregressive_scores(*rescore_with, sources, candidates)
-        return scores.to(state.log_probs.device)
-
-    def _best(self, state, lengths, means, ranking, config) -> MaskPredictOutput:
+    def _best(self, state: CanvasState, canvases: Canvases, config) -> MaskPredictOutput:
         """The `num_return_sequences` candidates of each sentence that rank highest."""
+        means = canvases.mean_log_probs(state.log_probs, self.config.mask_token_id)
+        ranking = means + config.length_score_weight * canvases.length_log_probs
         num_sentences, num_candidates = ranking.shape
         num_returned = config.num_return_sequences or 1
         best = ranking.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
         first = torch.arange(num_sentences, device=best.device)[:, None] * num_candidates
         rows = (first + best).flatten()  # of the canvases
-        sequences, token_scores = self._words(state.tokens[rows], state.log_probs[rows], config)
+        sequences, token_scores = kept_tokens(
+            state.tokens[rows],
+            state.log_probs[rows],
+            self.config,
+            collapse_repeats=config.collapse_repeats,
+        )
         history = None
         if state.history is not None:
             history = {
@@ -246,13 +234,11 @@ class MaskPredictGenerationMixin:
             sequences_scores=means.flatten()[rows],
             ranking_scores=ranking.flatten()[rows],
             token_scores=token_scores,
-            lengths=lengths.flatten()[rows],
+            lengths=canvases.lengths.flatten()[rows],
             num_iterations=state.num_iterations[rows],
             history=history,
+            length_log_probs=canvases.length_log_probs.flatten()[rows],
         )
-
-    def _words(self, tokens, log_probs, config) -> tuple[torch.Tensor, torch.Tensor]:
-        return kept_tokens(tokens, log_probs, self.config, collapse_repeats=config.collapse_repeats)
 
 
 def _refinement(config: MaskPredictGenerationConfig, is_synced: bool) -> Refinement:
@@ -263,9 +249,341 @@ def _refinement(config: MaskPredictGenerationConfig, is_synced: bool) -> Refinem
         early_stop=config.early_stop,
         keep_history=config.output_history,
         is_batch_kept=config.compile or is_synced,
-        # With sharded weights (FSDP, ZeRO-3) each process waits for the others in every pass.
         is_every_pass_made=is_synced,
     )
 
 
-__all__ = ["MaskPredictGenerationConfig", "MaskPredictGenerationMixin", "MaskPredictOutput"]
+def _linear_layers(
+    config: MaskPredictGenerationConfig, device: torch.device, dtype: torch.dtype
+) -> AbstractContextManager:
+    """The context in which linear layers are computed as `use_onednn` says."""
+    if config.compile:
+        return nullcontext()
+    if linear_on_cpu is not None:
+        return linear_on_cpu(config.use_onednn, device, dtype)
+    if config.use_onednn:
+        raise ValueError(
+            "`use_onednn=True` needs the axe_hf package beside the checkpoint's code. Run "
+            "`pip install axe_hf`, or leave it to None."
+        )
+    return nullcontext()
+
+
+# Settings with which `generate` returns one row of token ids for each sentence, whatever is saved
+# with the model.
+ONE_SEQUENCE_EACH = {
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    "output_history": False,
+}
+
+
+@dataclass
+class MaskPredictOutput(ModelOutput):
+    """Result of `generate(..., return_dict_in_generate=True)`.
+
+    A row is a sentence, or with `num_return_sequences` = n the n best candidates of a sentence one
+    after the other.
+
+    Args:
+        sequences: (rows, longest output) long; blanks and `</s>` removed, padded with
+            `pad_token_id`.
+        sequences_scores: (rows,) mean log-probability of the tokens predicted on the canvas, nats
+            per token.
+        ranking_scores: (rows,) what the candidates of a sentence were ranked by: `sequences_scores`
+            + `length_score_weight` * `length_log_probs`; nats per token.
+        token_scores: (rows, longest output), log-probability of each token kept; 0 at padding and
+            for observed tokens.
+        lengths: (rows,) long, positions of the canvas, `</s>` included.
+        num_iterations: (rows,) long, decoder passes used.
+        history: of every iteration, the canvas the decoder saw and the tokens and log-probabilities
+            stored after it, each (iterations, rows, canvas); None unless asked for. A sentence that
+            was done earlier stays as it was.
+        length_log_probs: (rows,) log-probability of the canvas's length, nats; 0 where it was
+            given.
+
+    Scores are float32, or float64 from a float64 model.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+    >>> model = CmlmForConditionalGeneration(config).eval()
+    >>> source = torch.tensor([[7, 8, 9, 1]])
+    >>> decoding = {"num_iterations": 3, "output_history": True, "return_dict_in_generate": True}
+    >>> output = model.generate(source, **decoding)
+    >>> output.num_iterations.tolist(), len(output.history["canvas"])
+    ([3], 3)
+
+    ```
+    """
+
+    sequences: torch.LongTensor | None = None
+    sequences_scores: torch.FloatTensor | None = None
+    ranking_scores: torch.FloatTensor | None = None
+    token_scores: torch.FloatTensor | None = None
+    lengths: torch.LongTensor | None = None
+    num_iterations: torch.LongTensor | None = None
+    history: dict[str, torch.Tensor] | None = None
+    length_log_probs: torch.FloatTensor | None = None
+
+
+def kept_tokens(
+    tokens: torch.Tensor,
+    log_probs: torch.Tensor,
+    config: CmlmConfig,
+    *,
+    collapse_repeats: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What stands on canvases without blanks, `</s>` and `<pad>`, moved to the front.
+
+    Args:
+        tokens, log_probs: (rows, canvas).
+        config: for the ids.
+        collapse_repeats: keep one of each run of equal tokens.
+
+    Returns:
+        The tokens (rows, longest output), `<pad>` behind, and their log-probabilities, 0 behind.
+    """
+    special = torch.tensor(
+        [config.pad_token_id, config.eos_token_id, config.blank_token_id], device=tokens.device
+    )
+    is_kept = ~torch.isin(tokens, special)
+    if collapse_repeats:
+        is_kept[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
+    order = (~is_kept).to(torch.uint8).argsort(dim=1, stable=True)  # kept tokens first
+    width = max(int(is_kept.sum(dim=1).max()), 1) if len(tokens) else 1
+    is_removed = ~is_kept.gather(1, order)[:, :width]
+    return (
+        tokens.gather(1, order)[:, :width].masked_fill(is_removed, config.pad_token_id),
+        log_probs.gather(1, order)[:, :width].masked_fill(is_removed, 0.0),
+    )
+
+
+class DraftStream:
+    """Gives a streamer the best canvas after every pass as a draft, and the translation at the end.
+
+    Args:
+        streamer: such as Transformers' `TextDiffusionStreamer`; one without `put_draft` gets the
+            translation only.
+        config: for the ids.
+        canvases: what is decoded, of one sentence.
+        settings: of the call of `generate`.
+
+    Raises:
+        ValueError: more than one sentence.
+    """
+
+    def __init__(
+        self,
+        streamer: Any,
+        config: CmlmConfig,
+        canvases: Canvases,
+        settings: MaskPredictGenerationConfig,
+    ):
+        num_sentences = len(canvases.lengths)
+        if num_sentences != 1:
+            raise ValueError(
+                f"`streamer` shows one sentence, got a batch of {num_sentences}. Call generate for "
+                "each sentence."
+            )
+        self.streamer, self.config, self.canvases = streamer, config, canvases
+        self.length_scores = settings.length_score_weight * canvases.length_log_probs
+        self.collapse_repeats = settings.collapse_repeats
+        # Streamers take what comes first for the prompt; here it is empty.
+        streamer.put(torch.empty((1, 0), dtype=torch.long))
+
+    def on_pass(
+        self, tokens: torch.Tensor, log_probs: torch.Tensor, is_masked: torch.Tensor
+    ) -> None:
+        """Show the candidate that ranks highest, `<mask>` where it is predicted again."""
+        if not hasattr(self.streamer, "put_draft"):
+            return
+        means = self.canvases.mean_log_probs(log_probs, self.config.mask_token_id)
+        best = (means + self.length_scores).argmax()
+        draft = tokens[best].masked_fill(is_masked[best], self.config.mask_token_id)[None]
+        draft, _ = kept_tokens(
+            draft, log_probs[best][None], self.config, collapse_repeats=self.collapse_repeats
+        )
+        self.streamer.put_draft(draft.cpu())
+
+    def end(self, sequence: torch.Tensor) -> None:
+        """Show the translation (1, length)."""
+        is_token = sequence[0] != self.config.pad_token_id
+        self.streamer.put(sequence[:, is_token].cpu())
+        self.streamer.end()
+
+
+# Trainers and pipelines hand these to every `generate`.
+_PASSED_BY_CALLERS = {"labels", "synced_gpus", "use_cache", "decoder_attention_mask"}
+# Arguments of `generate` itself, named when an unknown one is refused.
+_ARGUMENTS = ("encoder_outputs", "decoder_input_ids", "target_lengths", "generator", "streamer")
+
+
+def settings_of_call(
+    model_config: CmlmConfig, saved: GenerationConfig, overrides: dict[str, Any]
+) -> MaskPredictGenerationConfig:
+    """`saved` with `overrides`, complete and in range; neither is changed.
+
+    Raises:
+        ValueError: a value out of its range, or made for autoregressive decoding.
+        TypeError: an argument that nobody knows.
+    """
+    settings = saved.to_dict()
+    for name, value in overrides.items():
+        if name in SETTINGS:
+            if value is not None or SETTINGS[name].is_reset_by_none:
+                settings[name] = value
+        elif name in AUTOREGRESSIVE:
+            check_autoregressive(name, value)
+        elif name not in _PASSED_BY_CALLERS and value is not None:
+            advice = f"Mask-Predict takes {', '.join((*SETTINGS, *_ARGUMENTS))}."
+            if name in ("rescore_with", "tokenizer"):
+                advice = (
+                    "Another model ranks candidates in axe_hf.translate(..., rescore_with=...)."
+                )
+            raise TypeError(f"generate() has no argument `{name}`. {advice}")
+    config = MaskPredictGenerationConfig(**settings)
+    if config.compile and config.use_onednn:
+        raise ValueError(
+            "`use_onednn=True` has no part in what `compile=True` compiles: leave one of the two "
+            "out."
+        )
+    _fit_lengths(config, model_config.max_target_length)
+    _check_choice(config, model_config.vocab_size)
+    return config
+
+
+def _fit_lengths(config: MaskPredictGenerationConfig, limit: int) -> None:
+    config.max_length = limit if config.max_length is None else config.max_length
+    if config.max_length > limit:
+        raise ValueError(
+            f"`max_length` is {config.max_length} but the model's longest canvas is "
+            f"`config.max_target_length` = {limit}. Ask for at most {limit}."
+        )
+    config.min_length = max(config.min_length or 1, 1)
+    if config.min_length > config.max_length:
+        raise ValueError(
+            f"`min_length` {config.min_length} is over `max_length` {config.max_length}."
+        )
+
+
+def _check_choice(config: MaskPredictGenerationConfig, vocab_size: int) -> None:
+    if config.temperature not in (None, 1, 1.0) and not config.do_sample:
+        raise ValueError(
+            f"`temperature` {config.temperature} changes nothing unless tokens are drawn: add "
+            "do_sample=True."
+        )
+    suppressed = config.suppress_tokens
+    if suppressed is None:
+        return
+    if not isinstance(suppressed, list | tuple) or not all(type(i) is int for i in suppressed):
+        raise TypeError(f"`suppress_tokens` must be a list of token ids, got {suppressed!r:.80}.")
+    wrong = [i for i in suppressed if not 0 <= i < vocab_size]
+    if wrong or len(set(suppressed)) > vocab_size - 3:  # pad and mask are never predicted either
+        raise ValueError(
+            f"`suppress_tokens` must hold ids in [0, {vocab_size}) and leave some to predict, got "
+            f"{wrong[:5] or f'{len(set(suppressed))} ids'}."
+        )
+
+
+def check_source(
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    encoder_outputs: ModelOutput | None,
+) -> None:
+    """There is a source, and its mask (batch, source) fits it and ends each sentence."""
+    if encoder_outputs is not None:
+        states = getattr(encoder_outputs, "last_hidden_state", None)
+        if not torch.is_tensor(states) or states.numel() == 0:
+            raise ValueError(
+                "`encoder_outputs` must be what `model.get_encoder()` returns, of at least one "
+                f"sentence, got {type(encoder_outputs).__name__}."
+            )
+        shape = states.shape[:2]
+    elif input_ids is None:
+        raise ValueError("generate() needs `input_ids` (batch, source) or `encoder_outputs`.")
+    elif input_ids.dim() != 2 or input_ids.numel() == 0:
+        raise ValueError(
+            "`input_ids` must be (batch, source) with at least one token, got "
+            f"{tuple(input_ids.shape)}."
+        )
+    else:
+        shape = input_ids.shape
+    if attention_mask is None:
+        return
+    if attention_mask.shape != shape:
+        raise ValueError(
+            f"`attention_mask` must be (batch, source) = {tuple(shape)}, got "
+            f"{tuple(attention_mask.shape)}."
+        )
+    is_late = (attention_mask[:, 0] == 0) & attention_mask.any(dim=1)
+    if is_late.any():
+        raise ValueError(
+            f"`attention_mask` has padding in front of sentence {int(is_late.nonzero()[0])}, but "
+            'positions count from the left. Set tokenizer.padding_side = "right".'
+        )
+
+
+def check_target_lengths(
+    target_lengths: torch.Tensor, num_sentences: int, limit: int
+) -> torch.Tensor:
+    """`target_lengths` (batch,) or (batch, candidates) as (batch, candidates) long.
+
+    Raises:
+        TypeError, ValueError: not integers, another batch, or lengths that no canvas has.
+    """
+    if not torch.is_tensor(target_lengths):
+        target_lengths = torch.as_tensor(target_lengths)
+    if target_lengths.is_floating_point() or target_lengths.dtype == torch.bool:
+        raise TypeError(f"`target_lengths` must be integers, got {target_lengths.dtype}.")
+    if target_lengths.dim() not in (1, 2) or target_lengths.shape[0] != num_sentences:
+        raise ValueError(
+            "`target_lengths` must be (batch,) or (batch, candidates) with a batch of "
+            f"{num_sentences}, got {tuple(target_lengths.shape)}."
+        )
+    lengths = target_lengths.long().reshape(num_sentences, -1)
+    if not lengths.numel() or int(lengths.min()) < 1 or int(lengths.max()) > limit:
+        raise ValueError(
+            f"`target_lengths` must be in [1, {limit}], positions of a canvas, `</s>` included; "
+            f"got {lengths.flatten().tolist()[:20]}."
+        )
+    return lengths
+
+
+def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -> torch.Tensor:
+    """`decoder_input_ids` (batch, canvas) for infilling, once it is found to be a canvas.
+
+    Raises:
+        TypeError, ValueError: not integers, another batch, too wide, unknown tokens, or `<pad>` in
+            front of a token.
+    """
+    if not torch.is_tensor(canvas) or canvas.is_floating_point() or canvas.dtype == torch.bool:
+        kind = canvas.dtype if torch.is_tensor(canvas) else type(canvas).__name__
+        raise TypeError(f"`decoder_input_ids` must be a tensor of token ids, got {kind}.")
+    if canvas.dim() != 2 or canvas.shape[0] != num_sentences or not canvas.shape[1]:
+        raise ValueError(
+            f"`decoder_input_ids` must be (batch, canvas) with a batch of {num_sentences} and at "
+            f"least one position, got {tuple(canvas.shape)}."
+        )
+    if canvas.shape[1] > config.max_target_length:
+        raise ValueError(
+            f"`decoder_input_ids` have {canvas.shape[1]} positions but `config.max_target_length` "
+            f"is {config.max_target_length}."
+        )
+    is_padding = canvas == config.pad_token_id
+    problems = {
+        f"hold ids in [0, {config.vocab_size})": (canvas < 0) | (canvas >= config.vocab_size),
+        "hold <pad> behind the canvas's end only": is_padding[:, :-1] & ~is_padding[:, 1:],
+        "show at least one position of each sentence": is_padding[:, :1],
+    }
+    for expected, is_wrong in problems.items():
+        if is_wrong.any():
+            row, column = is_wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"`decoder_input_ids` must {expected}, got {int(canvas[row, column])} at [{row}, "
+                f"{column}]. Put <mask> ({config.mask_token_id}) where a token is to be predicted."
+            )
+    return canvas.long()

@@ -1,19 +1,27 @@
-"""The Mask-Predict loop, vectorised over sentences and their canvases.
+"""Mask-Predict, vectorised over sentences and their canvases: loop, decoder pass, tokens, canvases.
 
-Iterations t = 1 .. T-1 mask some positions again, by default floor(length * (1 - t/T)), at least one: those of lowest
-stored log-probability, the earlier position first among equals. Only masked positions get a new token.
-Source: Ghazvininejad et al., "Mask-Predict", EMNLP 2019, section 3.
+Iterations t = 1 .. T-1 mask some positions again, by default floor(length * (1 - t/T)), at least
+one: those of lowest stored log-probability, the earlier position first among equals. Only masked
+positions get a new token. `axe_hf/reference.py` says the same in plain loops. Source: Ghazvininejad
+et al., "Mask-Predict", EMNLP 2019, section 3.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.generation.configuration_utils import CompileConfig
 
+from .configuration_cmlm import CmlmConfig
 from .configuration_mask_predict import num_masked_again
-from .decoder_pass import DecoderPass
-from .token_prediction import TokenPredictor
+from .loss_axe import IGNORE_INDEX
+from .plain_linear import is_plain_linear
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,11 @@ class CanvasState:
 
     Args:
         tokens: (canvases, canvas) long; `<pad>` behind a canvas's end.
-        log_probs: (canvases, canvas) nats; 0 where nothing was predicted: observed positions, behind the end.
+        log_probs: (canvases, canvas) nats; 0 where nothing was predicted: observed positions,
+            behind the end.
         num_iterations: (canvases,) long, passes made.
-        history: for each pass the canvas the decoder saw, and the tokens and log-probabilities after it.
+        history: for each pass the canvas the decoder saw, and the tokens and log-probabilities
+            after it.
     """
 
     tokens: torch.Tensor
@@ -55,7 +65,8 @@ class CanvasState:
     history: list[dict[str, torch.Tensor]] | None = None
 
 
-# Told after each pass: tokens and log-probabilities, and what the next pass will mask, all (canvases, canvas).
+# Told after each pass: tokens and log-probabilities, and what the next pass will mask, all
+# (canvases, canvas).
 OnPass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
@@ -68,12 +79,13 @@ def mask_predict(
 ) -> CanvasState:
     """Fill every canvas in.
 
-    Without `early_stop` and `confidence_threshold` the loop reads no tensor on the host, so a device never waits.
+    Without `early_stop` and `confidence_threshold` the loop reads no tensor on the host, so a
+    device never waits.
 
     Args:
         decoder_pass: the decoder, with the sources that the canvases belong to.
-        canvas: (canvases, canvas) long: `<mask>` where a token is to be predicted, observed tokens, `<pad>` behind
-            the end; those of one sentence together.
+        canvas: (canvases, canvas) long: `<mask>` where a token is to be predicted, observed tokens,
+            `<pad>` behind the end; those of one sentence together.
         refinement: how often, and what is masked again.
         predictor: chooses the tokens.
         on_pass: called after each pass.
@@ -94,7 +106,7 @@ def mask_predict(
 
 
 class _Loop:
-    """What stands on the canvases between two passes, and which of them, the rows, are still in the batch."""
+    """What stands on the canvases between two passes, and the rows of those still in the batch."""
 
     def __init__(
         self,
@@ -119,7 +131,8 @@ class _Loop:
         # Positions that each pass predicts, on the host and on the device: (T, canvases).
         self.counts = self._counts(self.is_open.sum(dim=1).tolist())
         self.counts_on_device = torch.tensor(self.counts, device=canvas.device)
-        # What the next pass predicts: `is_masked` (rows, canvas), or (rows, queries) at the positions `order`.
+        # What the next pass predicts: `is_masked` (rows, canvas), or (rows, queries) at the
+        # positions `order`.
         self.is_masked: torch.Tensor = self.is_open
         self.order: torch.Tensor | None = None
 
@@ -140,7 +153,8 @@ class _Loop:
         if positions is None:
             positions = torch.arange(width, device=before.device).expand_as(before)
 
-        # Masked positions first, without asking the device how many: the schedule knows, but for a threshold.
+        # Masked positions first, without asking the device how many: the schedule knows, but for a
+        # threshold.
         is_masked = self.is_masked.flatten()
         num_chosen = sum(self.counts[t - 1][row] for row in self.rows_on_host)
         chosen = is_masked.to(torch.uint8).argsort(descending=True, stable=True)[:num_chosen]
@@ -172,7 +186,7 @@ class _Loop:
             self.is_masked, self.order = self._masked_positions(), None
 
     def _finish(self, t: int) -> None:
-        """A sentence of which nothing changes, or nothing is masked again, is done and leaves the batch."""
+        """A sentence in which nothing changes or is masked again is done and leaves the batch."""
         is_done = self.is_done | ~self.is_masked.any(dim=1)
         if self.refinement.early_stop and t > 1:
             is_done |= ~self.is_changed
@@ -209,7 +223,349 @@ class _Loop:
 def _replaced(
     table: torch.Tensor, where: torch.Tensor, values: torch.Tensor, is_valid: torch.Tensor
 ) -> torch.Tensor:
-    """`table` (canvases, canvas) with `values` at the flat indices `where`, those that are valid."""
+    """`table` (canvases, canvas) with `values` at the flat indices `where`, if they are valid."""
     flat = table.flatten()
     values = torch.where(is_valid, values, flat[where])
     return flat.index_copy(0, where, values).view_as(table)
+
+
+# With `compile` lengths are rounded up to a multiple of this, so that few shapes are compiled.
+STATIC_LENGTH_STEP = 16
+
+
+class DecoderPass:
+    """The decoder, ready to read one canvas after the other for the same sources.
+
+    What does not change between the passes is computed once: the encoder's states, each layer's
+    keys and values of them, shared by all canvases of a sentence, and the masks.
+
+    Args:
+        model: a `CmlmForConditionalGeneration`.
+        source_states: (sentences, source, d_model).
+        source_mask: (sentences, source), 1 for tokens; None where all are.
+        is_inside: (canvases, canvas) bool, True before a canvas's end; those of one sentence
+            together.
+        compile_config: compile the decoder so; None does not compile.
+        key_values: each layer's keys and values of `source_states`, where they are known.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        source_states: torch.Tensor,
+        source_mask: torch.Tensor | None,
+        is_inside: torch.Tensor,
+        *,
+        compile_config: CompileConfig | None = None,
+        key_values: Any = None,
+    ):
+        self.model, self.config, self.compile_config = model, model.config, compile_config
+        decoder = self._decoder = model.model.decoder
+        if compile_config is not None:
+            source_states, source_mask = _padded(source_states, source_mask)
+            self._decoder = compiled_decoder(model, compile_config)
+        self.source_states, self.source_mask, self.is_inside = source_states, source_mask, is_inside
+        self.num_sentences = len(source_states)
+        self._key_values = key_values or decoder.project_source(source_states)
+
+        def like(shape: torch.Size) -> torch.Tensor:
+            """What a mask is made for: only shape (rows, length, 1), type and device are read."""
+            return source_states.new_empty(1).expand(*shape, 1)
+
+        self._masks = decoder.attention_masks(
+            is_inside, source_mask, like(is_inside.shape), like(source_states.shape[:2])
+        )
+        # Flash attention with padding takes queries for the last keys: it gets them all.
+        attention = self.config._attn_implementation
+        self.answers_some_positions = compile_config is None and attention in ("eager", "sdpa")
+
+    def __call__(
+        self, canvas: torch.Tensor, query_positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """States of `canvas` (canvases, canvas), or at `query_positions` (canvases, queries)."""
+        return self._decoder(
+            input_ids=canvas,
+            masks=self._masks,
+            source_key_values=self._key_values,
+            query_positions=query_positions,
+        ).last_hidden_state
+
+    def keep(self, sentences: torch.Tensor) -> DecoderPass:
+        """The same for some of the sentences, (kept,) long; nothing is projected again."""
+        return DecoderPass(
+            self.model,
+            self.source_states[sentences],
+            None if self.source_mask is None else self.source_mask[sentences],
+            self.is_inside[self.canvases_of(sentences)],
+            compile_config=self.compile_config,
+            key_values=tuple(
+                (keys[sentences], values[sentences]) for keys, values in self._key_values
+            ),
+        )
+
+    def canvases_of(self, sentences: torch.Tensor) -> torch.Tensor:
+        """Rows of the canvases of `sentences` (kept,) long: (kept * candidates,) long."""
+        num_candidates = len(self.is_inside) // self.num_sentences
+        first = sentences[:, None] * num_candidates
+        return (first + torch.arange(num_candidates, device=sentences.device)).flatten()
+
+
+def static_length(length: int, limit: int) -> int:
+    """`length` rounded up to a shape that is compiled, at most `limit`."""
+    return min(-(-length // STATIC_LENGTH_STEP) * STATIC_LENGTH_STEP, limit)
+
+
+def compiled_decoder(model: Any, compile_config: CompileConfig) -> Any:
+    """The compiled decoder; it is kept on the model, and compiled anew when the settings change."""
+    settings = compile_config.to_dict()
+    known_settings, decoder = model.__dict__.get("_compiled_decoder", (None, None))
+    if known_settings != settings:
+        decoder = torch.compile(model.model.decoder, **settings)
+        # Not as a submodule: it shares the decoder's weights.
+        model.__dict__["_compiled_decoder"] = (settings, decoder)
+    return decoder
+
+
+def _padded(
+    source_states: torch.Tensor, source_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """States and mask of sources of a static length."""
+    if source_mask is None:
+        source_mask = source_states.new_ones(source_states.shape[:2], dtype=torch.bool)
+    missing = -source_states.shape[1] % STATIC_LENGTH_STEP
+    return F.pad(source_states, (0, 0, 0, missing)), F.pad(source_mask.bool(), (0, missing))
+
+
+# Largest (positions, columns of the vocabulary) block of logits held at once, in elements: 64 MiB
+# in fp32. On a CPU blocks are smaller, 8 MiB, so that a block is still in a core's cache when its
+# maximum and sum are taken.
+MAX_LOGITS_ELEMENTS = 2**24
+MAX_LOGITS_ELEMENTS_CPU = 2**21
+MAX_COLUMNS_CPU = 4096
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """How a token is chosen.
+
+    Args:
+        never: ids that are not predicted.
+        temperature: None takes the most probable token; a number > 0 draws from the logits divided
+            by it.
+        generator: randomness of the drawing; None is PyTorch's own.
+    """
+
+    never: tuple[int, ...]
+    temperature: float | None = None
+    generator: torch.Generator | None = None
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A part of the vocabulary: ids from `start`, with their weights; `never` is not predicted."""
+
+    start: int
+    weight: torch.Tensor | None  # None where the head has to be called
+    bias: torch.Tensor | None
+    never: torch.Tensor | None
+
+
+class TokenPredictor:
+    """Token and log-probability at decoder states; made once for all passes of a decoding.
+
+    Args:
+        lm_head: projects states to logits. A plain `nn.Linear` is read a part of the vocabulary at
+            a time on a CPU.
+        vocab_size: number of logits of a position.
+        choice: how to choose.
+        is_called_once: call a head that is not plain once a pass, whatever the number of positions
+            and the memory: for processes that share its weights and must call it equally often.
+    """
+
+    def __init__(
+        self,
+        lm_head: nn.Module,
+        vocab_size: int,
+        choice: TokenChoice,
+        *,
+        is_called_once: bool = False,
+    ):
+        self.lm_head, self.vocab_size, self.choice = lm_head, vocab_size, choice
+        self.is_called_once = is_called_once
+        self._columns: list[_Columns] = []
+
+    @torch.no_grad()
+    def __call__(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict.
+
+        Args:
+            states: (positions, d_model).
+
+        Returns:
+            tokens (positions,) long, and their log-probabilities (positions,) in nats, in float32
+            or the states' wider type, of the distribution without `choice.never` and before the
+            temperature.
+        """
+        if not self._columns:
+            self._columns = self._parts_of_vocabulary(states)
+        tokens, log_probs = zip(
+            *(self._predict(block) for block in states.split(self._num_rows(states))), strict=True
+        )
+        return torch.cat(tokens), torch.cat(log_probs)
+
+    def _num_rows(self, states: torch.Tensor) -> int:
+        """Positions whose logits are held at once."""
+        weight = self._columns[0].weight
+        if weight is None and self.is_called_once:
+            return max(1, len(states))
+        budget = MAX_LOGITS_ELEMENTS
+        if states.device.type == "cpu":
+            budget = min(budget, MAX_LOGITS_ELEMENTS_CPU)
+        return max(1, budget // (self.vocab_size if weight is None else len(weight)))
+
+    def _parts_of_vocabulary(self, states: torch.Tensor) -> list[_Columns]:
+        device = states.device
+        is_split = device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        is_split &= is_plain_linear(self.lm_head, device)
+        size = min(MAX_COLUMNS_CPU, MAX_LOGITS_ELEMENTS) if is_split else self.vocab_size
+        parts = []
+        for start in range(0, self.vocab_size, size):
+            stop = min(start + size, self.vocab_size)
+            never = [i - start for i in self.choice.never if start <= i < stop]
+            weight = self.lm_head.weight[start:stop] if is_split else None
+            bias = self.lm_head.bias if is_split else None
+            bias = None if bias is None else bias[start:stop]
+            never = torch.tensor(never, device=device) if never else None
+            parts.append(_Columns(start, weight, bias, never))
+        return parts
+
+    def _predict(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Best token and running sum of exp(logit - largest), part by part of the vocabulary."""
+        temperature = self.choice.temperature
+        largest = total = best = token = chosen = None
+        for start, logits in self._logits(states):  # (rows, columns)
+            new_largest, new_token = logits.max(dim=1)
+            new_best = new_chosen = new_largest
+            if temperature is not None:
+                new_best, new_token = self._drawn(logits, temperature)
+                new_chosen = logits.gather(1, new_token[:, None])[:, 0]
+            if start == 0:
+                best, token, chosen = new_best, new_token, new_chosen
+            else:
+                is_better = new_best > best  # on a tie the earlier token wins
+                best = torch.where(is_better, new_best, best)
+                token = torch.where(is_better, new_token + start, token)
+                chosen = torch.where(is_better, new_chosen, chosen)
+                new_largest = torch.maximum(largest, new_largest)
+            # Of a part that is never predicted the largest logit is -inf, and -inf - -inf is not a
+            # number.
+            shift = new_largest.clamp(min=torch.finfo(logits.dtype).min)
+            new_total = logits.sub_(shift[:, None]).exp_().sum(dim=1)
+            total = new_total if start == 0 else total * (largest - shift).exp() + new_total
+            largest = new_largest
+        # With the largest logit left out of the logarithm more digits are right than in logit -
+        # logsumexp.
+        return token, (chosen - largest) - total.log()
+
+    def _logits(self, states: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """First id and logits of each part of the vocabulary; they may be overwritten."""
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        for part in self._columns:
+            if part.weight is None:
+                # A copy, since a hook of the head's may have kept its output.
+                logits = self.lm_head(states).to(dtype, copy=True)
+            else:
+                logits = F.linear(states, part.weight, part.bias).to(dtype)
+            if part.never is not None:
+                logits.index_fill_(1, part.never, -torch.inf)
+            yield part.start, logits
+
+    def _drawn(self, logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The largest of logits / temperature with Gumbel noise, and its index, both (rows,)."""
+        noise = torch.empty_like(logits).exponential_(generator=self.choice.generator).log_()
+        return (logits / temperature).sub_(noise).max(dim=1)
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """What is decoded for a batch.
+
+    Args:
+        tokens: (batch * candidates, canvas) long, masked; those of one sentence together.
+        lengths: (batch, candidates) long, positions of each canvas.
+        length_log_probs: (batch, candidates) nats; 0 where the length was given.
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    length_log_probs: torch.Tensor
+
+    def mean_log_probs(self, log_probs: torch.Tensor, mask_token_id: int) -> torch.Tensor:
+        """Mean of `log_probs` (canvases, canvas) over what was predicted, (batch, candidates)."""
+        num_predicted = (self.tokens == mask_token_id).sum(dim=1).clamp(min=1)
+        return (log_probs.sum(dim=1) / num_predicted).view(self.lengths.shape)
+
+
+def masked_canvas(lengths: torch.Tensor, width: int, config: CmlmConfig) -> torch.Tensor:
+    """`<mask>` at `lengths` (...) positions each, `<pad>` behind: (..., width) long."""
+    is_masked = torch.arange(width, device=lengths.device) < lengths[..., None]
+    canvas = torch.full_like(is_masked, config.pad_token_id, dtype=torch.long)
+    return canvas.masked_fill_(is_masked, config.mask_token_id)
+
+
+def masked_canvas_of_labels(
+    labels: torch.Tensor, length_multiplier: float, config: CmlmConfig
+) -> torch.Tensor:
+    """A fully masked canvas (batch, canvas) for each target of `labels` (batch, target)."""
+    limit = config.max_target_length
+    num_tokens = (labels != IGNORE_INDEX).sum(dim=1)
+    lengths = (num_tokens * length_multiplier).round().long().clamp(1, limit)
+    width = min(max(1, round(labels.shape[1] * length_multiplier)), limit)
+    return masked_canvas(lengths, width, config).to(labels.dtype)
+
+
+def possible_lengths(
+    num_classes: int, *, length_multiplier: float, min_length: int, max_length: int
+) -> list[int]:
+    """The canvas length that each class 1 .. `num_classes` of the length head leads to."""
+    classes = range(1, num_classes + 1)
+    return [min(max(round(n * length_multiplier), min_length), max_length) for n in classes]
+
+
+def length_candidates(
+    length_logits: torch.Tensor,
+    *,
+    num_candidates: int,
+    length_multiplier: float,
+    min_length: int,
+    max_length: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most probable canvas lengths, without duplicates.
+
+    Args:
+        length_logits: (batch, classes) fp32; class 0 is never chosen.
+        num_candidates: how many per sentence; fewer are returned where the bounds leave fewer.
+        length_multiplier: factor on a predicted length before it is rounded and bounded.
+        min_length, max_length: bounds of the canvas in positions.
+
+    Returns:
+        Lengths (batch, candidates) long, best first and the shorter first among equals, and their
+        log-probabilities (batch, candidates) in nats.
+    """
+    log_probs = length_logits.log_softmax(dim=-1)[:, 1:]
+    # On the host, where it is done in doubles and their number is known without waiting for a
+    # device.
+    lengths_of_classes = possible_lengths(
+        log_probs.shape[1],
+        length_multiplier=length_multiplier,
+        min_length=min_length,
+        max_length=max_length,
+    )
+    canvas_lengths = torch.tensor(lengths_of_classes, device=log_probs.device)  # (classes,)
+    # A canvas length that several classes lead to counts once, with the best of their
+    # probabilities.
+    best = log_probs.new_full((log_probs.shape[0], max_length + 1), -torch.inf)
+    best = best.scatter_reduce(1, canvas_lengths.expand_as(log_probs), log_probs, "amax")
+    best, lengths = best.sort(dim=1, descending=True, stable=True)
+    num_candidates = min(num_candidates, len(set(lengths_of_classes)))
+    return lengths[:, :num_candidates], best[:, :num_candidates]

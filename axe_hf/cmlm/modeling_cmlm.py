@@ -21,10 +21,10 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .canvas_cmlm import masked_canvas_of_labels
-from .configuration_cmlm import CmlmConfig
-from .generation_cmlm import MaskPredictGenerationConfig, MaskPredictGenerationMixin
+from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
+from .generation_cmlm import MaskPredictGenerationMixin
 from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
+from .mask_predict import masked_canvas_of_labels
 from .outputs_cmlm import CmlmEncoderOutput, CmlmSeq2SeqLMOutput, CmlmSeq2SeqModelOutput
 from .stack_cmlm import CmlmPreTrainedModel, CmlmStack
 

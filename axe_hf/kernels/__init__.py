@@ -1,6 +1,6 @@
-"""Triton kernels for the AXE loss, with the values of the PyTorch code in `axe_hf.cmlm`.
+"""Faster back ends: Triton kernels for the AXE loss, oneDNN for linear layers on a CPU.
 
-Importing this package does not import Triton; calling what is in it does.
+They give the values of the PyTorch code in `axe_hf.cmlm`. Importing this package does not import Triton; calling what is in it does.
 """
 
 from .along_path import (
@@ -10,8 +10,10 @@ from .along_path import (
     is_triton_available,
     path_gradient,
 )
+from .onednn import OneDnnLinear
 
 __all__ = [
+    "OneDnnLinear",
     "TritonPath",
     "align_log_probs",
     "axe_along_path",

@@ -7,8 +7,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..cmlm import CmlmForConditionalGeneration, axe_loss
-from ..cmlm.evaluation_mode import evaluation_mode
 from ..history import readable_tokens
+from ..rescoring import evaluation_mode
 from .figure import TEXT, new_figure
 
 if TYPE_CHECKING:

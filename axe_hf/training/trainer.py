@@ -12,9 +12,9 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalPrediction
 
+from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.outputs_cmlm import CmlmEncoderOutput
-from ..cmlm.outputs_mask_predict import ONE_SEQUENCE_EACH
 from .arguments import AxeTrainingArguments
 from .batches import collator_of, references_of, token_budget_loader
 from .callbacks import BudgetProgressCallback, EmaCallback, TrainingClock

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
-from axe_hf.cmlm import OneDnnLinear
+from axe_hf.kernels import OneDnnLinear
 
 GREEDY, BEAM, NAIVE = "Marian 6-6, greedy", "Marian 6-6, beam 5", "Mask-Predict as written"
 NUM_ITERATIONS = (1, 4, 10)

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.generation.configuration_utils import CompileConfig
 
-from axe_hf.cmlm import token_prediction
+from axe_hf.cmlm import mask_predict
 
 FULL = {"return_dict_in_generate": True}
 
@@ -125,7 +125,7 @@ def test_scores_of_the_vocabulary_stay_within_their_budget(
     if not is_plain:
         head = CalledHead(model.config.d_model, 5000, bias=False)
         head.weight, model.lm_head = model.lm_head.weight, head
-    monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", 40_000)
+    monkeypatch.setattr(mask_predict, "MAX_LOGITS_ELEMENTS", 40_000)
     with LargestResult() as results:
         model.generate(**sources, num_iterations=3, num_length_candidates=4, min_length=10)
     assert 30_000 < results.largest <= 40_000  # not 6 * 4 * 10 * 5000
@@ -142,11 +142,11 @@ def test_tokens_and_scores_are_the_same_however_the_logits_are_cut(
     never = (0, 3, *range(10, 25))  # a whole part of the vocabulary, and more
     logits = head(states).detach().index_fill(1, torch.tensor(never), -torch.inf)
     for columns, elements in ((41, 2**20), (10, 100), (10, 10), (7, 2**20), (1, 2**20)):
-        monkeypatch.setattr(token_prediction, "MAX_COLUMNS_CPU", columns)
-        monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", elements)
+        monkeypatch.setattr(mask_predict, "MAX_COLUMNS_CPU", columns)
+        monkeypatch.setattr(mask_predict, "MAX_LOGITS_ELEMENTS", elements)
         generator = torch.Generator().manual_seed(1)
-        choice = token_prediction.TokenChoice(never, temperature, generator)
-        tokens, log_probs = token_prediction.TokenPredictor(head, 41, choice)(states)
+        choice = mask_predict.TokenChoice(never, temperature, generator)
+        tokens, log_probs = mask_predict.TokenPredictor(head, 41, choice)(states)
         assert not torch.isin(tokens, torch.tensor(never)).any()
         expected = logits.log_softmax(dim=1).gather(1, tokens[:, None])[:, 0]
         torch.testing.assert_close(log_probs, expected)
@@ -158,8 +158,8 @@ def test_among_equal_logits_the_first_token_wins_however_they_are_cut(monkeypatc
     head = torch.nn.Linear(4, 30)
     torch.nn.init.zeros_(head.weight), torch.nn.init.zeros_(head.bias)
     for columns in (30, 7):
-        monkeypatch.setattr(token_prediction, "MAX_COLUMNS_CPU", columns)
-        predictor = token_prediction.TokenPredictor(head, 30, token_prediction.TokenChoice((0, 1)))
+        monkeypatch.setattr(mask_predict, "MAX_COLUMNS_CPU", columns)
+        predictor = mask_predict.TokenPredictor(head, 30, mask_predict.TokenChoice((0, 1)))
         tokens, log_probs = predictor(torch.randn(5, 4))
         assert (tokens == 2).all()
         torch.testing.assert_close(log_probs, torch.full((5,), -math.log(28)))
@@ -176,7 +176,7 @@ def test_only_masked_positions_are_projected(make_model, make_sources):
 def test_processes_that_share_a_head_call_it_as_often_whatever_their_sentences(
     make_model, make_sources, monkeypatch
 ):
-    monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", 24 * 20)
+    monkeypatch.setattr(mask_predict, "MAX_LOGITS_ELEMENTS", 24 * 20)
     model, calls = make_model(), []
     head = CalledHead(model.config.d_model, 24, bias=False)
     head.weight, model.lm_head = model.lm_head.weight, head

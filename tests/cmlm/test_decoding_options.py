@@ -238,7 +238,7 @@ def test_the_canvas_of_a_training_batch_is_ignored(make_model, make_sources):
         ({"no_repeat_ngram_size": 2}, "`collapse_repeats`"),
         ({"early_stopping": True}, "`early_stop`"),
         ({"bad_words_ids": [[7]]}, "`suppress_tokens`"),
-        ({"rescore_with": (None, None)}, "rescoring model"),
+        ({"rescore_with": (None, None)}, "no argument `rescore_with`.*axe_hf.translate"),
         ({"generator": torch.Generator()}, "add do_sample=True"),
         ({"early_stop": "no"}, "`early_stop` must be True or False, got 'no'"),
         ({"target_lengths": torch.tensor([5, 3]), "max_length": 4}, r"in \[1, 4\]"),

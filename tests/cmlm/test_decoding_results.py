@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from axe_hf.cmlm import token_prediction
+from axe_hf.cmlm import mask_predict
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 FULL = {"return_dict_in_generate": True}
@@ -25,13 +25,13 @@ def test_sampling_repeats_with_its_seed_and_differs_with_another(make_model, mak
 
 def test_sampled_tokens_follow_the_tempered_distribution_and_keep_their_own_score():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, 5.0])
-    choice = token_prediction.TokenChoice(
+    choice = mask_predict.TokenChoice(
         never=(4,), temperature=2.0, generator=torch.Generator().manual_seed(0)
     )
     head = torch.nn.Linear(1, 5, bias=False)
     with torch.no_grad():
         head.weight.copy_(logits[:, None])
-        tokens, log_probs = token_prediction.TokenPredictor(head, 5, choice)(torch.ones(40_000, 1))
+        tokens, log_probs = mask_predict.TokenPredictor(head, 5, choice)(torch.ones(40_000, 1))
     shares = torch.bincount(tokens, minlength=5) / len(tokens)
     expected = torch.tensor([2.0, 1.0, 0.0, -1.0, -torch.inf])
     torch.testing.assert_close(shares, (expected / 2).softmax(0), atol=0.01, rtol=0)
@@ -113,60 +113,3 @@ def test_transformers_own_streamers_work(make_model, make_sources, capsys):
             assert text in capsys.readouterr().out
     with pytest.raises(ValueError, match="one sentence, got a batch of 2"):
         model.generate(**make_sources([5, 3], vocab_size=90), streamer=TextStreamer(tokenizer))
-
-
-# Another model chooses
-
-
-@pytest.fixture(scope="module")
-def rescorer():
-    """An autoregressive model with a tokenizer of its own."""
-    from transformers import MarianConfig, MarianMTModel
-
-    from axe_hf import train_tokenizer
-
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["a dog barks", "ein hund bellt laut", "cat"] * 5, vocab_size=280)
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "init_std": 0.5}
-    sizes |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "encoder_attention_heads": 2}
-    sizes |= {"decoder_attention_heads": 2, "pad_token_id": 0, "eos_token_id": 1}
-    config = MarianConfig(vocab_size=len(tokenizer), decoder_start_token_id=0, **sizes)
-    return MarianMTModel(config).eval(), tokenizer
-
-
-def test_another_model_chooses_among_the_candidates(make_model, rescorer):
-    from axe_hf import train_tokenizer, translate
-    from axe_hf.cmlm.rescoring_cmlm import autoregressive_scores
-
-    texts = ["a dog barks", "cats", "ein hund"]
-    tokenizer = train_tokenizer([*texts, "Hund und Katze"] * 5, vocab_size=300)
-    model = make_model(seed=9, vocab_size=len(tokenizer), tie_word_embeddings=False)
-    sources = tokenizer(texts, return_tensors="pt", padding=True)
-    sources = {name: sources[name] for name in ("input_ids", "attention_mask")}
-    decoding = {"num_length_candidates": 6, "num_iterations": 2, **FULL}
-    every = model.generate(**sources, **decoding, num_return_sequences=6)
-    candidates = tokenizer.batch_decode(every.sequences, skip_special_tokens=True)
-    scores = autoregressive_scores(
-        *rescorer, texts, [candidates[row : row + 6] for row in (0, 6, 12)]
-    )
-    best = scores.argmax(dim=1)
-    assert best.any(), "the test should see another choice"
-    output = model.generate(**sources, **decoding, rescore_with=rescorer, tokenizer=tokenizer)
-    torch.testing.assert_close(output.ranking_scores, scores.max(dim=1).values)
-    found = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
-    assert found == [candidates[6 * row + int(best[row])] for row in range(3)]
-    chosen = torch.arange(3) * 6 + best
-    assert output.sequences_scores.equal(every.sequences_scores[chosen])
-    del decoding["return_dict_in_generate"]
-    assert translate(model, tokenizer, texts, **decoding, rescore_with=rescorer) == found
-
-
-def test_rescoring_needs_the_texts(make_model, make_sources, rescorer):
-    model, sources = make_model(), make_sources([3])
-    with pytest.raises(ValueError, match="needs `tokenizer`"):
-        model.generate(**sources, rescore_with=rescorer)
-    encoder_outputs = model.get_encoder()(**sources)
-    with pytest.raises(ValueError, match="and `input_ids`"):
-        model.generate(
-            encoder_outputs=encoder_outputs, rescore_with=rescorer, tokenizer=rescorer[1]
-        )

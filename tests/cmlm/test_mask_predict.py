@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from axe_hf.cmlm import token_prediction
-from axe_hf.cmlm.canvas_cmlm import length_candidates
+from axe_hf.cmlm import mask_predict
+from axe_hf.cmlm.mask_predict import length_candidates
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 
@@ -147,7 +147,7 @@ def test_the_vocabulary_may_be_scored_in_chunks(make_model, make_sources, monkey
     sources = make_sources([4, 11, 1, 9], seed=7)
     decoding = {"num_iterations": 4, "num_length_candidates": 3}
     expected = model.generate(**sources, **decoding)
-    monkeypatch.setattr(token_prediction, "MAX_LOGITS_ELEMENTS", 50)
+    monkeypatch.setattr(mask_predict, "MAX_LOGITS_ELEMENTS", 50)
     assert model.generate(**sources, **decoding).equal(expected)
 
 

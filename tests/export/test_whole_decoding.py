@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axe_hf import ExportableMaskPredict
-from axe_hf.export.whole_decoding import least_probable_first
+from axe_hf.export.modules import least_probable_first
 
 
 @pytest.mark.parametrize("num_iterations", [1, 2, 4, 10])

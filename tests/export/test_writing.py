@@ -7,8 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from axe_hf import export_onnx, train_tokenizer
-from axe_hf.export import writing
+from axe_hf import export, export_onnx, train_tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
 NAMES = ("encoder", "decoder_step", "mask_predict")
@@ -106,7 +105,7 @@ def test_eager_attention_is_exported_too(make_model, make_batch, assert_equals_g
 @pytest.fixture
 def write_quickly(monkeypatch):
     """In place of an export, which takes seconds."""
-    monkeypatch.setattr(writing, "_write_onnx", lambda module, file: file.write_text("new"))
+    monkeypatch.setattr(export, "_write_onnx", lambda module, file: file.write_text("new"))
 
 
 def test_files_are_not_overwritten_unasked(model, tokenizer, tmp_path, write_quickly):
@@ -133,7 +132,7 @@ def test_a_failed_export_leaves_nothing_behind(model, tokenizer, tmp_path, monke
             raise RuntimeError("no space left")
         file.write_text("new")
 
-    monkeypatch.setattr(writing, "_write_onnx", write)
+    monkeypatch.setattr(export, "_write_onnx", write)
     with pytest.raises(RuntimeError, match="no space left"):
         export_onnx(model, tmp_path / "onnx", tokenizer=tokenizer)
     assert list(tmp_path.iterdir()) == []

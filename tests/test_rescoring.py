@@ -4,6 +4,7 @@ import pytest
 import torch
 from tokenizers import processors
 from transformers import (
+    AutoModel,
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
@@ -11,6 +12,8 @@ from transformers import (
     EncoderDecoderModel,
     FSMTConfig,
     FSMTForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
     M2M100Config,
     M2M100ForConditionalGeneration,
     MarianConfig,
@@ -23,8 +26,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from axe_hf import train_tokenizer
-from axe_hf.cmlm.rescoring_cmlm import autoregressive_scores
+from axe_hf import train_tokenizer, translate
+from axe_hf.pipeline import valid_unicode
+from axe_hf.rescoring import autoregressive_scores, check_rescorer, generate_rescored
 
 TEXTS = ["A dog barks.", "The small dog sleeps in the house.", "Ein Hund bellt.", "Das Haus."]
 SOURCES = ["A dog barks.", "", "The small dog sleeps in the house.", "A dog barks."]
@@ -296,3 +300,155 @@ def test_the_start_of_the_decoder_may_stand_in_the_generation_config(marian, tok
     marian.generation_config.decoder_start_token_id = None
     with pytest.raises(ValueError, match="MarianMTModel does not say .*decoder_start_token_id"):
         autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES)
+
+
+# What is refused
+
+
+@pytest.fixture(scope="module")
+def tiny_marian():
+    names = (
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+    )
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    sizes = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, **dict.fromkeys(names, 1)}
+    return MarianMTModel(MarianConfig(vocab_size=40, d_model=16, **sizes, **ids))
+
+
+def test_a_tokenizer_of_another_model_is_noticed(tiny_marian, tokenizer):
+    with pytest.raises(ValueError, match="source token .* has 40 entries. Do model and tokenizer"):
+        autoregressive_scores(tiny_marian, tokenizer, ["dog"], [["Hund"]])
+
+
+def test_wrong_rescorers_are_named(tiny_marian, tokenizer, make_model):
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 30}
+    wrong = {
+        "pair .*, got str": "my/model",
+        "pair .*, got MarianMTModel": tiny_marian,
+        "pair .*, got tuple of 1": (tiny_marian,),
+        "model must be a model of Transformers, got str": ("my/model", tokenizer),
+        "encoder-decoder, got GPT2LMHeadModel": (GPT2LMHeadModel(GPT2Config(**sizes)), tokenizer),
+        "head .*, got MarianModel.* not AutoModel": (
+            AutoModel.from_config(tiny_marian.config),
+            tokenizer,
+        ),
+        "autoregressive, got CmlmForConditionalGeneration": (make_model(), tokenizer),
+        "tokenizer of Transformers, got NoneType": (tiny_marian, None),
+        "tokenizer of Transformers, got str": (tiny_marian, "my/tokenizer"),
+    }
+    for complaint, rescorer in wrong.items():
+        with pytest.raises(TypeError, match=complaint):
+            check_rescorer(rescorer)
+    check_rescorer([tiny_marian, tokenizer])
+
+
+@pytest.mark.parametrize(
+    ("sources", "candidates", "complaint"),
+    [
+        (["a", "b"], [["c"]], "each of the 2 `sources`, got 1 lists"),
+        (["a", "b"], [["c"], ["d", "e"]], r"got 1 for the first and 2 for sources\[1\]"),
+        ("a", ["c"], "`sources` must be a list, got str"),
+        (["a"], ["c"], r"`candidates\[0\]` must be a list, got str"),
+        (["a"], [[None]], r"must hold strings, got NoneType at \[0\]"),
+        ([b"a"], [["c"]], r"must hold strings, got bytes at \[0\]"),
+    ],
+)
+def test_wrong_texts_are_named(tiny_marian, tokenizer, sources, candidates, complaint):
+    with pytest.raises((TypeError, ValueError), match=complaint):
+        autoregressive_scores(tiny_marian, tokenizer, sources, candidates)
+
+
+@pytest.mark.parametrize("budget", [0, 1.5])
+def test_a_wrong_budget_is_named(tiny_marian, tokenizer, budget):
+    with pytest.raises(ValueError, match="`max_logits_elements` must be an integer >= 1"):
+        autoregressive_scores(tiny_marian, tokenizer, ["a"], [["b"]], max_logits_elements=budget)
+
+
+def test_lone_surrogates_become_replacement_characters_and_the_rest_stays():
+    assert valid_unicode("a\udcff\ud83d b") == "a\ufffd\ufffd b"
+    for text in ("", "日本 🙂👩\u200d👩", "\U0010ffff\x00\ufeff", "e\u0301"):
+        assert valid_unicode(text) == text
+
+
+def test_nothing_to_score_gives_nothing(tiny_marian, tokenizer):
+    assert autoregressive_scores(tiny_marian, tokenizer, [], []).shape == (0, 0)
+    assert autoregressive_scores(tiny_marian, tokenizer, ["dog"], [[]]).shape == (1, 0)
+
+
+def test_scores_that_are_no_numbers_are_refused(tiny_marian, tokenizer):
+    broken = MarianMTModel(MarianConfig(**(tiny_marian.config.to_dict() | {"vocab_size": 300})))
+    torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
+    with pytest.raises(ValueError, match="not numbers in torch.float32"):
+        autoregressive_scores(broken, tokenizer, ["dog"], [["Hund"]])
+
+
+# Another model chooses
+
+
+@pytest.fixture(scope="module")
+def rescorer():
+    """An autoregressive model with a tokenizer of its own."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["a dog barks", "ein hund bellt laut", "cat"] * 5, vocab_size=280)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "init_std": 0.5}
+    sizes |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "encoder_attention_heads": 2}
+    sizes |= {"decoder_attention_heads": 2, "pad_token_id": 0, "eos_token_id": 1}
+    config = MarianConfig(vocab_size=len(tokenizer), decoder_start_token_id=0, **sizes)
+    return MarianMTModel(config).eval(), tokenizer
+
+
+def test_another_model_chooses_among_the_candidates(make_model, rescorer):
+    texts = ["a dog barks", "cats", "ein hund"]
+    tokenizer = train_tokenizer([*texts, "Hund und Katze"] * 5, vocab_size=300)
+    model = make_model(seed=9, vocab_size=len(tokenizer), tie_word_embeddings=False)
+    sources = tokenizer(texts, return_tensors="pt", padding=True)
+    sources = {name: sources[name] for name in ("input_ids", "attention_mask")}
+    decoding = {"num_length_candidates": 6, "num_iterations": 2}
+    full = {"num_return_sequences": 6, "return_dict_in_generate": True}
+    every = model.generate(**sources, **decoding, **full)
+    candidates = tokenizer.batch_decode(every.sequences, skip_special_tokens=True)
+    scores = autoregressive_scores(
+        *rescorer, texts, [candidates[row : row + 6] for row in (0, 6, 12)]
+    )
+    best = scores.argmax(dim=1)
+    assert best.any(), "the test should see another choice"
+    output = generate_rescored(
+        model, tokenizer, rescorer, **sources, **decoding, output_history=True
+    )
+    torch.testing.assert_close(output.ranking_scores, scores.max(dim=1).values)
+    found = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    assert found == [candidates[6 * row + int(best[row])] for row in range(3)]
+    chosen = torch.arange(3) * 6 + best
+    assert output.sequences_scores.equal(every.sequences_scores[chosen])
+    assert output.lengths.equal(every.lengths[chosen])
+    assert output.history["tokens"].shape[:2] == (2, 3)
+    assert translate(model, tokenizer, texts, **decoding, rescore_with=rescorer) == found
+    # Bounds that leave fewer lengths than candidates are asked for.
+    bounds = {"num_length_candidates": 30, "num_iterations": 2, "min_length": 3, "max_length": 5}
+    few = generate_rescored(model, tokenizer, rescorer, **sources, **bounds)
+    assert len(few.lengths) == 3 and few.lengths.min() >= 3 and few.lengths.max() <= 5
+    assert len(translate(model, tokenizer, texts, **bounds, rescore_with=rescorer)) == 3
+
+
+@pytest.mark.parametrize("length_score_weight", [0.0, 5.0])
+def test_among_equal_scores_the_most_probable_length_wins(
+    make_model, tokenizer, length_score_weight
+):
+    torch.manual_seed(0)
+    indifferent = make_marian(len(tokenizer), init_std=0.0)
+    model = make_model(seed=9, vocab_size=len(tokenizer), tie_word_embeddings=False)
+    sources = tokenizer(["A dog barks.", "Das Haus."], return_tensors="pt", padding=True)
+    sources = {name: sources[name] for name in ("input_ids", "attention_mask")}
+    output = generate_rescored(
+        model,
+        tokenizer,
+        (indifferent.eval(), tokenizer),
+        **sources,
+        num_length_candidates=6,
+        length_score_weight=length_score_weight,
+    )
+    length_logits = model.get_encoder()(**sources).length_logits
+    assert output.lengths.tolist() == length_logits.argmax(dim=1).tolist()

@@ -1,6 +1,7 @@
-"""Linear layers in float32 on a CPU, computed by oneDNN in place of the BLAS that PyTorch was built with.
+"""Linear layers in float32 on a CPU, by oneDNN in place of the BLAS PyTorch was built with.
 
-PyTorch hands them to MKL, which takes twice the time on AMD processors. (In bfloat16 it takes oneDNN by itself.)
+PyTorch hands them to MKL, which takes twice the time on AMD processors. (In bfloat16 it takes
+oneDNN by itself.)
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ MIN_ROWS = 16
 
 
 class OneDnnLinear(TorchFunctionMode):
-    """While it is active, `F.linear` of float32 tensors on a CPU is oneDNN's; results differ by rounding only.
+    """While it is active, oneDNN computes `F.linear` of float32 tensors on a CPU.
 
-    For inference: a result carries no gradient.
+    Results differ by rounding only. For inference: a result carries no gradient.
 
     Example:
 
     ```python
     >>> import torch
-    >>> from axe_hf.cmlm.linear_cpu import OneDnnLinear
+    >>> from axe_hf.kernels.onednn import OneDnnLinear
     >>> layer, states = torch.nn.Linear(8, 4), torch.randn(2, 16, 8)
     >>> with torch.no_grad(), OneDnnLinear():
     ...     output = layer(states)
@@ -62,7 +63,7 @@ def _fits(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None 
 def linear_on_cpu(
     use_onednn: bool | None, device: torch.device, dtype: torch.dtype
 ) -> AbstractContextManager:
-    """The context in which a model of `dtype` on `device` decodes: oneDNN if asked for or, with None, where it pays.
+    """The context in which a model of `dtype` on `device` decodes; None takes oneDNN where it pays.
 
     Raises:
         ValueError: it is asked for and cannot be had.
@@ -73,7 +74,8 @@ def linear_on_cpu(
         what = "this PyTorch was built without oneDNN"
         what = what if not is_there else f"the model is in {dtype} on {device}"
         raise ValueError(
-            f"`use_onednn=True` is for models in float32 on a CPU, but {what}. Leave it to None or set it to False."
+            f"`use_onednn=True` is for models in float32 on a CPU, but {what}. Leave it to None or "
+            "set it to False."
         )
     is_wanted = is_amd_processor() if use_onednn is None else use_onednn
     return OneDnnLinear() if is_wanted and is_there and is_fitting else nullcontext()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from axe_hf.cmlm import linear_cpu
-from axe_hf.cmlm.linear_cpu import MIN_ROWS, OneDnnLinear
+from axe_hf.cmlm import generation_cmlm
+from axe_hf.kernels import onednn
+from axe_hf.kernels.onednn import MIN_ROWS, OneDnnLinear
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"
@@ -119,7 +120,7 @@ def test_it_is_refused_for_other_types_than_float32(make_model, make_sources):
 
 @pytest.mark.parametrize("is_amd", [True, False])
 def test_by_default_the_processor_decides(make_model, make_sources, monkeypatch, is_amd):
-    monkeypatch.setattr(linear_cpu, "is_amd_processor", lambda: is_amd)
+    monkeypatch.setattr(onednn, "is_amd_processor", lambda: is_amd)
     with Calls() as calls:
         make_model().generate(**make_sources([20, 20]))
     assert ("to_mkldnn" in calls.names) == (is_amd and torch.backends.mkldnn.is_available())
@@ -132,3 +133,14 @@ def test_asking_for_what_is_not_there_is_an_error(make_model, make_sources, monk
         make_model().generate(**make_sources([20]), use_onednn=True)
     with pytest.raises(ValueError, match="`use_onednn` must be True, False or None"):
         make_model().generate(**make_sources([20]), use_onednn="yes")
+
+
+def test_the_code_of_a_checkpoint_without_the_package_decodes_plainly(
+    make_model, make_sources, monkeypatch
+):
+    monkeypatch.setattr(generation_cmlm, "linear_on_cpu", None)
+    with Calls() as calls:
+        make_model().generate(**make_sources([20, 20]))
+    assert "to_mkldnn" not in calls.names
+    with pytest.raises(ValueError, match="`use_onednn=True` needs the axe_hf package"):
+        make_model().generate(**make_sources([20]), use_onednn=True)

@@ -1,0 +1,336 @@
+"""Encoder, decoder step and whole decoding as modules that `torch.export` takes."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim
+
+from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
+from ..cmlm.configuration_mask_predict import SETTINGS, num_masked_again
+from ..cmlm.generation_cmlm import settings_of_call
+from ..cmlm.mask_predict import masked_canvas, possible_lengths
+
+
+class ExportableEncoder(nn.Module):
+    """The encoder with its length head, as `torch.export` and `torch.onnx.export` take it.
+
+    Args:
+        model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or
+            "eager".
+
+    Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there
+    is a token, which every sentence must have.
+
+    Outputs: `encoder_hidden_states` (batch, source, d_model) and `length_logits` (batch,
+    max_target_length + 1) fp32.
+
+    Raises:
+        TypeError, ValueError: `model` is something else, is in training, or has an attention that
+            no graph can hold.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableEncoder
+    >>> model = CmlmForConditionalGeneration(
+    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+    ... ).eval()
+    >>> source = torch.tensor([[7, 8, 9, 1]])
+    >>> states, length_logits = ExportableEncoder(model)(source, torch.ones_like(source))
+    >>> states.shape, length_logits.shape
+    (torch.Size([1, 4, 16]), torch.Size([1, 1025]))
+
+    ```
+    """
+
+    output_names = ("encoder_hidden_states", "length_logits")
+
+    def __init__(self, model: CmlmForConditionalGeneration):
+        super().__init__()
+        check_model(model)
+        self.encoder = model.model.encoder
+        self.eval()
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See the class."""
+        outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        return outputs.last_hidden_state, outputs.length_logits
+
+    def example_inputs(self) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
+        """Each input's value for tracing, and the axes that stay free."""
+        return example_source(self.encoder)
+
+
+class ExportableDecoderStep(nn.Module):
+    """One pass of the decoder with the output projection: a loop around it can decode in any way.
+
+    Args:
+        model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or
+            "eager".
+
+    Inputs: `decoder_input_ids`, the canvas (batch, canvas) long, `<pad>` behind its end;
+    `encoder_hidden_states` (batch, source, d_model); `attention_mask` (batch, source) long.
+
+    Output: `logits` (batch, canvas, vocab), `<pad>` and `<mask>` not excluded.
+
+    Raises:
+        TypeError, ValueError: as `ExportableEncoder`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+    >>> from axe_hf import ExportableDecoderStep, ExportableEncoder
+    >>> model = CmlmForConditionalGeneration(
+    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+    ... ).eval()
+    >>> source = torch.tensor([[7, 8, 9, 1]])
+    >>> canvas = torch.full((1, 3), model.config.mask_token_id)
+    >>> states, _ = ExportableEncoder(model)(source, torch.ones_like(source))
+    >>> ExportableDecoderStep(model)(canvas, states, torch.ones_like(source)).shape
+    torch.Size([1, 3, 50])
+
+    ```
+    """
+
+    output_names = ("logits",)
+
+    def __init__(self, model: CmlmForConditionalGeneration):
+        super().__init__()
+        check_model(model)
+        self.decoder, self.lm_head = model.model.decoder, model.lm_head
+        self.eval()
+
+    def forward(
+        self,
+        decoder_input_ids: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """See the class."""
+        outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=attention_mask,
+        )
+        return self.lm_head(outputs.last_hidden_state)
+
+    def example_inputs(self) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
+        """Each input's value for tracing, and the axes that stay free."""
+        weight, config = self.lm_head.weight, self.decoder.config
+        mask, axes = example_source(self.decoder)["attention_mask"]
+        canvas = torch.full((2, min(4, config.max_target_length)), config.mask_token_id)
+        canvas_axis = Dim("canvas", min=1, max=config.max_target_length)
+        return {
+            "decoder_input_ids": (canvas.to(weight.device), {0: axes[0], 1: canvas_axis}),
+            "encoder_hidden_states": (weight.new_zeros(*mask.shape, config.d_model), axes),
+            "attention_mask": (mask, axes),
+        }
+
+
+class ExportableMaskPredict(nn.Module):
+    """Source in, translation out: encoder, length and all T passes of Mask-Predict as one graph.
+
+    It decodes as `model.generate` does with one length candidate (Ghazvininejad et al.,
+    "Mask-Predict", EMNLP 2019, section 3), on canvases of one static width, `max_length`: the
+    smaller it is, the faster. The arithmetic is the same up to rounding, so the tokens are too,
+    except where two candidates are equal but for rounding. Each iteration holds logits (batch,
+    positions predicted, vocab) at once, in fp32.
+
+    Args:
+        model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or
+            "eager".
+        **overrides: settings of `MaskPredictGenerationConfig` in place of those of
+            `model.generation_config`: `num_iterations`, `schedule`, `length_multiplier`,
+            `min_length`, `max_length`, `suppress_tokens`. The graph holds them fixed.
+
+    Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there
+    is a token, which every sentence must have.
+
+    Outputs: `tokens` (batch, max_length) long, the canvas with its blanks and `</s>`, `<pad>`
+    behind each length; `log_probs` (batch, max_length) fp32 (fp64 of a model in fp64), in nats, 0
+    behind each length; `lengths` (batch,) long. The translation is `tokens` without `<pad>`, blanks
+    and `</s>`: decode with `skip_special_tokens=True`.
+
+    Raises:
+        TypeError, ValueError: as `ExportableEncoder` and `generate`; or a setting that the graph
+            does not follow, such as several length candidates.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableMaskPredict
+    >>> model = CmlmForConditionalGeneration(
+    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+    ... ).eval()
+    >>> decode = ExportableMaskPredict(model, num_iterations=2, max_length=6)
+    >>> source = torch.tensor([[7, 8, 9, 1]])
+    >>> tokens, log_probs, lengths = decode(source, torch.ones_like(source))
+    >>> tokens.shape, log_probs.shape, lengths.shape
+    (torch.Size([1, 6]), torch.Size([1, 6]), torch.Size([1]))
+
+    ```
+    """
+
+    output_names = ("tokens", "log_probs", "lengths")
+
+    def __init__(self, model: CmlmForConditionalGeneration, **overrides: Any):
+        super().__init__()
+        check_model(model)
+        settings = _followed_settings(model, overrides)
+        fixed = sorted(s.name for s in SETTINGS.values() if s.in_graph == "fixed")
+        self.settings = {name: getattr(settings, name) for name in fixed}
+        self.encoder, self.decoder = model.model.encoder, model.model.decoder
+        self.lm_head, self.width = model.lm_head, settings.max_length
+        self.config = model.config
+        # Tables, since neither may depend on a tensor's value: each class's canvas length, for each
+        # iteration t = 1 .. T-1 and canvas length the number of positions masked again, and what is
+        # never predicted.
+        constants = {
+            "canvas_lengths": _canvas_lengths(settings, model.config.max_target_length),
+            "num_masked": _num_masked(settings, self.width),
+            "is_never": torch.zeros(model.config.vocab_size, dtype=torch.bool),
+        }
+        never = [self.config.pad_token_id, self.config.mask_token_id]
+        constants["is_never"][[*never, *(settings.suppress_tokens or ())]] = True
+        for name, value in constants.items():
+            self.register_buffer(name, value.to(model.device), persistent=False)
+        self.most_masked = self.num_masked.amax(dim=1).tolist()  # what the widest canvas masks
+        self.eval()
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See the class."""
+        source = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        best_class = source.length_logits.log_softmax(dim=-1)[:, 1:].argmax(dim=1)
+        lengths = self.canvas_lengths[best_class]  # (batch,)
+        is_inside = torch.arange(self.width, device=lengths.device) < lengths[:, None]
+        states = source.last_hidden_state
+        key_values = self.decoder.project_source(states)
+        like_canvas = states.new_zeros(1).expand(*is_inside.shape, 1)
+        masks = self.decoder.attention_masks(is_inside, attention_mask, like_canvas, states)
+
+        def predict(canvas, query_positions=None):
+            hidden_states = self.decoder(
+                input_ids=canvas,
+                masks=masks,
+                source_key_values=key_values,
+                query_positions=query_positions,
+            ).last_hidden_state
+            return self._choose(self.lm_head(hidden_states))  # logits (batch, positions, vocab)
+
+        tokens, log_probs = predict(masked_canvas(lengths, self.width, self.config))
+        tokens = tokens.masked_fill(~is_inside, self.config.pad_token_id)
+        log_probs = log_probs.masked_fill(~is_inside, 0.0)
+        for num_masked, most_masked in zip(self.num_masked, self.most_masked, strict=True):
+            order = least_probable_first(log_probs.masked_fill(~is_inside, torch.inf))
+            order = order[:, :most_masked]  # (batch, most_masked)
+            ranks = torch.arange(most_masked, device=order.device)
+            is_masked = ranks < num_masked[lengths][:, None]
+            kept_tokens, kept_log_probs = tokens.gather(1, order), log_probs.gather(1, order)
+            masked = kept_tokens.masked_fill(is_masked, self.config.mask_token_id)
+            new_tokens, new_log_probs = predict(tokens.scatter(1, order, masked), order)
+            new_tokens = torch.where(is_masked, new_tokens, kept_tokens)
+            new_log_probs = torch.where(is_masked, new_log_probs, kept_log_probs)
+            tokens = tokens.scatter(1, order, new_tokens)
+            log_probs = log_probs.scatter(1, order, new_log_probs)
+        return tokens, log_probs, lengths
+
+    def _choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits.masked_fill(self.is_never, -torch.inf)
+        largest, tokens = logits.max(dim=-1, keepdim=True)
+        # log P is -log(sum of exp(logit - largest)), which keeps more digits than largest -
+        # logsumexp.
+        log_probs = -(logits - largest).exp().sum(dim=-1).log()
+        return tokens[..., 0], log_probs
+
+    def example_inputs(self) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
+        """Each input's value for tracing, and the axes that stay free."""
+        return example_source(self.encoder)
+
+
+def _followed_settings(
+    model: CmlmForConditionalGeneration, overrides: dict[str, Any]
+) -> MaskPredictGenerationConfig:
+    """The settings of a decoding, once it is sure that the graph follows all of them."""
+    settings = settings_of_call(model.config, model.generation_config, overrides)
+    for setting in SETTINGS.values():
+        value = getattr(settings, setting.name)
+        neutral = 1 if setting.kind is int else setting.default
+        if setting.in_graph == "impossible" and value not in (None, False, neutral):
+            raise ValueError(
+                f"`{setting.name}` is {value!r}, which the graph of Mask-Predict does not follow. "
+                f"Export with `{setting.name}={neutral!r}`, or decode with model.generate."
+            )
+    return settings
+
+
+def _canvas_lengths(settings: MaskPredictGenerationConfig, num_classes: int) -> torch.Tensor:
+    """(num_classes,) long: the canvas length where class i + 1 of the length head is the best."""
+    return torch.tensor(
+        possible_lengths(
+            num_classes,
+            length_multiplier=settings.length_multiplier,
+            min_length=settings.min_length,
+            max_length=settings.max_length,
+        )
+    )
+
+
+def _num_masked(settings: MaskPredictGenerationConfig, width: int) -> torch.Tensor:
+    """(T - 1, width + 1) long: positions masked before pass t + 1 on a canvas of each length."""
+    total = settings.num_iterations
+    rows = [
+        [num_masked_again(settings.schedule, length, t, total) for length in range(width + 1)]
+        for t in range(1, total)
+    ]
+    return torch.tensor(rows, dtype=torch.long).reshape(total - 1, width + 1)
+
+
+def least_probable_first(log_probs: torch.Tensor) -> torch.Tensor:
+    """Positions (batch, width) by rising `log_probs` (batch, width), the earlier first among equals.
+
+    A stable argsort by counting who comes before, since ONNX has no stable sort.
+    """
+    positions = torch.arange(log_probs.shape[1], device=log_probs.device)
+    others, own = log_probs[:, None, :], log_probs[:, :, None]
+    is_earlier = positions[None, :] < positions[:, None]  # (width, width)
+    ranks = ((others < own) | ((others == own) & is_earlier)).sum(dim=2)  # (batch, width)
+    return torch.zeros_like(ranks).scatter(1, ranks, positions.expand_as(ranks))
+
+
+def check_model(model: CmlmForConditionalGeneration) -> None:
+    """Raise where no graph can be made of `model`."""
+    if not isinstance(model, CmlmForConditionalGeneration):
+        raise TypeError(
+            "`model` must be axe_hf's CmlmForConditionalGeneration, got "
+            f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it."
+        )
+    if model.training:
+        raise ValueError(
+            "`model` is in training mode, and its dropout would stay in the graph. Call "
+            "model.eval()."
+        )
+    attention = model.config._attn_implementation
+    if attention not in ("eager", "sdpa"):
+        raise ValueError(
+            f"`model` has attention {attention!r}, which no graph holds. Call "
+            'model.set_attn_implementation("sdpa").'
+        )
+
+
+def example_source(stack: nn.Module) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
+    """Inputs of a module whose config and device are those of `stack`."""
+    # Sizes of 0 and 1 would be taken for fixed ones. The values do not matter.
+    config, device = stack.config, stack.device
+    axes = {0: Dim("batch", min=1), 1: Dim("source", min=1, max=config.max_source_length)}
+    mask = torch.ones(2, min(5, config.max_source_length), dtype=torch.long, device=device)
+    return {"input_ids": (mask * config.eos_token_id, axes), "attention_mask": (mask, axes)}

@@ -1,0 +1,455 @@
+"""Ranking by an autoregressive model: noisy parallel decoding (Gu et al., ICLR 2018, section 4)."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .cmlm import MaskPredictOutput
+from .cmlm.generation_cmlm import settings_of_call
+from .cmlm.loss_axe import IGNORE_INDEX
+from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
+from .pipeline import valid_unicode
+
+logger = logging.get_logger(__name__)
+
+Rescorer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+def generate_rescored(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rescore_with: Rescorer,
+    input_ids: torch.LongTensor,
+    attention_mask: torch.Tensor | None = None,
+    *,
+    generation_config: Any = None,
+    generator: torch.Generator | None = None,
+    **generation: Any,
+) -> MaskPredictOutput:
+    """Decode every length candidate and keep the one that an autoregressive model likes best.
+
+    Args:
+        model: a `CmlmForConditionalGeneration`, in evaluation mode.
+        tokenizer: the tokenizer of `model`; the other model reads the texts.
+        rescore_with: the other model and its tokenizer, see `autoregressive_scores`.
+        input_ids, attention_mask: (batch, source) long, as `model.generate` takes them.
+        generation_config, generator: as `model.generate` takes them.
+        **generation: settings of `MaskPredictGenerationConfig`, such as `num_length_candidates`.
+
+    Returns:
+        A row for each sentence, whose `ranking_scores` are the mean log-probabilities by the other
+        model, in nats per token. Of equally good candidates the one of the more probable length
+        wins.
+
+    Raises:
+        TypeError, ValueError: as `model.generate` and `autoregressive_scores`.
+
+    Example:
+
+    ```python
+    >>> output = generate_rescored(  # doctest: +SKIP
+    ...     model, tokenizer, (marian, marian_tokenizer), input_ids, num_length_candidates=5
+    ... )
+
+    ```
+    """
+    check_rescorer(rescore_with)
+    settings = settings_of_call(
+        model.config, generation_config or model.generation_config, generation
+    )
+    lengths = possible_lengths(
+        model.config.max_target_length,
+        length_multiplier=settings.length_multiplier,
+        min_length=settings.min_length,
+        max_length=settings.max_length,
+    )
+    num_candidates = min(settings.num_length_candidates, len(set(lengths)))
+    generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
+    output = model.generate(
+        input_ids, attention_mask, generation_config, generator=generator, **generation
+    )
+    # In the order of the canvases, so that the more probable length is first among equals.
+    rows = _rows_by_length(output, num_candidates)  # (batch, candidates)
+    texts = tokenizer.batch_decode(output.sequences[rows.flatten()], skip_special_tokens=True)
+    candidates = [texts[i : i + num_candidates] for i in range(0, len(texts), num_candidates)]
+    sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+    scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :1]
+    chosen = rows.gather(1, best)[:, 0]
+    kept = {name: value[chosen] for name, value in output.items() if name != "history"}
+    kept["ranking_scores"] = scores.gather(1, best)[:, 0]
+    if output.history is not None:
+        kept["history"] = {name: steps[:, chosen] for name, steps in output.history.items()}
+    return MaskPredictOutput(**kept)
+
+
+def _rows_by_length(output: MaskPredictOutput, num_candidates: int) -> torch.Tensor:
+    """Rows of `output`, (batch, candidates): the more probable lengths first, then the shorter."""
+    shape = (-1, num_candidates)
+    by_length = output.lengths.view(shape).argsort(dim=1, stable=True)
+    log_probs = output.length_log_probs.view(shape).gather(1, by_length)
+    order = by_length.gather(1, log_probs.argsort(dim=1, descending=True, stable=True))
+    first = torch.arange(len(order), device=order.device)[:, None] * num_candidates
+    return first + order
+
+
+def autoregressive_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str],
+    candidates: Sequence[Sequence[str]],
+    *,
+    max_logits_elements: int = MAX_LOGITS_ELEMENTS,
+) -> torch.Tensor:
+    """Score translations by an autoregressive model, in one pass each and without generating.
+
+    The score of candidate y_1 .. y_n of source x, where y_n is the end token, is
+
+        1/n * (log p(y_1 | x) + log p(y_2 | x, y_1) + ... + log p(y_n | x, y_1 .. y_(n-1)))
+
+    with the tokens of `tokenizer`: nats per token, end token included, as a length penalty of 1
+    gives them. What the tokenizer puts around every target alike (a BOS, the code of the language)
+    is read by the model and not scored: generation is given it too. (Gu et al. 2018, section 4,
+    "noisy parallel decoding"; https://arxiv.org/abs/1711.02281.)
+
+    Each source is encoded once for all its candidates, and equal candidates are scored once.
+    Sources and candidates that are too long for the model are cut, with a warning for each side.
+
+    Args:
+        model: an encoder-decoder of Transformers with a head over the vocabulary (Marian, BART, T5,
+            M2M-100 ...). It runs where it is, in its own dtype and in evaluation mode, and is put
+            back as it was.
+        tokenizer: the tokenizer of `model`. Where the languages are set on it (`src_lang` and
+            `tgt_lang` of mBART, NLLB ...) they must be set.
+        sources: plain text, (batch) strings. A model that wants a prefix such as "translate English
+            to German: " must be given it here.
+        candidates: plain text, (batch, candidates) strings; an empty one scores its end token
+            alone.
+        max_logits_elements (default 2**24, 64 MiB in fp32): the largest (rows, target, vocab)
+        tensor
+            of logits held at once, in elements; a single row may exceed it.
+
+    Returns:
+        (batch, candidates) fp32 on the CPU, in nats per token, at most 0; best is largest.
+
+    Raises:
+        TypeError: `model` or `tokenizer` is something else, or a text is no string.
+        ValueError: sources and candidates do not match each other, or model and tokenizer do not,
+            or the model's log-probabilities are not numbers.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import train_tokenizer
+    >>> from axe_hf.rescoring import autoregressive_scores
+    >>> from transformers import MarianConfig, MarianMTModel
+    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+    >>> model = MarianMTModel(
+    ...     MarianConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
+    ...                  pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+    ... )
+    >>> candidates = [["Ein Hund bellt.", "Ein Ein bellt."], ["Hund", ""]]
+    >>> scores = autoregressive_scores(model, tokenizer, ["A dog barks.", "dog"], candidates)
+    >>> scores.shape, scores.argmax(dim=1).shape  # the candidate to choose for each source
+    (torch.Size([2, 2]), torch.Size([2]))
+
+    ```
+    """
+    check_rescorer((model, tokenizer))
+    sources, candidates = _checked_texts(sources, candidates)
+    if not isinstance(max_logits_elements, int) or max_logits_elements < 1:
+        raise ValueError(
+            f"`max_logits_elements` must be an integer >= 1, got {max_logits_elements!r}."
+        )
+    shape = (len(sources), len(candidates[0]) if candidates else 0)
+    pairs = [(x, y) for x, row in zip(sources, candidates, strict=True) for y in row]
+    if not pairs:
+        return torch.zeros(shape)
+    distinct = list(dict.fromkeys(pairs))
+    with torch.no_grad(), evaluation_mode(model):
+        scores = _scores_of_pairs(model, tokenizer, distinct, max_logits_elements)
+    if scores.isnan().any():
+        raise ValueError(
+            f"The rescoring {type(model).__name__} gave log-probabilities that are not numbers in "
+            f"{model.dtype}. Load it in torch.bfloat16 or torch.float32, or look at its weights."
+        )
+    number = {pair: i for i, pair in enumerate(distinct)}
+    return scores[[number[pair] for pair in pairs]].view(shape)  # (batch, candidates)
+
+
+def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tensor:
+    """Mean log-probability of each second text given the first, (pairs,) fp32 on the CPU."""
+    sources = {source: i for i, source in enumerate(dict.fromkeys(x for x, _ in pairs))}
+    encode = _source_encoder(model, tokenizer, list(sources))
+    targets, first, num_after = _target_ids(model, tokenizer, [y for _, y in pairs])
+    head = model.get_output_embeddings()
+    vocab_size = getattr(head, "out_features", None) or head.weight.shape[0]
+    _check_ids(targets, vocab_size, "target")
+    order = sorted(range(len(pairs)), key=lambda i: -len(targets[i]))  # longest first
+    scores = []
+    for rows in _chunks(order, targets, max_logits_elements // vocab_size):
+        inputs = encode(torch.tensor([sources[pairs[i][0]] for i in rows], device=model.device))
+        labels, is_target = _padded([targets[i] for i in rows], IGNORE_INDEX)  # (rows, target)
+        inputs["decoder_input_ids"] = _decoder_inputs(model, labels).to(model.device)
+        inputs["decoder_attention_mask"] = is_target.long().to(model.device)
+        logits = model(**inputs, use_cache=False, return_dict=True).logits  # (rows, target, vocab)
+        last = is_target.sum(dim=1, keepdim=True) - num_after  # (rows, 1)
+        positions = torch.arange(labels.shape[1])
+        is_scored = ((positions >= first) & (positions < last)).to(logits.device)
+        labels = labels.clamp(min=0).to(logits.device)
+        log_probs = logits.gather(2, labels.unsqueeze(2)).squeeze(2).float()
+        log_probs = log_probs - logits.float().logsumexp(dim=2)  # (rows, target)
+        scores.append(log_probs.masked_fill(~is_scored, 0.0).sum(dim=1) / is_scored.sum(dim=1))
+    in_order = torch.empty(len(pairs))
+    in_order[order] = torch.cat(scores).cpu()
+    return in_order
+
+
+def _source_encoder(model, tokenizer, sources: list[str]):
+    """A function from source numbers (rows,) long to what the model needs of them to decode."""
+    limit = _longest(model, tokenizer, "encoder")
+    pad = _first_id(getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id, 0)
+    token_ids = _token_ids(tokenizer, "text", sources, limit)
+    token_ids = [ids or [_first_id(tokenizer.eos_token_id, pad)] for ids in token_ids]
+    _check_ids(token_ids, model.get_input_embeddings().weight.shape[0], "source")
+    input_ids, mask = (tensor.to(model.device) for tensor in _padded(token_ids, pad))
+    mask = mask.long()  # (sources, source)
+    encoder = model.get_encoder() if hasattr(model, "get_encoder") else model
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = {parameter.name for parameter in parameters}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+    def unencoded(rows: torch.Tensor) -> dict[str, Any]:
+        rows = rows.to(mask.device)
+        return {"input_ids": input_ids[rows], "attention_mask": mask[rows]}  # (rows, source)
+
+    # `get_encoder` answers with the model itself where it finds none.
+    if encoder is model or not ("encoder_outputs" in names or takes_any):
+        return unencoded
+    outputs = encoder(input_ids=input_ids, attention_mask=mask, return_dict=True)
+    states = outputs.last_hidden_state  # (sources, source, d_model)
+
+    def encoded(rows: torch.Tensor) -> dict[str, Any]:
+        # Of the encoder's own class: mixtures of experts read fields that others have not. And with
+        # the tokens, though nothing encodes them again: without them FSMT leaves out its causal
+        # mask.
+        repeated = type(outputs)(last_hidden_state=states[rows.to(states.device)])
+        return {"encoder_outputs": repeated, **unencoded(rows)}
+
+    return encoded
+
+
+def _target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], int, int]:
+    """Token ids of each text, ended, and how many stand before and behind what is scored."""
+    around = tokenizer(text_target="").input_ids  # what every target has
+    end = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
+    if end is None:
+        raise ValueError(
+            "The rescoring tokenizer has no end token, without which no sentence can be scored. "
+            "Set its `eos_token`."
+        )
+    limit = _longest(model, tokenizer, "decoder")
+    if end not in around:
+        token_ids = _token_ids(tokenizer, "text_target", texts, limit - 1)
+        return [[*ids, end] for ids in token_ids], len(around), 0
+    num_after = around[::-1].index(end)
+    return (
+        _token_ids(tokenizer, "text_target", texts, limit),
+        len(around) - 1 - num_after,
+        num_after,
+    )
+
+
+def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[int]]:
+    token_ids = tokenizer(**{side: texts}, verbose=False).input_ids
+    too_long = [i for i, ids in enumerate(token_ids) if len(ids) > limit]
+    if too_long:
+        long_texts = [texts[i] for i in too_long]
+        cut = tokenizer(**{side: long_texts}, truncation=True, max_length=limit).input_ids
+        for i, ids in zip(too_long, cut, strict=True):
+            token_ids[i] = ids
+        what = "sources" if side == "text" else "candidates"
+        logger.warning(
+            f"{len(too_long)} of {len(texts)} different {what} are longer than the {limit} tokens "
+            "that the rescoring model can read; they were cut there, and scored as they are then."
+        )
+    return token_ids
+
+
+def _longest(model, tokenizer, side: str) -> int:
+    """How many tokens the "encoder" or the "decoder" of the model can read."""
+    limits = [tokenizer.model_max_length]
+    for config in (model.config, getattr(model.config, side, None)):
+        for name in (f"max_{side}_position_embeddings", "max_position_embeddings"):
+            limits.append(getattr(config, name, None) or limits[0])
+    return min(limits)
+
+
+def _first_id(*ids: int | None) -> int | None:
+    return next((i for i in ids if i is not None), None)
+
+
+def _padded(rows: list[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids padded at the right, (rows, longest) long, and where they are no padding, bool."""
+    lengths = torch.tensor([len(row) for row in rows])
+    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
+    padded = torch.full(is_token.shape, padding)
+    padded[is_token] = torch.tensor([i for row in rows for i in row])
+    return padded, is_token
+
+
+def _decoder_inputs(model, labels: torch.Tensor) -> torch.Tensor:
+    """`labels` (rows, target), -100 for padding, shifted to the right as in training."""
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift is not None:
+        try:
+            return shift(labels)
+        except (TypeError, ValueError):  # no start token in `config`: it may stand elsewhere
+            pass
+    generation_config = getattr(model, "generation_config", None)
+    start = _first_id(
+        getattr(model.config, "decoder_start_token_id", None),
+        getattr(generation_config, "decoder_start_token_id", None),
+    )
+    if start is None:
+        raise ValueError(
+            f"{type(model).__name__} does not say how its decoder starts. Set "
+            "model.config.decoder_start_token_id (and pad_token_id)."
+        )
+    shifted = labels.roll(1, dims=1)
+    shifted[:, 0] = start
+    return shifted.masked_fill(
+        shifted == IGNORE_INDEX, _first_id(getattr(model.config, "pad_token_id", None), 0)
+    )
+
+
+def _chunks(order: list[int], targets: list[list[int]], max_positions: int) -> Iterator[list[int]]:
+    """Parts of `order`, longest target first, of at most `max_positions`, or of one row."""
+    start = 0
+    while start < len(order):
+        num_rows = max(1, max_positions // len(targets[order[start]]))
+        yield order[start : start + num_rows]
+        start += num_rows
+
+
+def check_rescorer(rescore_with: Any) -> None:
+    """Raise TypeError where `rescore_with` is no model and tokenizer that can rank translations.
+
+    Example:
+
+    ```python
+    >>> from axe_hf.rescoring import check_rescorer
+    >>> check_rescorer("my/model")
+    Traceback (most recent call last):
+    TypeError: `rescore_with` must be a pair (model, tokenizer), got str.
+
+    ```
+    """
+    if not isinstance(rescore_with, tuple | list) or len(rescore_with) != 2:
+        size = f" of {len(rescore_with)}" if isinstance(rescore_with, tuple | list) else ""
+        raise TypeError(
+            f"`rescore_with` must be a pair (model, tokenizer), got {type(rescore_with).__name__}"
+            f"{size}."
+        )
+    model, tokenizer = rescore_with
+    name = type(model).__name__
+    # Not isinstance: a PEFT model is none of Transformers' classes.
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        raise TypeError(
+            f"The rescoring model must be a model of Transformers, got {name}. Load it by "
+            "AutoModelForSeq2SeqLM.from_pretrained(...)."
+        )
+    if getattr(model.config, "model_type", None) == "cmlm":
+        raise TypeError(
+            f"The rescoring model must be autoregressive, got {name}, which predicts all tokens at "
+            "once. Use an autoregressive translation model, such as Marian."
+        )
+    if not getattr(model.config, "is_encoder_decoder", False):
+        raise TypeError(
+            f"The rescoring model must be an encoder-decoder, got {name}, which has no encoder for "
+            "the source. Use a translation model, such as Marian or NLLB, or rank the candidates "
+            "of `num_return_sequences` by a prompt of your own."
+        )
+    head = getattr(model, "get_output_embeddings", None)
+    if head is None or head() is None:
+        raise TypeError(
+            f"The rescoring model must have a head over the vocabulary, got {name}. Load it by "
+            "AutoModelForSeq2SeqLM, not AutoModel."
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TypeError(
+            "The rescoring tokenizer must be a tokenizer of Transformers, got "
+            f"{type(tokenizer).__name__}. Load that of {name} by "
+            "AutoTokenizer.from_pretrained(...)."
+        )
+
+
+def _checked_texts(sources, candidates) -> tuple[list[str], list[list[str]]]:
+    """Lists of valid Unicode, as many candidates for each source, or an error."""
+    for name, texts in {"sources": sources, "candidates": candidates}.items():
+        if not isinstance(texts, list | tuple):
+            raise TypeError(f"`{name}` must be a list, got {type(texts).__name__}.")
+    if len(sources) != len(candidates):
+        raise ValueError(
+            f"`candidates` must have a list for each of the {len(sources)} `sources`, got "
+            f"{len(candidates)} lists."
+        )
+    for i, row in enumerate(candidates):
+        if not isinstance(row, list | tuple):
+            raise TypeError(f"`candidates[{i}]` must be a list, got {type(row).__name__}.")
+        if len(row) != len(candidates[0]):
+            raise ValueError(
+                "Every source must have as many candidates, got "
+                f"{len(candidates[0])} for the first and {len(row)} for sources[{i}]."
+            )
+        for text in (sources[i], *row):
+            if not isinstance(text, str):
+                raise TypeError(
+                    "`sources` and `candidates` must hold strings, got "
+                    f"{type(text).__name__} at [{i}]."
+                )
+    rows = [[valid_unicode(text) for text in row] for row in candidates]
+    return [valid_unicode(text) for text in sources], rows
+
+
+def _check_ids(token_ids: list[list[int]], vocab_size: int, side: str) -> None:
+    """Refuse ids that the model has no embedding for; `side` is "source" or "target"."""
+    largest = max(max(ids) for ids in token_ids)
+    if largest >= vocab_size:
+        raise ValueError(
+            f"The rescoring tokenizer gave the {side} token {largest}, but the model's {side} "
+            f"vocabulary has {vocab_size} entries. Do model and tokenizer belong together?"
+        )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off inside the `with`, and leave every module as it was found.
+
+    Example:
+
+    ```python
+    >>> from torch import nn
+    >>> from axe_hf.rescoring import evaluation_mode
+    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluation_mode(model):
+    ...     [module.training for module in model]
+    [False, False]
+    >>> [module.training for module in model]
+    [True, False]
+
+    ```
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:  # and not model.train(), which would wake modules that were frozen
+            module.training = True
