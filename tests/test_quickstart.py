@@ -8,24 +8,24 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from axe_hf.quickstart import QuickstartArguments, QuickstartRecipe, run_quickstart
 
+DEFAULT = QuickstartRecipe()
+SIZES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+SIZES |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+SIZES |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
 RECIPE = QuickstartRecipe(
     num_pairs=300,
     num_test=20,
     num_validation=8,
     vocab_size=500,
-    d_model=16,
-    num_layers=1,
-    num_heads=2,
-    ffn_dim=32,
-    eval_steps=20,
-    logging_steps=5,
+    model=DEFAULT.model | SIZES,
+    training=DEFAULT.training | {"eval_steps": 20, "logging_steps": 5, "bf16": False},
     num_iterations=(1, 3),
     num_shown=2,
-    bf16=False,
 )
 
 
@@ -67,17 +67,22 @@ def test_the_results_hold_scores_versions_and_seconds(finished):
 
 
 def test_both_models_are_trained_alike(finished):
-    _, results, _ = finished
+    folder, results, _ = finished
     cross_entropy, axe = (results["models"][name] for name in ("cross_entropy", "axe"))
     assert cross_entropy["num_parameters"] == axe["num_parameters"]
     for model in (cross_entropy, axe):
         assert model["training_minutes"] >= 0.015  # half of the whole, and the end of a step
     canvases = {"masking", "length_multiplier", "length_jitter"}
-    settings = (RECIPE.training_settings(loss, 1.0) for loss in ("cross_entropy", "axe"))
-    first, second = ({k: v for k, v in s.items() if k not in canvases} for s in settings)
-    assert first == second
-    configs = [RECIPE.config_settings(loss) for loss in ("cross_entropy", "axe")]
+    others = {"output_dir", "logging_dir"}  # of each its own
+    settings = []
+    for name in ("cross_entropy", "axe"):
+        args = torch.load(folder / name / "training_args.bin", weights_only=False).to_dict()
+        settings.append({k: v for k, v in args.items() if k not in canvases | others})
+    assert settings[0] == settings[1]
+    configs = [json.loads((folder / n / "config.json").read_text()) for n in ("cross_entropy", "axe")]
     assert configs[0] | {"training_loss": "axe"} == configs[1]
+    tokenizers = [(folder / n / "tokenizer.json").read_text() for n in ("cross_entropy", "axe")]
+    assert tokenizers[0] == tokenizers[1]
 
 
 def test_the_saved_models_load_with_auto_classes(finished):
@@ -116,7 +121,7 @@ def test_the_commands_it_proposes_are_right(finished):
         if module is evaluate:
             assert options.data == str(folder / "data" / "test.jsonl")
         if module is train:
-            assert options.training.masking == RECIPE.axe_masking
+            assert options.training.masking == RECIPE.canvases["axe"]["masking"]
             assert options.model.model_name_or_path == str(folder / "axe")
 
 
@@ -136,7 +141,7 @@ class TestFailure:
         def fail(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("axe_hf.quickstart.run.write_phrasebook", fail)
+        monkeypatch.setattr("axe_hf.quickstart._write_data", fail)
         with pytest.raises(KeyboardInterrupt):
             run_quickstart(QuickstartArguments(str(tmp_path / "new")), RECIPE)
         assert list(tmp_path.iterdir()) == []
@@ -144,43 +149,37 @@ class TestFailure:
     def test_an_earlier_quick_start_survives(self, tmp_path, monkeypatch):
         (tmp_path / "results.json").write_text("earlier")
         (tmp_path / "axe").mkdir()
-        monkeypatch.setattr("axe_hf.quickstart.run.write_phrasebook", lambda *a, **k: 1 / 0)
+        monkeypatch.setattr("axe_hf.quickstart._write_data", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_quickstart(QuickstartArguments(str(tmp_path), overwrite=True), RECIPE)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["axe", "results.json"]
         assert (tmp_path / "results.json").read_text() == "earlier"
 
 
-def test_overwriting_replaces_its_own_files_and_no_others(tmp_path):
-    from axe_hf.quickstart.folder import all_or_nothing
-
-    for name in ("results.json", "decoding.png", "mine.txt"):
-        (tmp_path / name).write_text("old")
-    (tmp_path / "axe").mkdir()
-    (tmp_path / "axe" / "old.bin").write_text("old")
-    with all_or_nothing(tmp_path) as folder:
-        (folder / "axe").mkdir()
-        (folder / "results.json").write_text("new")
-    found = {str(p.relative_to(tmp_path)): p for p in tmp_path.rglob("*") if p.is_file()}
-    assert sorted(found) == ["mine.txt", "results.json"]  # no picture of another model stays
-    assert found["results.json"].read_text() == "new"
-
-
 def test_missing_matplotlib_is_said_at_the_start(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("axe_hf.quickstart.run.write_phrasebook", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("axe_hf.quickstart._write_data", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_quickstart(QuickstartArguments(str(tmp_path / "out")), RECIPE)
     printed = capsys.readouterr().out
     assert 'pip install "axe-hf[plot]"' in printed.split("[1/6]")[0]
 
 
-def test_without_matplotlib_everything_but_the_pictures_is_there(tmp_path, monkeypatch, capsys):
+def test_overwriting_replaces_its_own_files_and_no_others(tmp_path, monkeypatch, capsys):
+    for name in ("results.json", "decoding.png", "mine.txt"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "axe").mkdir()
+    (tmp_path / "axe" / "old.bin").write_text("old")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     recipe = replace(RECIPE, num_iterations=(1,), num_shown=1)
-    run_quickstart(QuickstartArguments(str(tmp_path / "out"), minutes=0.01), recipe)
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"data", "axe", "cross_entropy", "results.json"}
+    arguments = QuickstartArguments(str(tmp_path), minutes=0.01, overwrite=True)
+    results = run_quickstart(arguments, recipe)
+    # Without matplotlib everything but the pictures is there, and none of another model stays.
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"data", "axe", "cross_entropy", "results.json", "mine.txt"}
+    assert not (tmp_path / "axe" / "old.bin").exists()
+    assert (tmp_path / "mine.txt").read_text() == "old"
+    assert json.loads((tmp_path / "results.json").read_text())["seconds"] == results["seconds"]
     assert ".png" not in capsys.readouterr().out
 
 

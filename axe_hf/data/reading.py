@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from transformers.utils import logging
 
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-FILE_FORMATS = (".jsonl", ".json", ".tsv", ".txt")
+# The corpus that comes with the package, "en" and "de": train.jsonl.gz, validation.jsonl.gz and
+# test.jsonl.gz, the last two with all right translations. examples/phrasebook wrote it.
+PHRASEBOOK = Path(__file__).with_name("phrasebook")
+
+_PAIR_FORMATS = (".jsonl", ".json", ".tsv")
+_Languages: TypeAlias = tuple[str, str]  # source and target
+_Row: TypeAlias = dict[str, Any]
 
 
 def load_translations(
@@ -85,6 +92,34 @@ def load_translations(
     return _to_dataset(rows, languages, source)
 
 
+def read_lines(path: str | Path | None) -> list[str]:
+    """Read the lines of a UTF-8 text file, which may be gzipped (`.gz`), or of standard input.
+
+    Args:
+        path: the file, None for standard input.
+
+    Returns:
+        The lines without their ends, which are \\n or \\r\\n; a byte order mark is dropped.
+
+    Raises:
+        ValueError: text that is not UTF-8, with file and line, or a gzip file that is cut off.
+        OSError: the file cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "sentences.txt")
+        >>> _ = path.write_bytes("Good morning.\\r\\nGood night.\\n".encode())
+        >>> read_lines(path)
+        ['Good morning.', 'Good night.']
+    """
+    if path is not None:
+        with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
+            return _decoded_lines(file, path)
+    if sys.stdin.isatty():
+        print("Type sentences, one a line; end with Ctrl-D.", file=sys.stderr, flush=True)
+    return _decoded_lines(sys.stdin.buffer, "standard input")
+
+
 def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | None:
     """The file or files that `source` names, None for a hub data set or a folder."""
     if isinstance(source, (tuple, list)):
@@ -95,58 +130,53 @@ def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | N
         raise ValueError(
             f"`source` must be a path, a pair of paths or a data set name, got {source!r}."
         )
-    path = Path(source)
-    parts = str(source).split(",")
-    if not path.exists() and len(parts) == 2:
-        return [Path(part.strip()) for part in parts]
+    path, parts = Path(source), str(source).split(",")
     if path.is_dir():
         return None
-    if path.exists() and _bare_suffix(path) in (".jsonl", ".json", ".tsv"):
-        return [path]
-    if path.exists():
+    if not path.exists() and len(parts) == 2:
+        return [Path(part.strip()) for part in parts]
+    if path.exists() and _bare_suffix(path) not in _PAIR_FORMATS:
         raise ValueError(
             f"`source` must end in .jsonl, .json or .tsv (or that and .gz), got {source}. Parallel "
             "text needs both files: 'train.en,train.de'."
         )
     # A name that looks like a file is a misspelt file, not a data set to ask the hub for.
-    return [path] if path.suffix == ".gz" or _bare_suffix(path) in FILE_FORMATS else None
+    is_file = path.suffix == ".gz" or _bare_suffix(path) in (*_PAIR_FORMATS, ".txt")
+    return [path] if is_file else None
 
 
 def _bare_suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Every line of a UTF-8 file with its place, "file, line 3"."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    with opener(path, "rb") as file:
-        try:
-            # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
-            for number, line in enumerate(file, start=1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield f"{path}, line {number}", text.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: must be UTF-8, got byte 0x{error.object[error.start]:02x}."
-                " Convert the file, for example with iconv."
-            ) from error
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"{path}: must be a complete gzip file, failed behind line {number} ({error})."
-            ) from error
+def _decoded_lines(file: IO[bytes], name: str | Path) -> list[str]:
+    lines: list[str] = []
+    try:
+        # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
+        for line in file:
+            lines.append(line.decode("utf-8" if lines else "utf-8-sig").rstrip("\r\n"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name}, line {len(lines) + 1}: must be UTF-8, got byte "
+            f"0x{error.object[error.start]:02x}. Convert the file, for example with iconv."
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{name}: must be a complete gzip file, failed behind line {len(lines)} ({error})."
+        ) from error
+    return lines
 
 
-def _read_json(path: Path, languages: tuple[str, str]) -> Iterator[dict[str, Any]]:
-    lines = _lines(path)
-    if _bare_suffix(path) == ".json":
-        text = "\n".join(line for _, line in _lines(path))
-        if text.lstrip().startswith("["):
-            for number, row in enumerate(_parse(text, str(path)), start=1):
-                yield _checked_row(row, languages, f"{path}, item {number}")
-            return
-    for place, line in lines:
+def _read_json(path: Path, languages: _Languages) -> Iterator[_Row]:
+    lines = read_lines(path)
+    first = next((line for line in lines if line.strip()), "")
+    if _bare_suffix(path) == ".json" and first.lstrip().startswith("["):
+        for number, row in enumerate(_parse("\n".join(lines), str(path)), start=1):
+            yield _checked_row(row, languages, f"{path}, item {number}")
+        return
+    for number, line in enumerate(lines, start=1):
         if line.strip():
+            place = f"{path}, line {number}"
             yield _checked_row(_parse(line, place), languages, place)
 
 
@@ -159,31 +189,25 @@ def _parse(text: str, place: str) -> Any:
         ) from error
 
 
-def _checked_row(row: Any, languages: tuple[str, str], place: str) -> dict[str, Any]:
+def _checked_row(row: Any, languages: _Languages, place: str) -> _Row:
     pair = row.get("translation") if isinstance(row, dict) else None
-    has_pair = isinstance(pair, dict)
-    if not has_pair:
+    if not isinstance(pair, dict):
         got = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(
             f'{place}: must be {{"translation": {{"{languages[0]}": "...", '
             f'"{languages[1]}": "..."}}}}, got {got}.'
         )
     checked = {"translation": _checked_pair(pair, languages, place)}
-    if "references" in row:
-        references = row["references"]
-        if not (
-            isinstance(references, list)
-            and references
-            and all(isinstance(text, str) and text.strip() for text in references)
-        ):
-            raise ValueError(
-                f"{place}: 'references' must be a list of sentences, got {references!r}."
-            )
-        checked["references"] = references
-    return checked
+    if "references" not in row:
+        return checked
+    references = row["references"]
+    is_list = isinstance(references, list) and references
+    if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
+        raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
+    return checked | {"references": references}
 
 
-def _checked_pair(pair: dict[str, Any], languages: tuple[str, str], place: str) -> dict[str, str]:
+def _checked_pair(pair: dict[str, Any], languages: _Languages, place: str) -> dict[str, str]:
     for language in languages:
         if language not in pair:
             raise ValueError(
@@ -204,41 +228,41 @@ def _checked_pair(pair: dict[str, Any], languages: tuple[str, str], place: str) 
     return {language: pair[language] for language in languages}
 
 
-def _read_tsv(path: Path, languages: tuple[str, str]) -> Iterator[dict[str, Any]]:
+def _read_tsv(path: Path, languages: _Languages) -> Iterator[_Row]:
     order = languages
-    for number, (place, line) in enumerate(_lines(path)):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        columns = line.split("\t")
+        place, columns = f"{path}, line {number}", line.split("\t")
         if len(columns) != 2:
             raise ValueError(
                 f"{place}: must have 2 columns, {order[0]} and {order[1]}, separated by a tab, "
                 f"got {len(columns)}: {line[:60]!r}."
             )
-        if number == 0 and set(columns) == set(languages):
-            order = tuple(columns)
+        if number == 1 and set(columns) == set(languages):
+            order = (columns[0], columns[1])
             continue
         pair = dict(zip(order, columns, strict=True))
         yield {"translation": _checked_pair(pair, languages, place)}
 
 
-def _read_text_pair(paths: list[Path], languages: tuple[str, str]) -> Iterator[dict[str, Any]]:
+def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[_Row]:
     suffixes = tuple(_bare_suffix(path).lstrip(".") for path in paths)
     if suffixes == languages[::-1]:
         paths = paths[::-1]
-    first, second = (list(_lines(path)) for path in paths)
-    if len(first) != len(second):
+    sources, targets = map(read_lines, paths)
+    if len(sources) != len(targets):
         raise ValueError(
-            f"{paths[0]} and {paths[1]} must have the same number of lines, got {len(first)} and "
-            f"{len(second)}."
+            f"{paths[0]} and {paths[1]} must have the same number of lines, got {len(sources)} and "
+            f"{len(targets)}."
         )
-    for (place, source), (target_place, target) in zip(first, second, strict=True):
+    for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         pair = dict(zip(languages, (source, target), strict=True))
-        place = place if not source.strip() else target_place
+        place = f"{paths[1] if source.strip() else paths[0]}, line {number}"
         yield {"translation": _checked_pair(pair, languages, place)}
 
 
-def _to_dataset(rows: Iterator[dict[str, Any]], languages: tuple[str, str], source) -> "Dataset":
+def _to_dataset(rows: Iterator[_Row], languages: _Languages, source) -> "Dataset":
     from datasets import Dataset
 
     rows = list(rows)
@@ -256,7 +280,7 @@ def _to_dataset(rows: Iterator[dict[str, Any]], languages: tuple[str, str], sour
     return Dataset.from_dict(columns)
 
 
-def _load_from_hub(name: str, languages: tuple[str, str], split: str | None) -> "Dataset":
+def _load_from_hub(name: str, languages: _Languages, split: str | None) -> "Dataset":
     from datasets import load_dataset
 
     # "owner/name:config", but never the colon of a Windows path such as C:\data
@@ -265,7 +289,7 @@ def _load_from_hub(name: str, languages: tuple[str, str], split: str | None) -> 
         dataset = load_dataset(name, config or None, split=split or "train")
     except Exception as error:
         raise ValueError(
-            f"`source` must be a file ({', '.join(FILE_FORMATS[:3])}, two text files) or a data "
+            f"`source` must be a file ({', '.join(_PAIR_FORMATS)}, two text files) or a data "
             f"set that datasets can load, got {name!r}: {type(error).__name__}: {error}"
         ) from error
     if "translation" not in dataset.column_names:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 
-from .words import ADJECTIVES, NOUNS, STRONG_VERBS
+from words import ADJECTIVES, NOUNS, STRONG_VERBS
 
 # For each case and gender: the definite article, the ending of ein, kein and mein, and the
 # adjective's ending after the definite article, after an ein-word, and with no article.

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
-from .clauses import Clause, Subject
-from .inflection import GermanVerb, Pronoun, german_verb
+from clauses import Clause, Subject
+from inflection import GermanVerb, Pronoun, german_verb
 
 # How much rarer each further alternative is than the one before it.
 SECOND_CHOICE = 0.6

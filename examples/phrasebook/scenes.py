@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from . import drawing
-from .clauses import Clause, english
-from .german import Weighted, fill, german
-from .inflection import NounPhrase, adjectives, nouns
-from .sentences import Source, make_source
+import drawing
+from clauses import Clause, english
+from german import Weighted, fill, german
+from inflection import NounPhrase, adjectives, nouns
+from sentences import Source, make_source
 
 GOODS = ("coat", "dress", "shirt", "jacket", "shoes", "bag", "bike", "watch", "sofa", "lamp")
 GOODS += ("umbrella", "table", "room", "flowers", "phone", "computer", "car", "flat", "book")

@@ -5,11 +5,11 @@ from dataclasses import replace
 from itertools import product
 from random import Random
 
-from . import drawing
-from .clauses import Clause, Subject, english
-from .german import SECOND_CHOICE, Part, Weighted, german
-from .inflection import Pronoun
-from .sentences import WHY, Source, draw_for_question_word, make_source, registers
+import drawing
+from clauses import Clause, Subject, english
+from german import SECOND_CHOICE, Part, Weighted, german
+from inflection import Pronoun
+from sentences import WHY, Source, draw_for_question_word, make_source, registers
 
 STYLES = {"p": ("perfect", "preterite"), "f": ("present", "future")}
 # English; German; the tenses that follow; whether German may drop its conjunction.

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
-from . import drawing
-from .clauses import Clause, Subject, english
-from .german import Part, Weighted, german
-from .inflection import NounPhrase, Pronoun
+import drawing
+from clauses import Clause, Subject, english
+from german import Part, Weighted, german
+from inflection import NounPhrase, Pronoun
 
 WHO = Subject("who", ("wer",), "3s", "their", "sein")
 WHY = ("warum", "wieso")

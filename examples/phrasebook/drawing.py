@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from .circumstances import CLOCK_TIMES, PLACES, TIMES
-from .clauses import Clause, Phrase, Predicate, Subject
-from .inflection import NounPhrase, Pronoun, alternatives, english_verb, nouns, rows
-from .predicates import PREDICATES, STATES
-from .words import SUBJECTS
+from circumstances import CLOCK_TIMES, PLACES, TIMES
+from clauses import Clause, Phrase, Predicate, Subject
+from inflection import NounPhrase, Pronoun, alternatives, english_verb, nouns, rows
+from predicates import PREDICATES, STATES
+from words import SUBJECTS
 
 # For each tense, how often it is drawn, and the modal verbs' share among past and future.
 TENSE_WEIGHTS = {"p": 0.34, "f": 0.32, "h": 0.16, "n": 0.12, "s": 0.2}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from .inflection import EnglishVerb, NounPhrase, Pronoun
+from inflection import EnglishVerb, NounPhrase, Pronoun
 
 AUXILIARY_DO = {"p": ("did", "did"), "h": ("do", "does"), "s": ("do", "does")}
 
