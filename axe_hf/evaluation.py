@@ -30,18 +30,17 @@ def repetition_rate(texts: Iterable[str], *, tokenize: str = "13a") -> float:
     rate of the references. The first token of a text counts in the denominator and cannot repeat.
 
     Args:
-        texts (`Iterable[str]`): Detokenized text, one sentence each.
-        tokenize (`str`, *optional*, defaults to `"13a"`): A tokenizer of sacreBLEU's.
+        texts: Detokenized text, one sentence each.
+        tokenize: A tokenizer of sacreBLEU's.
 
     Returns:
-        `float`: Between 0 and 1; 0 where there is no token.
+        Between 0 and 1; 0 where there is no token.
 
     Raises:
-        TypeError: If a text is not a string.
-        ValueError: If sacreBLEU has no tokenizer of that name.
+        TypeError: A text is not a string.
+        ValueError: sacreBLEU has no tokenizer of that name.
 
     Example:
-
         >>> from axe_hf.evaluation import repetition_rate
         >>> repetition_rate(["we see the house house."])
         0.16666666666666666
@@ -57,24 +56,18 @@ class TranslationMetric(evaluate.Metric):
     and all call `compute`: process 0 returns the scores of the whole, the others `None`.
 
     Args:
-        tokenize (`str`, *optional*, defaults to `"13a"`):
-            BLEU's tokenizer, a name of sacreBLEU's: `"13a"`, `"zh"`, `"ja-mecab"`, `"char"` ...
-        num_process (`int`, *optional*, defaults to 1):
-            Number of processes that share the work.
-        process_id (`int`, *optional*, defaults to 0):
-            This process, from 0 to `num_process - 1`.
-        experiment_id (`str`, *optional*):
-            With several processes: a name that all of them give and no other run gives.
-        **kwargs:
-            Passed to `evaluate.Metric`, for instance `cache_dir`, `timeout`, `keep_in_memory`.
-            One process keeps the texts in memory, several exchange them through `cache_dir`.
+        tokenize: BLEU's tokenizer, a name of sacreBLEU's: "13a", "zh", "ja-mecab", "char" ...
+        num_process: Number of processes that share the work.
+        process_id: This process, from 0 to `num_process - 1`.
+        experiment_id: With several processes: a name that all of them give and no other run gives.
+        **kwargs: Passed to `evaluate.Metric`, for instance `cache_dir`, `timeout`,
+            `keep_in_memory`. One process keeps the texts in memory, several exchange them through
+            `cache_dir`.
 
     Raises:
-        ValueError: If sacreBLEU has no such tokenizer, or several processes have no
-            `experiment_id`.
+        ValueError: sacreBLEU has no such tokenizer, or several processes have no `experiment_id`.
 
     Example:
-
         >>> from axe_hf.evaluation import TranslationMetric
         >>> metric = TranslationMetric()
         >>> scores = metric.compute(
@@ -121,37 +114,22 @@ class TranslationMetric(evaluate.Metric):
         )
 
     def add(self, *, prediction: str, reference: str | Sequence[str | None]) -> None:
-        """Adds one translation with its reference, or its list of references.
-
-        Args:
-            prediction (`str`): The detokenized translation.
-            reference (`str` or `Sequence[str]`): Its reference or references.
-
-        Example:
-
-            >>> from axe_hf.evaluation import TranslationMetric
-            >>> metric = TranslationMetric()
-            >>> metric.add(prediction="We go home.", reference=["We go home.", "We walk home."])
-            >>> len(metric)
-            1
-        """
+        """Adds one translation with its reference or references: one row of `add_batch`."""
         self.add_batch(predictions=[prediction], references=[reference])
 
     def add_batch(self, *, predictions: Sequence[str], references: References) -> None:
         """Adds translations with their references; a batch that is refused adds nothing.
 
         Args:
-            predictions (`Sequence[str]`): Detokenized translations.
-            references (`Sequence[str]` or `Sequence[Sequence[str]]`):
-                One string each, or one list each. The lists may differ in length; `None`, and a
-                blank string beside another reference, stand for "no reference here".
+            predictions: Detokenized translations.
+            references: One string each, or one list each. The lists may differ in length; `None`,
+                and a blank string beside another reference, stand for "no reference here".
 
         Raises:
-            TypeError: If something that should be a string is not.
-            ValueError: If the two differ in number, or a translation has no reference.
+            TypeError: Something that should be a string is not.
+            ValueError: The two differ in number, or a translation has no reference.
 
         Example:
-
             >>> from axe_hf.evaluation import TranslationMetric
             >>> metric = TranslationMetric()
             >>> metric.add_batch(predictions=["a b", "c d"], references=["a b", "c e"])
@@ -164,7 +142,12 @@ class TranslationMetric(evaluate.Metric):
             _check_reference_row(f"references[{number}]", row)
             for number, row in enumerate(_check_list("references", references))
         ]
-        _check_same_number(predictions, references)
+        if len(predictions) != len(references):
+            raise ValueError(
+                f"`predictions` and `references` must pair up, got {len(predictions)} predictions "
+                f"and {len(references)} references. Several references of one prediction go into "
+                "one list: references=[[first, second], ...]."
+            )
         super().add_batch(predictions=predictions, references=references)
 
     def compute(
@@ -173,31 +156,22 @@ class TranslationMetric(evaluate.Metric):
         """Scores what was added, together with what is given here, and forgets it.
 
         Args:
-            predictions (`Sequence[str]`, *optional*): As in `add_batch`.
-            references (`Sequence[str]` or `Sequence[Sequence[str]]`, *optional*): As there.
+            predictions, references: As in `add_batch`; both or none.
 
         Returns:
-            `dict`, or `None` in every process but the first: `bleu` and `chrf` (0 to 100),
+            None in every process but the first, there: `bleu` and `chrf` (0 to 100),
             `bleu_signature`, `chrf_signature`, `brevity_penalty` (0 to 1), `length_ratio`
             (translations over references, in tokens), `length_error` (mean absolute difference,
-            tokens per sentence), `repetition_rate` (0 to 1). Of several references the two
-            lengths take the closest, as BLEU's brevity penalty does.
+            tokens per sentence), `repetition_rate` (0 to 1). Of several references the two lengths
+            take the closest, as BLEU's brevity penalty does.
 
         Raises:
-            TypeError: If something that should be a string is not.
-            ValueError: If there is nothing to score, or as in `add_batch`.
-
-        Example:
-
-            >>> from axe_hf.evaluation import TranslationMetric
-            >>> scores = TranslationMetric().compute(predictions=["a b c"], references=["a b c d"])
-            >>> scores["length_ratio"], scores["length_error"]
-            (0.75, 1.0)
+            TypeError, ValueError: As in `add_batch`, or there is nothing to score.
         """
         if (predictions is None) != (references is None):
             missing = "predictions" if predictions is None else "references"
             raise ValueError(f"`{missing}` is missing: give both or, after `add_batch`, none.")
-        if predictions is None:
+        if predictions is None or references is None:
             # The other processes wait for this one's file, even for an empty one.
             predictions, references = [], []
         self.add_batch(predictions=predictions, references=references)
@@ -282,15 +256,6 @@ def _check_reference_row(name: str, row: str | Sequence[str | None]) -> list[str
     # A blank string beside real ones is a missing reference: scored as a reference of length 0 it
     # would switch off the brevity penalty for short translations.
     return [text for text in _check_texts(name, given) if text.strip()] or given[:1]
-
-
-def _check_same_number(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    if len(predictions) != len(references):
-        raise ValueError(
-            f"`predictions` and `references` must pair up, got {len(predictions)} predictions and "
-            f"{len(references)} references. Several references of one prediction go into one list: "
-            "references=[[first, second], ...]."
-        )
 
 
 def _check_not_empty(num_predictions: int) -> None:

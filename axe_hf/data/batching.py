@@ -22,12 +22,12 @@ class MaxTokensBatchSampler:
     number as `num_replicas`, and accelerate hands each its part.
 
     Args:
-        lengths: per example the source and target length, (num_examples, 2), or one size each,
-            (num_examples,); whole numbers from 1.
-        max_tokens: budget of one batch, in tokens.
-        seed (default 0): seed of the order.
-        num_replicas (default 1): the number of batches is made a multiple of this, by halving the
-            batches with the most rows, so that every process gets equally many.
+        lengths: Per example the source and target length, `(num_examples, 2)`, or one size each,
+            `(num_examples,)`; whole numbers from 1.
+        max_tokens: Budget of one batch, in tokens.
+        seed: Seed of the order.
+        num_replicas: The number of batches is made a multiple of this, by halving the batches with
+            the most rows, so that every process gets equally many.
 
     Raises:
         ValueError: `lengths` is malformed, one example is over the budget, or there are fewer
@@ -63,8 +63,8 @@ class MaxTokensBatchSampler:
                 f"has {self.sizes[longest]} tokens. Raise the budget or drop longer examples "
                 "(max_source_length, max_target_length)."
             )
-        self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
-        self._bounds = _split_until_multiple(self._bounds, num_replicas)
+        bounds = _fill_batches(np.sort(self.sizes), max_tokens)
+        self._bounds = _split_until_multiple(bounds, num_replicas)
 
     @property
     def sampler(self) -> "MaxTokensBatchSampler":
@@ -72,11 +72,7 @@ class MaxTokensBatchSampler:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass.
-
-        Args:
-            epoch: number of the epoch, from 0.
-        """
+        """Choose the order of the next pass by the number of its epoch, from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -9,7 +9,11 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-IGNORED_LABEL = -100
+from ..cmlm.canvas_cmlm import masked_canvas
+from ..cmlm.loss_axe import IGNORE_INDEX
+
+# What a collator needs and a target must not hold.
+_RESERVED_TOKENS = ("pad_token", "mask_token", "blank_token")
 
 
 @dataclass(frozen=True)
@@ -26,28 +30,27 @@ class DataCollatorForCmlm:
     whenever it meets other sentences, as in a shuffled epoch.
 
     Args:
-        tokenizer: gives `pad_token_id`, `mask_token_id` and `blank_token_id`.
-        masking (default "uniform"): "uniform", as the paper trains, or "full".
-        seed (default 0): any integer.
-        pad_to_multiple_of (default None): widen sources and targets to a multiple of this.
-        length_multiplier (default 1.0): canvas positions per target token (lambda of the AXE
-            paper, which is not known to use it in training; that is ours). Over 1 it
-            leaves room for blanks, which AXE needs to learn. Only with `masking="full"`, and
-            decode with the same value.
-        length_jitter (default 0.0): share, in [0, 1), by which the canvas length of every sentence
-            is drawn longer or shorter, uniformly. Predicted lengths are wrong now and then; a model
-            that has seen wrong canvases learns to leave the rest blank. Ours.
-        max_canvas_length (default None): longest canvas made; the model's `max_target_length`.
+        tokenizer: Gives `pad_token_id`, `mask_token_id` and `blank_token_id`.
+        masking: `"uniform"`, as the paper trains, or `"full"`.
+        seed: Any integer.
+        pad_to_multiple_of: Widen sources and targets to a multiple of this.
+        length_multiplier: Canvas positions per target token (lambda of the AXE paper, which is not
+            known to use it in training; that is ours). Over 1 it leaves room for blanks, which AXE
+            needs to learn. Only with `masking="full"`, and decode with the same value.
+        length_jitter: Share, in [0, 1), by which the canvas length of every sentence is drawn
+            longer or shorter, uniformly. Predicted lengths are wrong now and then; a model that has
+            seen wrong canvases learns to leave the rest blank. Ours.
+        max_canvas_length: Longest canvas made; the model's `max_target_length`.
 
     Returns:
         When called with a list of features, each with `input_ids` and `labels` (sequences of ids,
-        other columns are ignored), a dict of int64 tensors: `input_ids` and `attention_mask`
-        (batch, source_length); `decoder_input_ids` (batch, canvas_length), the canvas: mask, or
-        the token itself where it is observed; `labels` (batch, target_length), -100 at observed
+        other columns are ignored), a dict of `int64` tensors: `input_ids` and `attention_mask`
+        `(batch, source_length)`; `decoder_input_ids` `(batch, canvas_length)`, the canvas: mask, or
+        the token itself where it is observed; `labels` `(batch, target_length)`, -100 at observed
         positions and padding.
 
     Raises:
-        ValueError: an argument, a missing or empty column, or a reserved token in a target.
+        ValueError: An argument, a missing or empty column, or a reserved token in a target.
 
     Example:
         >>> from axe_hf.data import train_tokenizer
@@ -75,7 +78,7 @@ class DataCollatorForCmlm:
             raise ValueError(
                 f"`pad_to_multiple_of` must be at least 1 or None, got {self.pad_to_multiple_of}."
             )
-        for name in ("pad_token", "mask_token", "blank_token"):
+        for name in _RESERVED_TOKENS:
             if getattr(self.tokenizer, f"{name}_id", None) is None:
                 raise ValueError(
                     f"`tokenizer` must have a {name}, this {type(self.tokenizer).__name__} has "
@@ -85,10 +88,7 @@ class DataCollatorForCmlm:
                 )
 
     def for_evaluation(self) -> "DataCollatorForCmlm":
-        """Give the same collator with every target position masked, as decoding starts, and no jitter.
-
-        Returns:
-            A new collator; this one is unchanged.
+        """A collator like this with every target position masked, as decoding starts, no jitter.
 
         Example:
             >>> from axe_hf.data import train_tokenizer
@@ -108,31 +108,26 @@ class DataCollatorForCmlm:
         target_ids, is_target = _pad(targets, pad_token_id, self.pad_to_multiple_of)
         is_masked = is_target
         if self.masking == "uniform":
-            is_masked = _draw_masks(is_target, seed=_batch_seed(self.seed, sources, targets))
+            is_masked = _draw_masks(is_target, _generator(self.seed, sources, targets))
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
         if is_canvas_stretched(self.length_multiplier, self.length_jitter):
             lengths = is_target.sum(dim=1) * self.length_multiplier  # (batch,)
             if self.length_jitter > 0:
-                seed = _batch_seed(self.seed, sources, targets)
-                lengths = lengths * _draw_factors(len(lengths), self.length_jitter, seed)
-            canvas = self._masked_canvas(lengths.round().long())
+                generator = _generator(self.seed, sources, targets)
+                drawn = torch.rand(len(lengths), generator=generator)  # (batch,)
+                lengths = lengths * (1 + self.length_jitter * (2 * drawn - 1))
+            lengths = lengths.round().long().clamp(1, self.max_canvas_length)
+            width = _round_up(int(lengths.max()), self.pad_to_multiple_of)
+            canvas = masked_canvas(lengths, width, self.tokenizer)
         return {
             "input_ids": input_ids,
             "attention_mask": is_source.long(),
             "decoder_input_ids": canvas,
-            "labels": target_ids.masked_fill(~is_masked, IGNORED_LABEL),
+            "labels": target_ids.masked_fill(~is_masked, IGNORE_INDEX),
         }
 
-    def _masked_canvas(self, lengths: torch.Tensor) -> torch.Tensor:
-        lengths = lengths.clamp(1, self.max_canvas_length)  # (batch,)
-        width = _round_up(int(lengths.max()), self.pad_to_multiple_of)
-        is_masked = torch.arange(width) < lengths[:, None]  # (batch, canvas)
-        canvas = torch.full(is_masked.shape, self.tokenizer.pad_token_id)
-        return canvas.masked_fill(is_masked, self.tokenizer.mask_token_id)
-
     def _check_targets(self, targets: list[list[int]]) -> None:
-        names = ("pad_token", "mask_token", "blank_token")
-        reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in names}
+        reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}
         for row, ids in enumerate(targets):
             lowest = min(ids)
             if lowest < 0:
@@ -206,25 +201,18 @@ def _round_up(width: int, multiple: int | None) -> int:
     return width if multiple is None else -(-width // multiple) * multiple
 
 
-def _batch_seed(seed: int, sources: list[list[int]], targets: list[list[int]]) -> int:
+def _generator(seed: int, sources: list[list[int]], targets: list[list[int]]) -> torch.Generator:
     # Not hash(): it differs from one process to the next for strings and keeps too few bits.
     content = repr((seed, sources, targets)).encode()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
 
 
-def _draw_factors(num_rows: int, jitter: float, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 1 + jitter * (2 * torch.rand(num_rows, generator=generator) - 1)  # (batch,)
+def _draw_masks(is_target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """True at 1..N random positions of each row of `is_target` `(batch, target_length)`.
 
-
-def _draw_masks(is_target: torch.Tensor, seed: int) -> torch.Tensor:
-    """True at 1..N random positions of each row, every number equally likely.
-
-    Args:
-        is_target: bool (batch, target_length), True at the N tokens of a row.
-        seed: seed of the draw.
+    N is the number of its tokens; every number of masks is equally likely.
     """
-    generator = torch.Generator().manual_seed(seed)
     lengths = is_target.sum(dim=1)  # (batch,)
     # Drawn at the width of the longest row, so that pad_to_multiple_of changes no mask.
     drawn = torch.rand(len(lengths), int(lengths.max()) + 1, generator=generator)

@@ -1,8 +1,7 @@
-"""Training: the trainer and its arguments, averages of weights, the model card, and a whole run in one call."""
+"""The trainer and its arguments, averages of weights, the model card, and a whole run in a call."""
 
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
-from .averaging import average_checkpoints
-from .callbacks import EmaCallback
+from .averaging import EmaCallback, average_checkpoints
 from .model_card import ModelCardDetails, model_card_text, write_model_card
 from .run import TrainingResult, run_training
 from .trainer import AxeTrainer

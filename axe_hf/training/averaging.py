@@ -1,45 +1,160 @@
-"""One model from several checkpoints: the mean of their weights."""
+"""Averages of weights: a moving one during training, and the mean of several checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoTokenizer, TrainerCallback
 
 from ..cmlm import CmlmForConditionalGeneration
+from ..output import check_new_folder
+
+EMA_STATE_NAME = "ema_state.safetensors"
+
+
+class EmaCallback(TrainerCallback):
+    """Exponential moving average of the trained weights, in fp32.
+
+    After step t (from 1) the average moves by 1 - d towards the weights, with
+    d = min(decay, (1 + t) / (10 + t)): the short memory at the beginning lets go of the random
+    start. `AxeTrainer` evaluates and saves the average; during the steps the model holds the
+    trained weights, after training the average. Checkpoints keep both.
+
+    Args:
+        decay: Between 0 and 1, for instance 0.999.
+
+    Raises:
+        ValueError: `decay` out of range.
+
+    Example:
+        >>> import torch
+        >>> from axe_hf.training import EmaCallback
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = model.weight.data.fill_(0.0)
+        >>> ema = EmaCallback(0.9)
+        >>> ema.start(model)
+        >>> _ = model.weight.data.fill_(1.0)
+        >>> ema.update()
+        >>> with ema.applied():
+        ...     round(model.weight.item(), 3)  # 0 moved by 1 - 2/11 towards 1
+        0.818
+    """
+
+    def __init__(self, decay: float):
+        if not 0 < decay < 1:
+            raise ValueError(f"`decay` must be between 0 and 1, got {decay}.")
+        self.decay = decay
+        self.num_updates = 0
+        self.resume_from: str | Path | None = None
+        self._weights: dict[str, nn.Parameter] = {}
+        self._averages: list[torch.Tensor] = []
+
+    def start(self, model: nn.Module) -> None:
+        """Begin an average at the model's present weights."""
+        self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._averages = [p.detach().float().clone() for p in self._weights.values()]
+        self.num_updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the present weights."""
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        weights = [p.detach() for p in self._weights.values()]
+        if any(weight.dtype != torch.float32 for weight in weights):
+            weights = [weight.float() for weight in weights]
+        torch._foreach_lerp_(self._averages, weights, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model holds the average inside this context; outside of training it does anyway."""
+        kept = [p.detach().clone() for p in self._weights.values()]
+        self._write(self._averages)
+        try:
+            yield
+        finally:
+            self._write(kept)
+
+    @torch.no_grad()
+    def _write(self, values: list[torch.Tensor]) -> None:
+        for weight, value in zip(self._weights.values(), values, strict=True):
+            weight.copy_(value)
+
+    def save(self, directory: str | Path) -> None:
+        """Write average, trained weights and the count of updates into a checkpoint."""
+        tensors = {f"weights.{name}": p.detach() for name, p in self._weights.items()}
+        averages = zip(self._weights, self._averages, strict=True)
+        tensors |= {f"averages.{name}": average for name, average in averages}
+        tensors["num_updates"] = torch.tensor(self.num_updates)
+        save_file(tensors, Path(directory) / EMA_STATE_NAME)
+
+    def load(self, model: nn.Module, directory: str | Path) -> None:
+        """Take up what `save` wrote, the trained weights into the model.
+
+        Raises:
+            FileNotFoundError: The checkpoint holds no average.
+        """
+        path = Path(directory) / EMA_STATE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`ema_decay` is set, but {directory} holds no {EMA_STATE_NAME}. Resume with the "
+                "settings it was trained with, or start a new run from it as "
+                "`model_name_or_path`."
+            )
+        self.start(model)
+        tensors = load_file(path)
+        self.num_updates = int(tensors["num_updates"])
+        for name, average in zip(self._weights, self._averages, strict=True):
+            average.copy_(tensors[f"averages.{name}"])
+        self._write([tensors[f"weights.{name}"] for name in self._weights])
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if self.resume_from is not None:
+            self.load(model, self.resume_from)
+        else:
+            self.start(model)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.update()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        # The best checkpoint, if it was loaded, holds averaged weights already.
+        if not (args.load_best_model_at_end and state.best_model_checkpoint):
+            self._write(self._averages)
+        self._weights, self._averages = {}, []
 
 
 @torch.no_grad()
 def average_checkpoints(
     checkpoints: Sequence[str | Path], output_dir: str | Path | None = None
 ) -> CmlmForConditionalGeneration:
-    """Average the weights of checkpoints of one run, as Mask-Predict does with its 5 best (section 4.1).
+    """Average the weights of checkpoints of one run, as Mask-Predict does with its 5 best (4.1).
 
     Args:
-        checkpoints: folders that `save_pretrained` or the trainer wrote, one or more.
-        output_dir (default None): where to save the result, with the first checkpoint's tokenizer; it must be empty or
-            not exist.
+        checkpoints: Folders that `save_pretrained` or the trainer wrote, one or more.
+        output_dir: Where to save the result, with the first checkpoint's tokenizer; a new or an
+            empty folder. None does not save.
 
     Returns:
         The averaged model, in evaluation mode. Means are taken in fp32.
 
     Raises:
-        ValueError: there is no checkpoint, two of them differ in shape, or `output_dir` is not empty.
+        ValueError: There is no checkpoint, or two of them differ in shape.
+        FileExistsError: `output_dir` holds something.
 
     Example:
-
-    ```python
-    >>> from tempfile import TemporaryDirectory
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> from axe_hf.training import average_checkpoints
-    >>> config = CmlmConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, max_target_length=9)
-    >>> with TemporaryDirectory() as first, TemporaryDirectory() as second:
-    ...     for folder in (first, second):
-    ...         CmlmForConditionalGeneration(config).save_pretrained(folder)
-    ...     average_checkpoints([first, second]).num_parameters()
-    79096
-
-    ```
+        >>> from tempfile import TemporaryDirectory
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+        >>> from axe_hf.training import average_checkpoints
+        >>> config = CmlmConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1)
+        >>> with TemporaryDirectory() as first, TemporaryDirectory() as second:
+        ...     for folder in (first, second):
+        ...         CmlmForConditionalGeneration(config).save_pretrained(folder)
+        ...     average_checkpoints([first, second]).num_parameters()
+        95336
     """
     if isinstance(checkpoints, str | Path) or not checkpoints:
         raise ValueError(f"`checkpoints` must be a list of folders, got {checkpoints!r}.")
@@ -47,8 +162,8 @@ def average_checkpoints(
     for folder in folders:
         if not (folder / "config.json").is_file():
             raise ValueError(f"`checkpoints`: {folder} holds no model (no config.json).")
-    if output_dir is not None and Path(output_dir).is_dir() and any(Path(output_dir).iterdir()):
-        raise ValueError(f"`output_dir` {output_dir} is not empty. Name a new folder.")
+    if output_dir is not None:
+        check_new_folder(output_dir, "output_dir")
     average = CmlmForConditionalGeneration.from_pretrained(folders[0])
     # By name and once for each matrix: tied ones appear once.
     sums = {name: p.float().clone() for name, p in average.named_parameters()}
@@ -68,9 +183,9 @@ def average_checkpoints(
 
 def _check_same_shapes(first: Path, sums: dict, other: Path, weights: dict) -> None:
     for name in sorted(sums.keys() | weights.keys()):
-        shapes = [tuple(d[name].shape) if name in d else None for d in (sums, weights)]
-        if shapes[0] != shapes[1]:
+        expected, got = (tuple(d[name].shape) if name in d else None for d in (sums, weights))
+        if expected != got:
             raise ValueError(
-                f"`checkpoints` must be of one model: {name} has shape {shapes[0]} in {first} and {shapes[1]} in "
-                f"{other}."
+                f"`checkpoints` must be of one model: {name} has shape {expected} in {first} and "
+                f"{got} in {other}."
             )

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..cmlm import CmlmConfig
+from ..output import write_text
 
 if TYPE_CHECKING:
     from .trainer import AxeTrainer
 
-TAGS = ("axe_hf", "cmlm", "mask-predict", "non-autoregressive", "translation")
-
+_TAGS = ("axe_hf", "cmlm", "mask-predict", "non-autoregressive", "translation")
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "model_card.md"
+_SHOWN_GENERATION = (
+    "num_iterations",
+    "num_length_candidates",
+    "length_multiplier",
+    "length_score_weight",
+    "collapse_repeats",
+)
 
 
 @dataclass(frozen=True)
@@ -21,17 +28,17 @@ class ModelCardDetails:
     """What a model card tells.
 
     Args:
-        model_name: name of the model, for the title and the code to load it.
-        config: the model's config.
-        source_lang, target_lang: language codes, such as "en".
-        dataset: what it was trained on, in words or as a name on the Hub.
-        num_train_pairs: sentence pairs it was trained on.
-        base_model: what was fine-tuned, None for a model trained from scratch.
-        license: identifier of the model's licence, such as "apache-2.0"; None leaves it to you.
-        training: setting to value, for the table of the training set-up.
-        generation: setting to value, of Mask-Predict.
-        scores: name of a data set, such as "test", to the scores of `TranslationMetric` on it.
-        num_parameters: number of weights.
+        model_name: Name of the model, for the title and the code to load it.
+        config: The model's config.
+        source_lang, target_lang: Language codes, such as "en".
+        dataset: What it was trained on, in words or as a name on the Hub.
+        num_train_pairs: Sentence pairs it was trained on.
+        base_model: What was fine-tuned, None for a model trained from scratch.
+        license: Identifier of the model's licence, such as "apache-2.0"; None leaves it to you.
+        training: Setting to value, for the table of the training set-up.
+        generation: Setting to value, of Mask-Predict.
+        scores: Name of a data set, such as "test", to the scores of `TranslationMetric` on it.
+        num_parameters: Number of weights.
     """
 
     model_name: str
@@ -48,22 +55,22 @@ class ModelCardDetails:
     num_parameters: int | None = None
 
 
+def write_model_card(directory: str | Path, details: ModelCardDetails) -> Path:
+    """Write the card to README.md in the folder of a saved model, and return its path."""
+    path = Path(directory) / "README.md"
+    write_text(path, model_card_text(details))
+    return path
+
+
 def model_card_text(details: ModelCardDetails) -> str:
     """The card in Markdown, with the Hub's metadata on top.
 
-    Args:
-        details: what to tell.
-
     Example:
-
-    ```python
-    >>> from axe_hf import CmlmConfig
-    >>> from axe_hf.training import ModelCardDetails, model_card_text
-    >>> details = ModelCardDetails("small-en-de", CmlmConfig(), source_lang="en", target_lang="de")
-    >>> "pipeline_tag: translation" in model_card_text(details)
-    True
-
-    ```
+        >>> from axe_hf import CmlmConfig
+        >>> from axe_hf.training import ModelCardDetails, model_card_text
+        >>> text = model_card_text(ModelCardDetails("en-de", CmlmConfig(), source_lang="en"))
+        >>> "pipeline_tag: translation" in text
+        True
     """
     languages = [code for code in (details.source_lang, details.target_lang) if code]
     is_local = details.base_model is not None and Path(details.base_model).exists()
@@ -72,7 +79,7 @@ def model_card_text(details: ModelCardDetails) -> str:
         license=details.license,
         library_name="transformers",
         pipeline_tag="translation",
-        tags=list(TAGS),
+        tags=list(_TAGS),
         base_model=None if is_local else details.base_model,
         model_name=details.model_name if details.scores else None,
         eval_results=_eval_results(details) or None,
@@ -84,20 +91,12 @@ def model_card_text(details: ModelCardDetails) -> str:
     )
 
 
-def write_model_card(directory: str | Path, details: ModelCardDetails) -> Path:
-    """Write the card to README.md in the folder of a saved model, and return its path."""
-    path = Path(directory) / "README.md"
-    path.write_text(model_card_text(details), encoding="utf-8")
-    return path
-
-
 def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
-    pair = f"{details.source_lang or '?'}-{details.target_lang or '?'}"
     dataset = details.dataset or "unknown"
     return [
         EvalResult(
             task_type="translation",
-            task_name=f"Translation {pair}",
+            task_name=f"Translation {details.source_lang or '?'}-{details.target_lang or '?'}",
             dataset_type=dataset,
             dataset_name=dataset,
             dataset_split=split,
@@ -117,55 +116,50 @@ def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetai
     Raises:
         TypeError: `details` holds something that is no field of `ModelCardDetails`.
     """
-    args, model, state = trainer.args, trainer.model, trainer.state
-    # What `push_to_hub` hands to the base class's card; ours is about one task and says its tags itself.
+    # What `push_to_hub` hands to the base class's card; ours is about one task and has its tags.
     for name in ("tags", "tasks", "dataset_tags", "dataset_args", "language"):
         details.pop(name, None)
     if "finetuned_from" in details:
         details["base_model"] = details.pop("finetuned_from")
-    batch = f"{args.per_device_train_batch_size} sentences"
-    if args.max_tokens_per_batch is not None:
-        batch = f"{args.max_tokens_per_batch} tokens, padding included"
-    training = {
-        "training loss": model.config.training_loss,
-        "canvases in training": getattr(trainer.data_collator, "masking", "own collator"),
-        "steps": state.global_step,
-        "epochs": round(state.epoch or 0, 2),
-        "minutes of training": round(trainer.elapsed_minutes, 1),
-        "batch": f"{batch}, {args.world_size} device(s), {args.gradient_accumulation_steps} accumulated",
-        "optimizer": f"{args.optim.value}, betas ({args.adam_beta1}, {args.adam_beta2}), eps {args.adam_epsilon}, "
-        f"weight decay {args.weight_decay}",
-        "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type.value}, warm-up {args.warmup_steps}",
-        "average of weights (EMA decay)": args.ema_decay or "none",
-        "seed": args.seed,
-        "device": args.device.type,
-    }
-    generation = model.generation_config
-    names = (
-        "num_iterations",
-        "num_length_candidates",
-        "length_multiplier",
-        "length_score_weight",
-        "collapse_repeats",
-    )
-    found = {
+    args, model = trainer.args, trainer.model
+    evaluations = [logs for logs in trainer.state.log_history if "eval_bleu" in logs]
+    found: dict[str, Any] = {
         "model_name": Path(args.hub_model_id or args.output_dir).resolve().name,
         "config": model.config,
         "num_parameters": model.num_parameters(),
-        "training": training,
+        "training": _training_settings(trainer),
         "generation": {
-            name: getattr(generation, name) for name in names if hasattr(generation, name)
+            name: getattr(model.generation_config, name)
+            for name in _SHOWN_GENERATION
+            if hasattr(model.generation_config, name)
         },
-        "scores": _last_scores(state.log_history),
     }
+    if evaluations:
+        scores = {name.removeprefix("eval_"): value for name, value in evaluations[-1].items()}
+        found["scores"] = {"validation": scores}
     if hasattr(trainer.train_dataset, "__len__"):
         found["num_train_pairs"] = len(trainer.train_dataset)
     return ModelCardDetails(**found | details)
 
 
-def _last_scores(log_history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    for logs in reversed(log_history):
-        if "eval_bleu" in logs:
-            scores = {name.removeprefix("eval_"): value for name, value in logs.items()}
-            return {"validation": scores}
-    return {}
+def _training_settings(trainer: "AxeTrainer") -> dict[str, Any]:
+    args, state = trainer.args, trainer.state
+    batch = f"{args.per_device_train_batch_size} sentences"
+    if args.max_tokens_per_batch is not None:
+        batch = f"{args.max_tokens_per_batch} tokens, padding included"
+    return {
+        "training loss": trainer.model.config.training_loss,
+        "canvases in training": getattr(trainer.data_collator, "masking", "own collator"),
+        "steps": state.global_step,
+        "epochs": round(state.epoch or 0, 2),
+        "minutes of training": round(trainer.elapsed_minutes, 1),
+        "batch": f"{batch}, {args.world_size} device(s), "
+        f"{args.gradient_accumulation_steps} accumulated",
+        "optimizer": f"{args.optim.value}, betas ({args.adam_beta1}, {args.adam_beta2}), "
+        f"eps {args.adam_epsilon}, weight decay {args.weight_decay}",
+        "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type.value}, "
+        f"warm-up {args.warmup_steps}",
+        "average of weights (EMA decay)": args.ema_decay or "none",
+        "seed": args.seed,
+        "device": args.device.type,
+    }

@@ -1,29 +1,37 @@
-"""`AxeTrainer`: Transformers' sequence-to-sequence trainer for conditional masked language models."""
+"""`AxeTrainer`: Transformers' sequence-to-sequence trainer for CMLMs, and what it needs."""
 
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Seq2SeqTrainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import EvalPrediction
+from transformers.trainer_utils import (
+    EvalLoopOutput,
+    EvalPrediction,
+    PredictionOutput,
+    TrainOutput,
+    get_last_checkpoint,
+)
 
+from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
+from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
 from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
+from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
-from ..cmlm.outputs_cmlm import CmlmEncoderOutput
+from ..cmlm.modeling_cmlm import CmlmEncoderOutput
+from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
 from .arguments import AxeTrainingArguments
-from .batches import collator_of, references_of, token_budget_loader
-from .callbacks import BudgetProgressCallback, EmaCallback, TrainingClock
-from .checkpoints import resolve_checkpoint
-from .checks import check_model_and_tokenizer, honour_arguments
+from .averaging import EmaCallback
 from .model_card import details_of_training, write_model_card
-from .running_losses import RunningLosses
-from .schedule import timed_schedule
-from .scoring import score_translations
+from .time_budget import BudgetProgressCallback, TrainingClock, timed_schedule
 
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
@@ -31,54 +39,61 @@ _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_pr
 class AxeTrainer(Seq2SeqTrainer):
     """Train a CMLM; the loss and its settings are those of `model.config`.
 
-    Loss: (token loss + `length_loss_weight` * length loss) / number of labels, all summed over every micro-batch of a
-    step, so that gradient accumulation gives the gradients of the whole batch.
+    Loss: (token loss + `length_loss_weight` * length loss) / number of labels, all summed over
+    every micro-batch of a step, so that gradient accumulation gives the gradients of the whole
+    batch.
 
-    Logged besides Transformers' values: `token_loss` (nats per label), `length_loss` (nats per sentence), for AXE
-    `skipped_target_rate` and `skipped_prediction_rate` (per label), `tokens_per_second` (source tokens and labels) and
-    `elapsed_minutes` of training. Evaluation has the same, on fully masked canvases and so free of chance, and the
-    scores of translations made with `model.generation_config`.
+    Logged besides Transformers' values: `token_loss` (nats per label), `length_loss` (nats per
+    sentence), for AXE `skipped_target_rate` and `skipped_prediction_rate` (per label),
+    `tokens_per_second` (source tokens and labels) and `elapsed_minutes` of training. Evaluation has
+    the same, on fully masked canvases and so free of chance, and the scores of translations made
+    with `model.generation_config`.
 
     Args:
-        model: a `CmlmForConditionalGeneration`.
+        model: A `CmlmForConditionalGeneration`.
         args: `AxeTrainingArguments`.
-        data_collator: by default a `DataCollatorForCmlm` with `args.masking`.
-        train_dataset, eval_dataset: with columns `input_ids` and `labels`, as `tokenize_translations` makes them.
-            A column `references` (list of str) is what translations are scored against; without it the labels are.
-        processing_class: the tokenizer.
-        compute_metrics: by default `TranslationMetric` on detokenized text.
-        **kwargs: as in `transformers.Trainer`: `callbacks`, `optimizers`, `model_init` ...
+        data_collator: By default a `DataCollatorForCmlm` with `args.masking`.
+        train_dataset, eval_dataset: With columns `input_ids` and `labels`, as
+            `tokenize_translations` makes them. A column `references` (list of str) is what
+            translations are scored against; without it the labels are.
+        processing_class: The tokenizer.
+        compute_metrics: By default `TranslationMetric` on detokenized text.
+        **kwargs: As in `transformers.Trainer`: `callbacks`, `optimizers`, `model_init` ...
 
     Raises:
-        TypeError, ValueError: model, tokenizer and arguments do not fit together.
+        TypeError, ValueError: Model, tokenizer and arguments do not fit together.
 
     Example:
-
-    ```python
-    >>> from tempfile import TemporaryDirectory
-    >>> from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
-    >>> tokenizer = train_tokenizer(["one two", "eins zwei"] * 9, vocab_size=300)
-    >>> model = CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1,
-    ...     decoder_layers=1, max_source_length=20, max_target_length=20))
-    >>> pair = tokenizer("one two", text_target="eins zwei")
-    >>> with TemporaryDirectory() as folder:
-    ...     args = AxeTrainingArguments(folder, max_steps=2, save_strategy="no")
-    ...     trainer = AxeTrainer(model, args, train_dataset=[dict(pair)] * 4, processing_class=tokenizer)
-    ...     trainer.train().global_step  # doctest: +ELLIPSIS
-    {'train_runtime': ...}
-    2
-
-    ```
+        >>> from tempfile import TemporaryDirectory
+        >>> from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig
+        >>> from axe_hf import CmlmForConditionalGeneration, train_tokenizer
+        >>> tokenizer = train_tokenizer(["one two", "eins zwei"] * 9, vocab_size=300)
+        >>> model = CmlmForConditionalGeneration(CmlmConfig(
+        ...     vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
+        ...     max_source_length=20, max_target_length=20))
+        >>> pairs = [dict(tokenizer("one two", text_target="eins zwei"))] * 4
+        >>> with TemporaryDirectory() as folder:
+        ...     args = AxeTrainingArguments(folder, max_steps=2, save_strategy="no")
+        ...     trainer = AxeTrainer(model, args, train_dataset=pairs, processing_class=tokenizer)
+        ...     trainer.train().global_step  # doctest: +ELLIPSIS
+        {'train_runtime': ...}
+        2
     """
+
+    model: CmlmForConditionalGeneration
+    args: AxeTrainingArguments
+    train_dataset: Any
+    eval_dataset: Any
+    processing_class: PreTrainedTokenizerBase
 
     def __init__(
         self,
-        model=None,
+        model: PreTrainedModel | None = None,
         args: AxeTrainingArguments | None = None,
-        data_collator=None,
-        train_dataset=None,
-        eval_dataset=None,
-        processing_class=None,
+        data_collator: Callable | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
         **kwargs: Any,
     ):
         args = AxeTrainingArguments("tmp_trainer") if args is None else args
@@ -100,15 +115,15 @@ class AxeTrainer(Seq2SeqTrainer):
         self.label_smoother = None
         if self.compute_metrics is None and args.predict_with_generate:
             if args.eval_strategy != "no":
-                from ..evaluation import TranslationMetric  # noqa: F401 (missing sacrebleu shows here, not hours later)
+                from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not hours later)
             self.compute_metrics = self._score_translations
-        self._references: list[list[str]] | None = None
+        self._references: Sequence[Sequence[str]] | Sequence[str] | None = None
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._num_parameters: int | None = None
         self._add_callbacks(args)
 
-    def call_model_init(self, trial=None):
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """A new model of `model_init`, which gets the settings of `args` that live in a model."""
         return honour_arguments(super().call_model_init(trial), self.args)
 
@@ -128,43 +143,45 @@ class AxeTrainer(Seq2SeqTrainer):
 
     @property
     def elapsed_minutes(self) -> float:
-        """Minutes of training so far, evaluation and saving left out, those before a resume included."""
+        """Minutes of training so far, without evaluation and saving, with those before a resume."""
         return self._clock.seconds() / 60
 
-    def _averaged_weights(self):
+    def _averaged_weights(self) -> AbstractContextManager:
         return nullcontext() if self._ema is None else self._ema.applied()
 
     # Training
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        """Train, or go on from a checkpoint: a folder, or True for the last one in `args.output_dir`."""
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if self._ema is not None:
             self._ema.resume_from = checkpoint
         self._train_losses = RunningLosses(self.args.device)
         if self.args.world_size > 1 and self.model_wrapped is self.model:
-            # An evaluation before training marks the bare model as prepared; accelerate would then leave it unwrapped,
-            # and each process would train on its own.
+            # An evaluation before training marks the bare model as prepared; accelerate would then
+            # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        return super().train(checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of `per_device_train_batch_size` sentences, or of `max_tokens_per_batch` tokens."""
+        """Batches of `per_device_train_batch_size` sentences, or `max_tokens_per_batch` tokens."""
         if self.args.max_tokens_per_batch is None or self.train_dataset is None:
             return super().get_train_dataloader()
         loader = token_budget_loader(self.train_dataset, self.data_collator, self.args)
         self._sentences_per_batch = len(self.train_dataset) / len(loader.batch_sampler)
         return self.accelerator.prepare(loader)
 
-    def get_total_train_batch_size(self, args) -> int:
-        """Sentences in one step, all devices together; with `max_tokens_per_batch` their average."""
+    def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
+        """Sentences in a step, all devices together; with `max_tokens_per_batch` their average."""
         total = super().get_total_train_batch_size(args)
         if args.max_tokens_per_batch is None:
             return total
         return round(total / self._train_batch_size * self._sentences_per_batch)
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """The learning-rate schedule: Transformers', or with `train_minutes` one that follows the clock."""
+        """The learning-rate schedule: Transformers', or by the clock with `train_minutes`."""
         if self.args.train_minutes is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         self.lr_scheduler = timed_schedule(
@@ -210,30 +227,44 @@ class AxeTrainer(Seq2SeqTrainer):
         if _internal_call and self._ema is not None and self.args.should_save:
             self._ema.save(output_dir or self.args.output_dir)
 
+    def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
+        """Write README.md into `args.output_dir`.
+
+        Args:
+            **details: Fields of `ModelCardDetails`: `source_lang`, `dataset`, `license` ...
+        """
+        if self.is_world_process_zero():
+            write_model_card(self.args.output_dir, details_of_training(self, **details))
+
     # Evaluation
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs):
+    def evaluate(
+        self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs: Any
+    ) -> dict[str, Any]:
         """Loss, skip rates and translation scores of a data set; every sentence counts once."""
-        self._references = references_of(self._named_dataset(eval_dataset))
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        self._references = references_of(dataset)
         with self._averaged_weights():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
-    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test", **gen_kwargs):
+    def predict(
+        self, test_dataset, ignore_keys=None, metric_key_prefix="test", **gen_kwargs: Any
+    ) -> PredictionOutput:
         """Translations (token ids padded with -100) and metrics of a data set."""
         self._references = references_of(test_dataset)
         with self._averaged_weights():
             return super().predict(test_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
-    def _named_dataset(self, eval_dataset):
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        return self.eval_dataset[dataset] if isinstance(dataset, str) else dataset
-
     def _get_eval_sampler(self, eval_dataset):
         # In order always: the references are.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
-        """The base class's loop, without the sentences that fill up the last batch of several processes."""
+    def evaluation_loop(
+        self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """The base class's loop, less the sentences that only fill up processes' last batch."""
         self.gather_function = self.accelerator.gather_for_metrics
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         rates = self._eval_losses.read(self.accelerator, self.model.config.length_loss_weight)
@@ -247,7 +278,10 @@ class AxeTrainer(Seq2SeqTrainer):
     def prediction_step(
         self, model, inputs, prediction_loss_only: bool, ignore_keys=None, **gen_kwargs: Any
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Loss on the fully masked canvas and, with `predict_with_generate`, a translation from one encoder pass."""
+        """Loss on the fully masked canvas; with `predict_with_generate`, a translation.
+
+        Both come from one encoder pass.
+        """
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels")
         batch = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
@@ -279,7 +313,7 @@ class AxeTrainer(Seq2SeqTrainer):
         state, num_rows = self.accelerator.gradient_state, len(batch["labels"])
         num_own = num_rows
         if state.end_of_dataloader and state.remainder > 0:
-            # With several processes the last batch is filled up with sentences that were already counted.
+            # With several processes the last batch is filled up with sentences counted before.
             num_own = state.remainder - num_rows * self.accelerator.process_index
         if 0 < num_own < num_rows:
             batch = {name: tensor[:num_own] for name, tensor in batch.items()}
@@ -288,13 +322,238 @@ class AxeTrainer(Seq2SeqTrainer):
             self._eval_losses.add(outputs, batch)
 
     def _score_translations(self, prediction: EvalPrediction) -> dict[str, float | str]:
-        return score_translations(prediction, self.processing_class, self._references)
+        """Scores on detokenized text; the labels stand in for references that are not there."""
+        from ..evaluation import TranslationMetric
 
-    def create_model_card(self, **details: Any) -> None:
-        """Write README.md into `args.output_dir`.
+        references = self._references
+        if references is None:
+            references = self._decode(prediction.label_ids)
+        return TranslationMetric().compute(
+            predictions=self._decode(prediction.predictions), references=references
+        )
+
+    def _decode(self, token_ids: np.ndarray) -> list[str]:
+        padding = self.processing_class.pad_token_id
+        token_ids = np.where(token_ids == IGNORE_INDEX, padding, token_ids)
+        return self.processing_class.batch_decode(token_ids, skip_special_tokens=True)
+
+
+# What must fit together
+
+
+def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise where training would fail later, or worse, would not.
+
+    Raises:
+        TypeError: `model` is no CMLM.
+        ValueError: A special token differs, or the tokenizer has more symbols than the model.
+    """
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
+        raise TypeError(
+            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}."
+        )
+    for name in SPECIAL_TOKEN_IDS:
+        expected, got = getattr(config, name), getattr(tokenizer, name, None)
+        if got != expected:
+            raise ValueError(
+                f"The tokenizer's `{name}` is {got}, the model's config has {expected}. Build the "
+                f"config from the tokenizer, CmlmConfig({name}=tokenizer.{name}, ...), or give the "
+                "tokenizer such a token."
+            )
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} symbols, `config.vocab_size` is "
+            f"{config.vocab_size}. Build the model with vocab_size=len(tokenizer) or call "
+            "model.resize_token_embeddings(len(tokenizer))."
+        )
+
+
+def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
+    """Write the settings of `args` that travel with a model into it, and return it.
+
+    Raises:
+        ValueError: Stretched canvases for a model that is trained with cross entropy.
+    """
+    if args.label_smoothing_factor > 0:
+        model.config.label_smoothing = args.label_smoothing_factor
+    if args.is_canvas_stretched and model.config.training_loss != "axe":
+        raise ValueError(
+            f"`length_multiplier` is {args.length_multiplier} and `length_jitter` "
+            f"{args.length_jitter}, but cross entropy needs a label at every position of the "
+            'canvas. Set `training_loss="axe"` in the model\'s config, or leave them at 1.0 and '
+            "0.0."
+        )
+    model.generation_config.length_multiplier = args.length_multiplier
+    return model
+
+
+def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str | None:
+    """The folder of the checkpoint that a run goes on from.
+
+    Args:
+        asked: None or False for a new run; True or "last" for the last checkpoint in `output_dir`;
+            or a folder.
+        output_dir: Of the run.
+
+    Returns:
+        The folder, None for a new run.
+
+    Raises:
+        ValueError: There is no such checkpoint.
+    """
+    if asked is None or str(asked).lower() in ("", "false"):
+        return None
+    if str(asked).lower() in ("true", "last"):
+        last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+        if last is None:
+            raise ValueError(
+                f"`resume_from_checkpoint`: {output_dir} holds no checkpoint-* folder. Start a new "
+                "run instead, without `resume_from_checkpoint`."
+            )
+        return last
+    if not (Path(str(asked)) / "trainer_state.json").is_file():
+        raise ValueError(
+            "`resume_from_checkpoint` must be 'last' or a checkpoint folder of the trainer; "
+            f"{asked} holds no trainer_state.json."
+        )
+    return str(asked)
+
+
+# What is read of a data set
+
+
+def collator_of(
+    args: AxeTrainingArguments, tokenizer: PreTrainedTokenizerBase, config: CmlmConfig | None
+) -> DataCollatorForCmlm:
+    """The collator that `args` ask for, with canvases within the limit of `config`."""
+    return DataCollatorForCmlm(
+        tokenizer,
+        masking=args.masking,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        length_multiplier=args.length_multiplier,
+        length_jitter=args.length_jitter,
+        max_canvas_length=getattr(config, "max_target_length", None),
+    )
+
+
+def token_budget_loader(
+    dataset: Any, collate_fn: Callable, args: AxeTrainingArguments
+) -> DataLoader:
+    """Batches of at most `max_tokens_per_batch` tokens, in an order that seed and epoch fix."""
+    sampler = MaxTokensBatchSampler(
+        pair_lengths(dataset),
+        max_tokens=args.max_tokens_per_batch,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        num_replicas=args.world_size,
+    )
+    if hasattr(dataset, "column_names"):
+        dataset = dataset.select_columns(["input_ids", "labels"])
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate_fn,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        persistent_workers=args.dataloader_persistent_workers,
+        prefetch_factor=args.dataloader_prefetch_factor,
+    )
+
+
+def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
+    """Source and target length of every example, in tokens.
+
+    Raises:
+        ValueError: The data set has no length, or lacks a column.
+    """
+    if not hasattr(dataset, "__len__"):
+        raise ValueError(
+            "`max_tokens_per_batch` needs a `train_dataset` with a length, got a stream. Use "
+            "`per_device_train_batch_size` for streams."
+        )
+    if not hasattr(dataset, "column_names"):
+        return [(len(row["input_ids"]), len(row["labels"])) for row in dataset]
+    missing = {"input_ids", "labels"} - set(dataset.column_names)
+    if missing:
+        raise ValueError(
+            f"`train_dataset` lacks the columns {sorted(missing)}; tokenize it with "
+            "axe_hf.data.tokenize_translations."
+        )
+    table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
+    sides = (table[name].combine_chunks().value_lengths() for name in ("input_ids", "labels"))
+    return list(zip(*(side.to_pylist() for side in sides), strict=True))
+
+
+def references_of(dataset: Any) -> list[Sequence[str]] | None:
+    """The column `references` of a data set, the right translations of each source, if any."""
+    if "references" not in (getattr(dataset, "column_names", None) or ()):
+        return None
+    return list(dataset["references"])
+
+
+# What is logged
+
+
+class RunningLosses:
+    """Adds up losses, skips and counts on `device`, without waiting for it, until they are read."""
+
+    _NAMES = (
+        "token_loss",
+        "length_loss",
+        "num_skipped_targets",
+        "num_skipped_predictions",
+        "num_labels",
+        "num_tokens",
+        "num_sentences",
+    )
+
+    def __init__(self, device: torch.device):
+        self._sums = torch.zeros(len(self._NAMES), dtype=torch.float64, device=device)
+        self._has_skips = False
+
+    def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:
+        """Add a batch: what the model returned for `input_ids`, `attention_mask` and `labels`."""
+        labels = inputs["labels"]
+        source = inputs.get("attention_mask", inputs["input_ids"])
+        num_labels = (labels != IGNORE_INDEX).sum()
+        nothing = num_labels.new_zeros(())
+        skips = [outputs.num_skipped_targets, outputs.num_skipped_predictions]
+        self._has_skips = outputs.num_skipped_targets is not None
+        values = [
+            outputs.token_loss.sum(),
+            outputs.length_loss.sum(),
+            *(nothing if skip is None else skip.sum() for skip in skips),
+            num_labels,
+            num_labels + source.count_nonzero(),
+            nothing + len(labels),
+        ]
+        self._sums += torch.stack([value.to(self._sums) for value in values])
+
+    def read(self, accelerator: Any, length_loss_weight: float) -> dict[str, float]:
+        """The sums of all processes as rates, and start again.
 
         Args:
-            **details: fields of `ModelCardDetails`, such as `source_lang`, `target_lang`, `dataset`, `license`.
+            accelerator: Adds up the processes.
+            length_loss_weight: As in the model's config.
+
+        Returns:
+            `loss` and `token_loss` in nats per label, `length_loss` in nats per sentence, the two
+            skip rates per label (AXE only), and the plain counts `num_labels`, `num_tokens` (source
+            tokens and labels), `num_sentences`.
         """
-        if self.is_world_process_zero():
-            write_model_card(self.args.output_dir, details_of_training(self, **details))
+        sums = self._sums
+        if accelerator.num_processes > 1:
+            sums = accelerator.reduce(sums, reduction="sum")
+        total = dict(zip(self._NAMES, sums.tolist(), strict=True))
+        self._sums = torch.zeros_like(self._sums)
+        num_labels, num_sentences = max(total["num_labels"], 1), max(total["num_sentences"], 1)
+        rates = {
+            "loss": (total["token_loss"] + length_loss_weight * total["length_loss"]) / num_labels,
+            "token_loss": total["token_loss"] / num_labels,
+            "length_loss": total["length_loss"] / num_sentences,
+        }
+        if self._has_skips:
+            rates["skipped_target_rate"] = total["num_skipped_targets"] / num_labels
+            rates["skipped_prediction_rate"] = total["num_skipped_predictions"] / num_labels
+        counts = ("num_labels", "num_tokens", "num_sentences")
+        return rates | {name: total[name] for name in counts}

@@ -20,7 +20,7 @@ SIZES |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim"
 
 @pytest.fixture
 def files(pairs, tmp_path):
-    """Paths of train, validation and test files; the test file has references and an over-long pair."""
+    """Paths of train, validation and test files; the last has references and a long pair."""
     paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}
     rows = {"train": pairs[:40], "validation": pairs[40:50], "test": [dict(p) for p in pairs[50:]]}
     rows["test"][0] = {"translation": {"en": "one " * 30, "de": "eins " * 30}}

@@ -9,6 +9,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from axe_hf import (
     AxeTrainer,
     AxeTrainingArguments,
+    CmlmForConditionalGeneration,
+    MaskPredictGenerationConfig,
 )
 from axe_hf.data import DataCollatorForCmlm
 
@@ -233,6 +235,186 @@ def test_model_init_models_get_the_label_smoothing_too(make_model, dataset, toke
     )
     trainer.train()
     assert trainer.model.config.label_smoothing == 0.3
+
+
+class TestEvaluation:
+    """Losses on masked canvases, and translations against references."""
+
+    def test_evaluation_counts_every_example_once(self, make_trainer, make_model, dataset):
+        model = make_model()
+        metrics = [
+            make_trainer(model, per_device_eval_batch_size=size).evaluate() for size in (60, 7, 1)
+        ]
+        for other in metrics[1:]:
+            for name in (
+                "eval_loss",
+                "eval_token_loss",
+                "eval_length_loss",
+                "eval_skipped_target_rate",
+            ):
+                assert other[name] == pytest.approx(metrics[0][name], rel=1e-5), name
+            assert other["eval_bleu"] == pytest.approx(metrics[0]["eval_bleu"])
+        predictions = make_trainer(model, per_device_eval_batch_size=7).predict(dataset)
+        assert len(predictions.predictions) == len(dataset)
+
+    def test_evaluation_masks_everything_whatever_the_collator_does(self, make_trainer, make_model):
+        model = make_model()
+        losses = [
+            make_trainer(model, masking=m).evaluate()["eval_loss"] for m in ("uniform", "full")
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+    def test_evaluation_leaves_the_generation_config_alone(self, make_trainer, tmp_path):
+        trainer = make_trainer()
+        before = trainer.model.generation_config.to_dict()
+        trainer.evaluate()
+        trainer.predict(trainer.eval_dataset, num_iterations=3)
+        assert trainer.model.generation_config.to_dict() == before
+        trainer.save_model(tmp_path / "saved")
+        reloaded = CmlmForConditionalGeneration.from_pretrained(tmp_path / "saved")
+        assert reloaded.generation_config.to_dict() == before
+
+    def test_settings_of_generation_reach_the_decoder(self, make_trainer, monkeypatch):
+        trainer = make_trainer()
+        seen = []
+        generate = trainer.model.generate
+        monkeypatch.setattr(
+            trainer.model, "generate", lambda **given: seen.append(given) or generate(**given)
+        )
+        trainer.evaluate(num_iterations=2, num_length_candidates=3)
+        assert seen[0]["num_iterations"] == 2 and seen[0]["num_length_candidates"] == 3
+
+    @pytest.mark.parametrize("is_path", [False, True])
+    def test_a_generation_config_in_the_arguments_becomes_the_models(
+        self, make_trainer, tmp_path, dataset, is_path
+    ):
+        config = MaskPredictGenerationConfig(num_iterations=3, num_length_candidates=2)
+        config.save_pretrained(tmp_path / "generation")
+        given = str(tmp_path / "generation") if is_path else config
+        trainer = make_trainer(eval_dataset=dataset.select(range(3)), generation_config=given)
+        trainer.evaluate()
+        trainer.save_model(tmp_path / "saved")
+        reloaded = CmlmForConditionalGeneration.from_pretrained(
+            tmp_path / "saved"
+        ).generation_config
+        assert isinstance(reloaded, MaskPredictGenerationConfig)
+        assert (reloaded.num_iterations, reloaded.num_length_candidates) == (3, 2)
+
+    def test_references_column_is_what_translations_are_scored_against(
+        self, make_trainer, dataset, pairs
+    ):
+        trainer = make_trainer()
+        guessed = trainer.predict(dataset).predictions
+        texts = trainer.processing_class.batch_decode(guessed.clip(min=0), skip_special_tokens=True)
+        with_references = dataset.add_column(
+            "references", [["never", text + " x"] for text in texts]
+        )
+        alone = trainer.evaluate(dataset)["eval_chrf"]
+        helped = trainer.evaluate(with_references)
+        assert helped["eval_chrf"] > alone + 40
+        assert helped["eval_bleu_signature"].startswith("nrefs:2")
+
+    def test_several_evaluation_sets_each_have_their_references(self, make_trainer, dataset):
+        named = {
+            "plain": dataset.select(range(5)),
+            "double": dataset.select(range(7)).add_column("references", [["a", "b"]] * 7),
+        }
+        metrics = make_trainer(eval_dataset=named).evaluate()
+        assert metrics["eval_plain_bleu_signature"].startswith("nrefs:1")
+        assert metrics["eval_double_bleu_signature"].startswith("nrefs:2")
+
+    def test_settings_for_several_results_do_not_shift_the_rows(self, make_trainer, dataset):
+        trainer = make_trainer(eval_dataset=dataset.select(range(3)))
+        plain = trainer.predict(dataset.select(range(3))).predictions
+        settings = trainer.model.generation_config
+        settings.num_length_candidates = settings.num_return_sequences = 3
+        settings.length_score_weight = 1e6  # the first candidate is the one that stood alone
+        settings.return_dict_in_generate = settings.output_history = True
+        assert (trainer.predict(dataset.select(range(3))).predictions == plain).all()
+
+
+class TestStretchedCanvases:
+    """Training on canvases longer than the target, and decoding with the same."""
+
+    def test_the_model_is_decoded_with_the_multiplier_it_was_trained_with(
+        self, make_trainer, make_model
+    ):
+        trainer = make_trainer(make_model(), masking="full", length_multiplier=1.5)
+        assert trainer.model.generation_config.length_multiplier == 1.5
+        batch = next(iter(trainer.get_train_dataloader()))
+        num_masks = (batch["decoder_input_ids"] == trainer.model.config.mask_token_id).sum(1)
+        target_lengths = (batch["labels"] != -100).sum(1)
+        assert torch.equal(num_masks, (target_lengths * 1.5).round().long().clamp(max=12))
+
+    def test_the_multiplier_is_saved_with_the_model(self, make_trainer, make_model, tmp_path):
+        trainer = make_trainer(make_model(), masking="full", length_multiplier=1.5)
+        trainer.save_model(tmp_path / "model")
+        loaded = type(trainer.model).from_pretrained(tmp_path / "model")
+        assert loaded.generation_config.length_multiplier == 1.5
+
+    def test_evaluation_loss_is_that_of_stretched_canvases(self, make_trainer, make_model):
+        model = make_model()
+        plain = make_trainer(model, masking="full").evaluate()["eval_token_loss"]
+        stretched = make_trainer(model, masking="full", length_multiplier=1.5)
+        assert stretched.evaluate()["eval_token_loss"] > plain
+
+    def test_jitter_reaches_the_canvases_of_training_only(self, make_trainer, make_model):
+        trainer = make_trainer(make_model(), masking="full", length_jitter=0.5)
+        batch = next(iter(trainer.get_train_dataloader()))
+        num_masks = (batch["decoder_input_ids"] == trainer.model.config.mask_token_id).sum(1)
+        assert (num_masks != (batch["labels"] != -100).sum(1)).any()
+        plain = make_trainer(trainer.model, masking="full")
+        assert trainer.evaluate()["eval_token_loss"] == plain.evaluate()["eval_token_loss"]
+
+    def test_it_is_refused_where_it_cannot_work(self, make_trainer, make_model, tmp_path):
+        with pytest.raises(ValueError, match="`length_multiplier` is 1.5.*masking='full'"):
+            AxeTrainingArguments(tmp_path, length_multiplier=1.5)
+        with pytest.raises(ValueError, match="`length_jitter` 0.2, but.*masking='full'"):
+            AxeTrainingArguments(tmp_path, length_jitter=0.2)
+        with pytest.raises(ValueError, match="`length_jitter` must be in"):
+            AxeTrainingArguments(tmp_path, masking="full", length_jitter=1.0)
+        with pytest.raises(ValueError, match="`length_multiplier` must be > 0"):
+            AxeTrainingArguments(tmp_path, masking="full", length_multiplier=0.0)
+        with pytest.raises(ValueError, match="cross entropy needs a label at every position"):
+            make_trainer(
+                make_model(training_loss="cross_entropy"), masking="full", length_multiplier=1.5
+            )
+
+    def test_going_on_with_another_multiplier_replaces_the_saved_one(
+        self, make_trainer, make_model
+    ):
+        model = make_trainer(make_model(), masking="full", length_multiplier=1.5).model
+        assert make_trainer(model).model.generation_config.length_multiplier == 1.0
+
+
+class TestResume:
+    def settings(self):
+        return {"max_steps": 10, "save_strategy": "steps", "save_steps": 4, "learning_rate": 3e-3}
+
+    @pytest.mark.parametrize(
+        "extra", [{}, {"ema_decay": 0.9, "max_tokens_per_batch": 50}], ids=["plain", "ema, tokens"]
+    )
+    def test_a_resumed_run_ends_bit_by_bit_as_an_unbroken_one(
+        self, make_trainer, make_model, tmp_path, extra
+    ):
+        settings = self.settings() | extra
+        whole = make_trainer(make_model(dropout=0.2), output_dir=str(tmp_path / "a"), **settings)
+        whole.train()
+        resumed = make_trainer(make_model(dropout=0.2), output_dir=str(tmp_path / "b"), **settings)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
+        assert resumed.state.global_step == 10
+        torch.testing.assert_close(
+            dict(resumed.model.named_parameters()),
+            dict(whole.model.named_parameters()),
+            rtol=0,
+            atol=0,
+        )
+
+    def test_true_takes_the_last_checkpoint(self, make_trainer, make_model):
+        make_trainer(**self.settings() | {"max_steps": 5}).train()
+        trainer = make_trainer(**self.settings())
+        trainer.train(resume_from_checkpoint=True)
+        assert trainer.state.global_step == 10
 
 
 class TestBadInput:

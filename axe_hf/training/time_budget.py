@@ -1,0 +1,129 @@
+"""Training by the clock: a budget of time, a progress bar and a schedule that follow it."""
+
+import math
+import time
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState, ProgressCallback
+
+from .arguments import AxeTrainingArguments
+
+
+class TrainingClock(TrainerCallback, ExportableState):
+    """Measures the time spent training and ends training when `train_minutes` are up.
+
+    Evaluation and saving are left out. The time is part of the trainer's state: a resumed run goes
+    on where the checkpoint was saved.
+    """
+
+    def __init__(self):
+        self.elapsed_seconds = 0.0
+        self._running_since: float | None = None
+        self._lap_start = 0.0
+
+    def state(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": {"elapsed_seconds": self.seconds()}}
+
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        if self._running_since is None:
+            return self.elapsed_seconds
+        return self.elapsed_seconds + time.perf_counter() - self._running_since
+
+    def lap(self) -> float:
+        """Seconds of training since the last call, or since training began or was resumed."""
+        start, self._lap_start = self._lap_start, self.seconds()
+        return self._lap_start - start
+
+    def _pause(self):
+        self.elapsed_seconds = self.seconds()
+        self._running_since = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._running_since = None
+        self.elapsed_seconds = 0.0
+        if state.global_step > 0:
+            # Transformers saves the states of callbacks always, but restores them on request only.
+            saved = state.stateful_callbacks.get(type(self).__name__, self.state())
+            self.elapsed_seconds = saved["attributes"]["elapsed_seconds"]
+        self._lap_start = self.elapsed_seconds
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self._running_since is None:
+            self._running_since = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.train_minutes is not None and self.seconds() >= 60 * args.train_minutes:
+            # As Transformers does at `max_steps`.
+            control.should_training_stop = control.should_log = True
+            control.should_evaluate |= args.eval_strategy == "steps"
+            control.should_save |= args.save_strategy == "steps"
+        if control.should_evaluate or control.should_save:
+            self._pause()
+        return control
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self._pause()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._pause()
+
+
+class BudgetProgressCallback(ProgressCallback):
+    """The usual progress bar for a run that ends by time: each log estimates its length anew."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None and args.train_minutes is not None:
+            self.training_bar.total = None
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        minutes = (logs or {}).get("elapsed_minutes")
+        if self.training_bar is not None and args.train_minutes is not None and minutes:
+            steps = round(state.global_step * args.train_minutes / minutes)
+            self.training_bar.total = min(max(steps, state.global_step), state.max_steps)
+        super().on_log(args, state, control, logs=logs, **kwargs)
+
+
+def timed_schedule(
+    optimizer: Optimizer,
+    args: AxeTrainingArguments,
+    num_training_steps: int,
+    elapsed_minutes: Callable[[], float],
+) -> LambdaLR:
+    """A schedule over `args.train_minutes` or `num_training_steps`, whichever is over first."""
+
+    def factor(step: int) -> float:
+        progress = max(step / num_training_steps, elapsed_minutes() / args.train_minutes)
+        return timed_factor(progress, step, args.warmup_steps, args.lr_scheduler_type.value)
+
+    return LambdaLR(optimizer, factor)
+
+
+def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) -> float:
+    """Share of the highest learning rate: up from 0 in a line, then down to 0 at the end.
+
+    Args:
+        progress: How much of the run is over, in steps or in time, whichever is more; 0 to 1.
+        step: Steps made.
+        warmup_steps: Length of the warm-up in steps, or below 1 as a share of the run.
+        shape: Of the way down, `"linear"` or `"cosine"`.
+
+    Example:
+        >>> from axe_hf.training.time_budget import timed_factor
+        >>> [timed_factor(progress, 7, 0.2, "linear") for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    progress = min(progress, 1.0)
+    if warmup_steps >= 1:
+        warmed, start = step / warmup_steps, 0.0
+    else:
+        warmed, start = progress / warmup_steps if warmup_steps > 0 else 1.0, warmup_steps
+    remaining = min((1 - progress) / (1 - start), 1.0)
+    if shape == "cosine":
+        remaining = (1 - math.cos(math.pi * remaining)) / 2
+    return min(warmed, 1.0) * remaining
