@@ -1,4 +1,4 @@
-# The one table of public names: `axe_hf/__init__.py` reads it when it is imported, type checkers as ever.
+# The one table of public names, which type checkers read, and `axe_hf/__init__.py` when it runs.
 
 from .cmlm.configuration_cmlm import CmlmConfig as CmlmConfig
 from .cmlm.configuration_cmlm import MaskPredictGenerationConfig as MaskPredictGenerationConfig
@@ -16,10 +16,8 @@ from .cmlm.modeling_cmlm import CmlmSeq2SeqLMOutput as CmlmSeq2SeqLMOutput
 from .data import DataCollatorForCmlm as DataCollatorForCmlm
 from .data import MaxTokensBatchSampler as MaxTokensBatchSampler
 from .data import load_translations as load_translations
-from .data import make_phrasebook as make_phrasebook
 from .data import tokenize_translations as tokenize_translations
 from .data import train_tokenizer as train_tokenizer
-from .data import write_phrasebook as write_phrasebook
 from .evaluation import TranslationMetric as TranslationMetric
 from .export import ExportableDecoderStep as ExportableDecoderStep
 from .export import ExportableEncoder as ExportableEncoder

@@ -35,6 +35,8 @@ MAY_IMPORT = {
 }
 # These use what any user can: names that axe_hf or one of its parts exports.
 PUBLIC_NAMES_ONLY = {"__main__", "cli", "commands", "quickstart"}
+# The table of decoding settings, which commands read before PyTorch is loaded.
+ALSO_PUBLIC = {"axe_hf.cmlm.configuration_mask_predict"}
 
 HEAVY = ("datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "sacrebleu", "triton")
 
@@ -123,7 +125,7 @@ def test_commands_and_examples_use_public_names_only(path):
     for item in imports_of(path):
         names = item.module.split(".")
         is_own = path.is_relative_to(PACKAGE) and imported_part(item) == part_of(path)
-        if names[0] != "axe_hf" or is_own:
+        if names[0] != "axe_hf" or is_own or item.module in ALSO_PUBLIC:
             continue
         assert len(names) <= 2 and not names[-1].startswith("_"), f"{item}: not a public module"
         if len(names) == 2 or imported_part(item) == item.name:
@@ -194,16 +196,12 @@ def test_importing_the_package_is_cheap_and_silent():
     [
         "import axe_hf; from transformers import AutoModelForSeq2SeqLM",
         "from transformers import AutoModelForSeq2SeqLM; import axe_hf",
-        "import axe_hf.cmlm.configuration_cmlm",
         "import axe_hf.cmlm.loss_axe",
         "from axe_hf.cmlm.modeling_cmlm import CmlmModel",
         "import axe_hf.data.collator",
         "import axe_hf.training.trainer",
-        "import axe_hf.translation",
         "import axe_hf.pipeline",
-        "from axe_hf.hub import push_to_hub_with_code",
-        "from axe_hf import *; assert axe_loss and translate",
-        "import axe_hf, pickle; pickle.loads(pickle.dumps(axe_hf.CmlmConfig(vocab_size=20)))",
+        "from axe_hf import *; import pickle; pickle.loads(pickle.dumps(CmlmConfig(vocab_size=20)))",
     ],
 )
 def test_whatever_is_imported_first_the_auto_classes_know_the_model(imports):

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from ..output import write_text
-from .files import read_lines
 from .models import add_model_options, check_model_options, load_model, load_rescorer
 from .parsing import (
     OFFERED_SETTINGS,
@@ -104,6 +103,8 @@ def run(options: argparse.Namespace) -> None:
 
     facts: dict[str, Any] = {}
     if options.translations is not None:
+        from ..data import read_lines
+
         translations = read_lines(options.translations)
         references = _read_references(options.references, options.translations, len(translations))
         facts = {"translations": options.translations, "references": options.references}
@@ -153,6 +154,8 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
 
 def _read_references(paths: list[str], translations: str, num_lines: int) -> list[list[str]]:
     """For every line its references, one of each file."""
+    from ..data import read_lines
+
     columns = []
     for path in paths:
         lines = read_lines(path)

@@ -6,7 +6,7 @@ What there is is read from their source, so that help and wrong usage need neith
 import shlex
 from argparse import SUPPRESS
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,20 +88,23 @@ class TrainOptions:
         """
         from ..training import AxeTrainingArguments, DataArguments, ModelArguments
 
-        given = [
-            {n: self.settings[n] for n in kind if n in self.settings}
+        of_model, of_data, of_training = (
+            {name: self.settings[name] for name in kind if name in self.settings}
             for kind in declared_arguments()
-        ]
+        )
+        for field in fields(AxeTrainingArguments):
+            choices, value = field.metadata.get("choices"), of_training.get(field.name)
+            if choices and value is not None and value not in choices:
+                expected = ", ".join(map(repr, choices))
+                raise UsageError(f"argument {flag(field.name)}: {value!r} is none of {expected}")
         try:
             return (
-                ModelArguments(**given[0]),
-                DataArguments(**given[1]),
-                AxeTrainingArguments(**given[2]),
+                ModelArguments(**of_model),
+                DataArguments(**of_data),
+                AxeTrainingArguments(**of_training),
             )
         except ValueError as error:
             raise UsageError(" ".join(str(error).split())) from error
-        except KeyError as error:  # Transformers looks up the name of a log level
-            raise UsageError(f"no setting can be {error} (axe-hf train --help-all)") from error
 
 
 @cache
@@ -164,16 +167,16 @@ def _parser(*, is_complete: bool) -> CommandParser:
 
 def parse(argv: list[str]) -> TrainOptions:
     """The settings of a run: of a file, if the first argument is one, and of options, which win."""
-    fields = {name: field for kind in declared_arguments() for name, field in kind.items()}
+    declared = {name: field for kind in declared_arguments() for name, field in kind.items()}
     words, settings = list(argv), {}
     parser = _parser(is_complete="--help-all" in argv or "--help_all" in argv)
     if words and not words[0].startswith("-"):
-        settings = read_settings(words.pop(0), fields)
+        settings = read_settings(words.pop(0), declared)
     namespace, unknown = parser.parse_known_args(words)
     if unknown:
-        raise unknown_option(unknown, fields)
-    settings |= given_settings(namespace, fields)
-    missing = [flag(n) for n, f in fields.items() if f.is_required and n not in settings]
+        raise unknown_option(unknown, declared)
+    settings |= given_settings(namespace, declared)
+    missing = [flag(n) for n, f in declared.items() if f.is_required and n not in settings]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     return TrainOptions(settings, argv)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from ..output import write_text
-from .files import read_lines
 from .models import add_model_options, check_model_options, load_model, load_rescorer
 from .parsing import (
     CommandParser,
@@ -69,6 +68,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     """Translate; with `--output` nothing is written unless all is translated."""
     check_output(options.output, overwrite=options.overwrite)
+    from ..data import read_lines
+
     texts = options.texts or read_lines(options.input)
     model, tokenizer = load_model(options.model, options.device, is_int8=options.int8)
     options.generation |= load_rescorer(options)

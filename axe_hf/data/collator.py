@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..cmlm.canvas_cmlm import masked_canvas
+from ..cmlm.mask_predict import masked_canvas
 from ..cmlm.loss_axe import IGNORE_INDEX
 
 # What a collator needs and a target must not hold.

@@ -148,7 +148,7 @@ def test_wrong_usage(fails, settings, tmp_path):
     line = fails(2, "train", *as_options(settings), "--optim", "magic")
     assert "magic is not a valid OptimizerNames, please select one of" in line
     line = fails(2, "train", *as_options(settings), "--log-level", "loud")
-    assert "no setting can be 'loud'" in line
+    assert "--log-level: 'loud' is none of 'detail', 'debug'" in line
     assert "first argument must be" in fails(2, "train", "run.toml")
     assert not (tmp_path / "out").exists()
 

@@ -146,6 +146,14 @@ def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, rescor
     options = ["--num-length-candidates", "12", "--rescore-with", rescorer]
     code, out, err = axe_hf("translate", model, *texts, *options)
     assert code == 0, err
+    _, shown, _ = axe_hf("translate", model, *texts, *options, "--show-steps")
+    translations = out.splitlines()
+    for i, text in enumerate(texts):
+        paragraph = shown.split("\n\n")[i].splitlines()
+        # The steps are those of the candidate that the other model chose.
+        assert paragraph[0] == text and paragraph[-1] == translations[i]
+        words = [word.lstrip("·") for word in paragraph[-2].split()[1:] if word[0] not in "<ε"]
+        assert words and all(word in translations[i] for word in words), shown
     line = fails(1, "translate", model, "one", "--rescore-with", tmp_path)
     assert f"--rescore-with: {tmp_path} holds no model" in line
     loaded = AutoModelForSeq2SeqLM.from_pretrained(model)
