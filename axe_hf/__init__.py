@@ -1,9 +1,11 @@
-"""Non-autoregressive machine translation on Transformers: CMLM, Aligned Cross Entropy, Mask-Predict."""
+"""Non-autoregressive translation on Transformers: CMLM, Aligned Cross Entropy, Mask-Predict."""
 
 import ast
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +14,10 @@ __version__ = "0.1.0"
 
 
 def _public_names() -> dict[str, str]:
-    """The public names and their modules, from `__init__.pyi`: the one table, which type checkers read too."""
+    """The public names and their modules, of which `__init__.pyi` is the one table."""
     tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-    imports = (line for line in tree.body if isinstance(line, ast.ImportFrom) and line.module)
-    return dict(sorted((name.name, line.module) for line in imports for name in line.names))
+    imports = (line for line in tree.body if isinstance(line, ast.ImportFrom))
+    return dict(sorted((name.name, line.module or "") for line in imports for name in line.names))
 
 
 _MODULE_OF = _public_names()
@@ -38,26 +40,29 @@ def __dir__() -> list[str]:
 
 
 class _Registration(MetaPathFinder):
-    """Makes the Auto classes know the model as soon as Transformers is there, and loads neither before.
+    """Makes the Auto classes know the model when Transformers is there, and loads neither before.
 
-    It sees the imports of Transformers and of this package's modules, and registers at the end of the first behind which
-    no module of either is half loaded. (A module of ours that is imported first brings Transformers along in its middle.)
+    It sees the imports of Transformers and of this package's modules, and registers at the end of
+    the first behind which none of them is half loaded: a module of ours that is imported first
+    brings Transformers along in its middle.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.num_half_loaded = 0
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != "transformers" and not fullname.startswith(f"{__name__}."):
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader.exec_module = self._watched(spec.loader.exec_module)
+            spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore
         return spec
 
-    def _watched(self, load):
+    def _watched(self, load: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
         def exec_module(module: ModuleType) -> None:
             self.num_half_loaded += 1
             try:

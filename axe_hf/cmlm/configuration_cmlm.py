@@ -22,9 +22,9 @@ SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_tok
 class CmlmConfig(PreTrainedConfig):
     r"""Architecture and training loss of a CMLM; the defaults are Mask-Predict's base model.
 
-    Source: Ghazvininejad et al., "Mask-Predict" (EMNLP 2019), section 4.1 for the sizes; the AXE loss
-    is Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3. `axe_delta` is ours, chosen
-    by experiment.
+    Source: Ghazvininejad et al., "Mask-Predict" (EMNLP 2019), section 4.1 for the sizes; the AXE
+    loss is Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3. `axe_delta` is
+    ours, chosen by experiment.
 
     Args:
         vocab_size: number of symbols, shared by source and target, special tokens included.
@@ -39,8 +39,8 @@ class CmlmConfig(PreTrainedConfig):
         dropout: dropout after each block.
         attention_dropout: dropout on the attention weights.
         activation_dropout: dropout inside the feed-forward blocks.
-        normalize_before: layer normalisation before each block (pre-norm, with one more at the end of
-            each stack) instead of after it.
+        normalize_before: layer normalisation before each block (pre-norm, with one more at the end
+            of each stack) instead of after it.
         position_embedding_type: position embeddings, `"learned"` or `"sinusoidal"`.
         scale_embedding: multiply the token embeddings by sqrt(d_model).
         layernorm_embedding: layer normalisation after token plus position embedding.
@@ -60,14 +60,15 @@ class CmlmConfig(PreTrainedConfig):
         label_smoothing: share of the loss, in [0, 1), given to the uniform distribution over the
             vocabulary.
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
-        fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's states
-            and the output embedding, a few sentences at a time, with the same value and in less
-            memory; `outputs.logits` is then None. `"auto"` (default): in training, given labels,
-            where the logits would be larger than 48 MiB on a CPU, 256 MiB on a GPU; `"always"`: in
-            training, given labels; `"never"`. Evaluation always has logits.
+        fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's
+            states and the output embedding, a few sentences at a time, with the same value and in
+            less memory; `outputs.logits` is then None. `"auto"` (default): in training, given
+            labels, where the logits would be larger than 48 MiB on a CPU, 256 MiB on a GPU;
+            `"always"`: in training, given labels; `"never"`. Evaluation always has logits.
 
     Raises:
-        StrictDataclassClassValidationError: sizes that do not fit together or special tokens that collide.
+        StrictDataclassClassValidationError: sizes that do not fit together or special tokens that
+            collide.
 
     Example:
 
@@ -123,7 +124,7 @@ class CmlmConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 1
     mask_token_id: int = 3
     blank_token_id: int = 4
-    # Never fed to the decoder (a canvas has no start symbol); scripts written for autoregressive models ask for it.
+    # Never fed to the decoder (no canvas has a start symbol); asked for by autoregressive scripts.
     decoder_start_token_id: int | None = 1
     training_loss: Literal["axe", "cross_entropy"] = "axe"
     axe_delta: float | int = 2.0
@@ -142,12 +143,13 @@ class CmlmConfig(PreTrainedConfig):
             heads = getattr(self, name)
             if heads < 1 or self.d_model % heads:
                 raise ValueError(
-                    f"`{name}` must divide `d_model`, got {heads} heads for a width of {self.d_model}."
+                    f"`{name}` must divide `d_model`, got {heads} heads for a width of "
+                    f"{self.d_model}."
                 )
         if self.activation_function not in ACT2FN:
             raise ValueError(
-                f"`activation_function` must be a name in `transformers.activations.ACT2FN`, such as "
-                f'"gelu" or "relu", got "{self.activation_function}".'
+                f"`activation_function` must be a name in `transformers.activations.ACT2FN`, such "
+                f'as "gelu" or "relu", got "{self.activation_function}".'
             )
 
     def validate_special_tokens(self):
@@ -156,8 +158,8 @@ class CmlmConfig(PreTrainedConfig):
         for name, token_id in ids.items():
             if not isinstance(token_id, int) or not 0 <= token_id < self.vocab_size:
                 raise ValueError(
-                    f"`{name}` must be one token id in [0, {self.vocab_size}), got {token_id}. Set it and "
-                    "`vocab_size` from the tokenizer."
+                    f"`{name}` must be one token id in [0, {self.vocab_size}), got {token_id}. "
+                    "Set it and `vocab_size` from the tokenizer."
                 )
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"pad, end, mask and blank must be four different tokens, got {ids}.")

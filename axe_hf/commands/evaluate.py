@@ -19,9 +19,10 @@ from .parsing import (
 )
 
 _DESCRIPTION = """\
-Translates the source side of a file of sentence pairs and scores the result against the target side;
-or scores translations that you have already. Prints BLEU and chrF with their sacreBLEU signatures,
-how much of the text is repeated words, how long it is compared to the references, and the speed.
+Translates the source side of a file of sentence pairs and scores the result against the target
+side; or scores translations that you have already. Prints BLEU and chrF with their sacreBLEU
+signatures, how much of the text is repeated words, how long it is compared to the references, and
+the speed.
 
 DATA: JSON lines {"translation": {"en": "...", "de": "..."}}, where a list of right translations may
 stand under "references"; or source, tab, target; or two text files "test.en,test.de"; .gz too.
@@ -58,7 +59,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "references",
         metavar="FILE",
         nargs="+",
-        help="right translations of the same lines; in a second file and further, lines may be empty",
+        help="right translations of the same lines; in a second file and further, lines may be "
+        "empty",
     )
     results = parser.add_argument_group("results")
     add_option(results, "output", metavar="FILE", help="write the scores here too, as JSON")
@@ -72,7 +74,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Either a model with data and its languages, or translations with references and nothing of a model's."""
+    """Either a model, data and languages, or translations, references and no model's options."""
     of_model = ("model", "data", "source_lang", "target_lang")
     of_texts = ("translations", "references")
     given = {n for n in (*of_model, *of_texts) if getattr(options, n) is not None}
@@ -101,17 +103,10 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.output, overwrite=options.overwrite)
     from ..evaluation import TranslationMetric  # before any work: it may be missing
 
-    facts: dict[str, Any] = {}
-    if options.translations is not None:
-        from ..data import read_lines
-
-        translations = read_lines(options.translations)
-        references = _read_references(options.references, options.translations, len(translations))
-        facts = {"translations": options.translations, "references": options.references}
-    else:
-        translations, references, facts = _translate(options)
+    is_given = options.translations is not None
+    translations, references, facts = (_read if is_given else _translate)(options)
     scores = TranslationMetric().compute(predictions=translations, references=references)
-    results = {"num_sentences": len(translations), **scores, **facts}
+    results = {"num_sentences": len(translations), **(scores or {}), **facts}
     if options.output is not None:
         write_text(options.output, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     print(_table(results))
@@ -152,20 +147,20 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     return translations, references, facts
 
 
-def _read_references(paths: list[str], translations: str, num_lines: int) -> list[list[str]]:
-    """For every line its references, one of each file."""
+def _read(options: argparse.Namespace) -> tuple[list[str], list[list[str]], dict[str, Any]]:
+    """The lines of --translations, the references of each, one of each file, and the files."""
     from ..data import read_lines
 
-    columns = []
-    for path in paths:
-        lines = read_lines(path)
-        if len(lines) != num_lines:
+    translations = read_lines(options.translations)
+    columns = [read_lines(path) for path in options.references]
+    for path, lines in zip(options.references, columns, strict=True):
+        if len(lines) != len(translations):
             raise ValueError(
-                f"--references: {path} must have as many lines as {translations}, {num_lines}, got "
-                f"{len(lines)}."
+                f"--references: {path} must have as many lines as {options.translations}, "
+                f"{len(translations)}, got {len(lines)}."
             )
-        columns.append(lines)
-    return [list(row) for row in zip(*columns, strict=True)]
+    facts = {"translations": options.translations, "references": options.references}
+    return translations, [list(row) for row in zip(*columns, strict=True)], facts
 
 
 def _table(results: dict[str, Any]) -> str:

@@ -37,22 +37,18 @@ def _mapping(text: str) -> dict[str, Any]:
     return value
 
 
-def _kind(field: Declaration) -> str:
-    """The one of a field's types that text is read as."""
-    kinds = (field.item_kind,) if field.kinds == ("list",) else field.kinds
-    return next((k for k in ("str", "bool", "float", "int", "dict") if k in kinds), "str")
-
-
 def _reader(field: Declaration) -> Callable[[str], Any]:
-    kind = _kind(field)
-    if kind == "str" and ("bool" in field.kinds or False in field.choices):
+    """What makes a value of text, by the one of the field's types that text is read as."""
+    if "str" in field.kinds and {"bool", "Literal"} & {*field.kinds}:
         return _text_or_truth
-    return {"str": str, "bool": _truth, "float": float, "int": int, "dict": _mapping}[kind]
-
-
-def _choices(field: Declaration) -> tuple[Any, ...]:
-    """The only values that there are; none where a `Literal` is one type of several."""
-    return field.choices if field.kinds in (("Literal",), ("str",)) else ()
+    readers: dict[str, Callable[[str], Any]] = {
+        "str": str,
+        "bool": _truth,
+        "float": float,
+        "int": int,
+        "dict": _mapping,
+    }
+    return next((readers[kind] for kind in readers if kind in field.kinds), str)
 
 
 def add_field(group: Any, field: Declaration, text: str | None) -> None:
@@ -63,31 +59,28 @@ def add_field(group: Any, field: Declaration, text: str | None) -> None:
         field: the field; True and False are given by `--x`, `--no-x` or a word.
         text: its help, or None to hide it.
     """
-    kind = _kind(field)
-    kwargs: dict[str, Any] = {"type": _reader(field), "default": argparse.SUPPRESS}
-    kwargs["help"] = argparse.SUPPRESS if text is None else _with_default(text, field.default)
-    if _choices(field):
-        kwargs["choices"] = _choices(field)
-    if field.kinds != ("Literal",):
-        words = {"bool": "BOOL", "int": "N", "float": "X", "dict": "JSON"}
-        kwargs["metavar"] = words.get(kind, "TEXT")
+    reader, hidden = _reader(field), argparse.SUPPRESS
+    kwargs: dict[str, Any] = {"type": reader, "default": argparse.SUPPRESS}
+    shown = "" if field.default in (None, "") else f" ({field.default})"
+    kwargs["help"] = hidden if text is None else f"{text}{shown}"
+    if field.kinds == ("Literal",):
+        kwargs["choices"] = field.choices
+    else:
+        words = {_truth: "BOOL", int: "N", float: "X", _mapping: "JSON"}
+        kwargs["metavar"] = words.get(reader, "TEXT")
     if "list" in field.kinds:
         kwargs["nargs"] = "+"
-    if kind == "bool":
+    if reader is _truth:
         kwargs |= {"nargs": "?", "const": True}
-        no = {"action": "store_false", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+        no = {"action": "store_false", "default": argparse.SUPPRESS, "help": hidden}
         group.add_argument(flag(f"no_{field.name}"), f"--no_{field.name}", dest=field.name, **no)
     add_option(group, field.name, **kwargs)
-
-
-def _with_default(text: str, default: Any) -> str:
-    return text if default is None or default == "" else f"{text} ({default})"
 
 
 def given_settings(
     namespace: argparse.Namespace, fields: Mapping[str, Declaration]
 ) -> dict[str, Any]:
-    """The fields that were given on the command line, by name; one word of a list that may be text is text."""
+    """The fields that were given, by name; a single word for text or a list is text."""
     given = {name: value for name, value in vars(namespace).items() if name in fields}
     for name, value in given.items():
         if isinstance(value, list) and len(value) == 1 and "str" in fields[name].kinds:
@@ -128,8 +121,8 @@ def read_settings(path: str, fields: Mapping[str, Declaration]) -> dict[str, Any
             settings[name] = _checked(fields[name], value)
         except (ValueError, argparse.ArgumentTypeError) as error:
             expected = " or ".join(_WORDS[kind] for kind in fields[name].kinds if kind in _WORDS)
-            if _choices(fields[name]):
-                expected = f"one of {', '.join(_choices(fields[name]))}"
+            if fields[name].kinds == ("Literal",):
+                expected = f"one of {', '.join(fields[name].choices)}"
             raise UsageError(
                 f"{path}: {name!r} must be {expected or 'text'}, got {value!r}"
             ) from error
@@ -137,7 +130,7 @@ def read_settings(path: str, fields: Mapping[str, Declaration]) -> dict[str, Any
 
 
 def _checked(field: Declaration, value: Any) -> Any:
-    """A value of a file as the field wants it: text may stand for a number, YAML reads 5e-4 as text."""
+    """A value of a file as the field wants it; YAML reads 5e-4 as text, so text may be a number."""
     if isinstance(value, dict) and "dict" in field.kinds:
         return value
     if isinstance(value, list) and "list" in field.kinds:
@@ -152,7 +145,7 @@ def _checked_word(field: Declaration, value: Any) -> Any:
     if not is_word or isinstance(value, bool) and reader not in (_truth, _text_or_truth):
         raise ValueError
     word = reader(str(value))
-    if _choices(field) and word not in _choices(field):
+    if field.kinds == ("Literal",) and word not in field.choices:
         raise ValueError
     return word
 
@@ -160,7 +153,8 @@ def _checked_word(field: Declaration, value: Any) -> Any:
 def _read_mapping(path: str) -> dict[str, Any]:
     if Path(path).suffix not in CONFIG_SUFFIXES:
         raise UsageError(
-            f"the first argument must be an option or a file {', '.join(CONFIG_SUFFIXES)}, got {path}"
+            f"the first argument must be an option or a file {', '.join(CONFIG_SUFFIXES)}, got "
+            f"{path}"
         )
     import yaml
 

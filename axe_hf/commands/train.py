@@ -1,6 +1,6 @@
 """`axe-hf train`: the fields of three dataclasses as options, or as a file.
 
-What there is is read from their source, so that help and wrong usage need neither PyTorch nor Transformers.
+They are read from their source: help and wrong usage need neither PyTorch nor Transformers.
 """
 
 import shlex
@@ -8,10 +8,11 @@ from argparse import SUPPRESS
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..declarations import Declaration, declared_fields, source_of
+from ..declarations import Declaration, declared_fields
 from .options import add_field, given_settings, read_settings, unknown_option
 from .parsing import CommandParser, UsageError, flag
 
@@ -19,16 +20,17 @@ if TYPE_CHECKING:
     from ..training import AxeTrainingArguments, DataArguments, ModelArguments, TrainingResult
 
 _DESCRIPTION = """\
-Trains a translation model on sentence pairs: a new one, with a vocabulary made from the same data, or
-one to fine-tune. Leaves in --output-dir the model, its tokenizer, its model card, the scores and the
-checkpoints. Everything can also stand in a file, by name; options behind it win.
+Trains a translation model on sentence pairs: a new one, with a vocabulary made from the same data,
+or one to fine-tune. Leaves in --output-dir the model, its tokenizer, its model card, the scores and
+the checkpoints. Everything can also stand in a file, by name; options behind it win.
 """
 _EXAMPLES = """\
 examples:
   a small model on a CPU, in ten minutes
     axe-hf train --source-lang en --target-lang de --train-file train.tsv --test-file test.tsv \\
       --output-dir runs/en-de --train-minutes 10 --max-tokens-per-batch 500 --masking full \\
-      --length-multiplier 1.4 --length-jitter 0.2 --vocab-size 2000 --d-model 192 --encoder-layers 2 --decoder-layers 2
+      --length-multiplier 1.4 --length-jitter 0.2 --vocab-size 2000 --d-model 192 \\
+      --encoder-layers 2 --decoder-layers 2
   the same settings in a file (source_lang: en ...), with another seed
     axe-hf train en-de.yaml --output-dir runs/en-de-2 --seed 2
   fine-tuning
@@ -40,7 +42,7 @@ examples:
 """
 
 _FIRST = ("source_lang", "target_lang", "train_file", "output_dir")
-# The trainer's arguments that matter, with a text where Transformers' own does not say what happens here.
+# The trainer's arguments that matter, with a text where Transformers' own does not serve here.
 _IMPORTANT = {
     "output_dir": "folder for everything the run leaves; a new or an empty one",
     "train_minutes": None,
@@ -66,8 +68,8 @@ _IMPORTANT = {
     "save_total_limit": None,
     "load_best_model_at_end": "keep the checkpoint that evaluates best, not the last one",
     "metric_for_best_model": "what is best: loss if not given, or bleu, chrf ...",
-    "resume_from_checkpoint": "go on with a run: 'last', for the last checkpoint in --output-dir, or "
-    "the folder of one",
+    "resume_from_checkpoint": "go on with a run: 'last', for the last checkpoint in --output-dir, "
+    "or the folder of one",
     "push_to_hub": "upload the model to the Hub whenever it is saved",
     "use_cpu": "leave a GPU alone",
 }
@@ -119,11 +121,13 @@ def declared_arguments() -> tuple[
         name: field if field.help else replace(config[name], kinds=field.kinds, is_required=False)
         for name, field in declared_fields(ours, "ModelArguments").items()
     }
+    spec = find_spec("transformers")  # which imports nothing
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("Transformers is not installed: python -m pip install transformers")
+    theirs = spec.submodule_search_locations[0]
     training = {
-        **declared_fields(source_of("transformers", "training_args"), "TrainingArguments"),
-        **declared_fields(
-            source_of("transformers", "training_args_seq2seq"), "Seq2SeqTrainingArguments"
-        ),
+        **declared_fields(Path(theirs, "training_args.py"), "TrainingArguments"),
+        **declared_fields(Path(theirs, "training_args_seq2seq.py"), "Seq2SeqTrainingArguments"),
         **declared_fields(ours, "AxeTrainingArguments"),
     }
     training["output_dir"] = replace(training["output_dir"], is_required=True)
@@ -201,8 +205,8 @@ def _summary(options: TrainOptions, result: "TrainingResult") -> str:
         }
         if scores["bleu"] is not None:
             lines.append(
-                f"On the {data} data: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, repetition rate "
-                f"{scores['repetition_rate']:.2%} ({scores['bleu_signature']})"
+                f"On the {data} data: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, "
+                f"repetition rate {scores['repetition_rate']:.2%} ({scores['bleu_signature']})"
             )
     lines.append(f'Try: axe-hf translate {shlex.quote(folder)} "..."')
     return "\n".join(lines)
@@ -218,4 +222,5 @@ def after_interrupt(options: TrainOptions) -> str:
         if "resume_from_checkpoint" not in options.settings:
             argv = [*argv, "--resume-from-checkpoint", "last"]
         return f"Go on from the last checkpoint: {shlex.join(['axe-hf', 'train', *argv])}"
-    return f"There was no checkpoint yet in {folder} (one comes every --save-steps steps): start again."
+    every = "one comes every --save-steps steps"
+    return f"There was no checkpoint yet in {folder} ({every}): start again."

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..cmlm.mask_predict import masked_canvas
 from ..cmlm.loss_axe import IGNORE_INDEX
+from ..cmlm.mask_predict import masked_canvas
 
 # What a collator needs and a target must not hold.
 _RESERVED_TOKENS = ("pad_token", "mask_token", "blank_token")

@@ -6,7 +6,7 @@ Each argument is explained in its class's docstring, and nowhere else: the field
 
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from transformers import Seq2SeqTrainingArguments
 
@@ -17,19 +17,20 @@ from ..declarations import argument_texts
 # Passes over the data that nobody waits for: a run with `train_minutes` ends by its clock.
 UNLIMITED_EPOCHS = 1_000_000
 
+_T = TypeVar("_T")
 _TIMED_SCHEDULES = ("linear", "cosine")
 _CONFIG_DEFAULTS = {f.name: f.default for f in fields(CmlmConfig)}
 
 
-def _with_help(kind: type) -> type:
-    """Put what the docstring says about each field, or that of `CmlmConfig`, where parsers look for it."""
+def _with_help(kind: type[_T]) -> type[_T]:
+    """Put what the docstring says of each field, or `CmlmConfig`'s, where parsers look for it."""
     texts = {
         name: f"{text}. Default: {_CONFIG_DEFAULTS[name]}"
         for name, text in argument_texts(CmlmConfig.__doc__).items()
     } | argument_texts(kind.__doc__)
-    for name in kind.__annotations__:
-        field = kind.__dataclass_fields__[name]
-        field.metadata = MappingProxyType({"help": texts[name]})
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name in kind.__annotations__:
+            field.metadata = MappingProxyType({"help": texts[field.name]})
     return kind
 
 
@@ -47,39 +48,42 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     minute.
 
     Args:
-        max_tokens_per_batch (default None): tokens in one batch of one device, padding included (rows
-            times the longer of the two sides), instead of `per_device_train_batch_size` sentences. On
-            a CPU 500 to 2000 learn most per minute; a large GPU takes 8192 and more.
+        max_tokens_per_batch (default None): tokens in one batch of one device, padding included
+            (rows times the longer of the two sides), instead of `per_device_train_batch_size`
+            sentences. On a CPU 500 to 2000 learn most per minute; a large GPU takes 8192 and more.
         masking (default "uniform"): canvases in training: "uniform" hides 1 to N tokens of each
             target, as Mask-Predict trains; "full" hides all, for models that decode in one pass. A
             `data_collator` given to the trainer overrides it.
         length_multiplier (default 1.0): canvas positions per target token in training, with
             `masking="full"` and AXE; also put into `model.generation_config`, since a model wants
-            canvases like those it was trained on. Over 1 it leaves room for blanks, without which AXE
-            hardly differs from cross entropy on a full mask: 1.4 serves AXE well.
+            canvases like those it was trained on. Over 1 it leaves room for blanks, without which
+            AXE hardly differs from cross entropy on a full mask: 1.4 serves AXE well.
         length_jitter (default 0): share by which the canvas of every sentence is drawn longer or
             shorter in training, with the same two conditions; it prepares a model for lengths that
             are predicted wrongly: 0.2 serves AXE well.
-        train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation and
-            saving not counted. The learning rate follows max(step / max_steps, elapsed / budget), and
-            training ends with it. Resuming continues the same budget.
-        ema_decay (default None): decay of an exponential moving average of the weights, for instance
-            0.999, which is what gets evaluated and saved.
+        train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
+            and saving not counted. The learning rate follows max(step / max_steps, elapsed /
+            budget), and training ends with it. Resuming continues the same budget.
+        ema_decay (default None): decay of an exponential moving average of the weights, for
+            instance 0.999, which is what gets evaluated and saved.
         num_train_epochs (default None): passes over the training data; 3, or as many as
             `train_minutes` has room for.
         per_device_train_batch_size (default 64): sentences in one batch of one device, where
             `max_tokens_per_batch` is not given.
         per_device_eval_batch_size (default 64): sentences in one batch of one device in evaluation.
         learning_rate (default 5e-4): highest learning rate.
-        warmup_steps (default 0.05): steps of linear warm-up, or below 1 their share of the whole run.
+        warmup_steps (default 0.05): steps of linear warm-up, or below 1 their share of the whole
+            run.
         weight_decay (default 0.01): weight decay of AdamW.
         adam_epsilon (default 1e-6): epsilon of AdamW.
         label_smoothing_factor (default 0): if positive, replaces `label_smoothing` in the model's
-            config; AXE has a smoothing of its own, and Transformers' position-wise one is never used.
-        predict_with_generate (default True): translate the evaluation data and score the translations
-            (needs sacrebleu).
+            config; AXE has a smoothing of its own, and Transformers' position-wise one is never
+            used.
+        predict_with_generate (default True): translate the evaluation data and score the
+            translations (needs sacrebleu).
         logging_steps (default 100): log every so many steps, or below 1 this share of the run.
-        logging_nan_inf_filter (default False): leave losses that are nan or infinite out of the log.
+        logging_nan_inf_filter (default False): leave losses that are nan or infinite out of the
+            log.
         save_total_limit (default 5): checkpoints to keep; the oldest is deleted first.
         report_to (default "none"): where to send logs besides the terminal, such as tensorboard or
             wandb.
@@ -108,7 +112,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     train_minutes: float | None = None
     ema_decay: float | None = None
 
-    num_train_epochs: float | None = None
+    num_train_epochs: float | None = None  # type: ignore[assignment]
     per_device_train_batch_size: int = 64
     per_device_eval_batch_size: int = 64
     learning_rate: float = 5e-4
@@ -137,13 +141,14 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     def _check_ranges(self):
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(
-                f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}. Leave it out to batch "
-                "by sentences."
+                f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}. "
+                "Leave it out to batch by sentences."
             )
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
-                f"`ema_decay` must be between 0 and 1, got {self.ema_decay}. Leave it out for no average."
+                f"`ema_decay` must be between 0 and 1, got {self.ema_decay}. Leave it out for "
+                "no average."
             )
         if not 0 <= self.label_smoothing_factor < 1:
             raise ValueError(
@@ -165,15 +170,15 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             )
         if self.world_size > 1:
             raise ValueError(
-                f"`train_minutes` needs a single process, got {self.world_size}: their clocks would end training at "
-                "different steps. Use `max_steps` instead."
+                f"`train_minutes` needs a single process, got {self.world_size}: their clocks "
+                "would end training at different steps. Use `max_steps` instead."
             )
         for name in ("logging_steps", "eval_steps", "save_steps"):
             value = getattr(self, name)
             if value is not None and 0 < value < 1 and self.max_steps < 0:
                 raise ValueError(
-                    f"`{name}` must be a number of steps with `train_minutes`, got the share {value}: the number of "
-                    "steps of the run is not known beforehand."
+                    f"`{name}` must be a number of steps with `train_minutes`, got the share "
+                    f"{value}: the number of steps of the run is not known beforehand."
                 )
 
 
@@ -190,16 +195,16 @@ class DataArguments:
             train.en,train.de; .gz too.
         validation_file (default None): pairs to evaluate on while training, in the same forms.
         test_file (default None): pairs to score once at the end, in the same forms.
-        dataset_name (default None): a data set on the Hub, owner/name or owner/name:config, in place
-            of files.
+        dataset_name (default None): a data set on the Hub, owner/name or owner/name:config, in
+            place of files.
         validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
         test_split (default None): split of `dataset_name` to score at the end, such as test.
         max_source_length (default None): longest source in tokens; longer pairs are left out of
             training, and a new model is built for this length. Without it the model's own limit.
         max_target_length (default None): longest target in tokens; longer pairs are left out of
             training, and a new model is built for this length. Without it the model's own limit.
-        tokenizer_name_or_path (default None): a tokenizer to use; else that of the model to fine-tune,
-            or one that is trained on the training data.
+        tokenizer_name_or_path (default None): a tokenizer to use; else that of the model to
+            fine-tune, or one that is trained on the training data.
         vocab_size (default None): symbols of a tokenizer to train, as in `train_tokenizer`.
         tokenizer_algorithm (default None): kind of a tokenizer to train, as in `train_tokenizer`.
 
@@ -233,7 +238,8 @@ class DataArguments:
     def __post_init__(self):
         if (self.train_file is None) == (self.dataset_name is None):
             raise ValueError(
-                f"Give either `train_file` or `dataset_name`, got {self.train_file!r} and {self.dataset_name!r}."
+                f"Give either `train_file` or `dataset_name`, got {self.train_file!r} and "
+                f"{self.dataset_name!r}."
             )
         splits = {"validation_split": self.validation_split, "test_split": self.test_split}
         for name, split in splits.items():
@@ -248,7 +254,8 @@ class DataArguments:
             for name in ("vocab_size", "tokenizer_algorithm"):
                 if getattr(self, name) is not None:
                     raise ValueError(
-                        f"`{name}` is for a tokenizer to train, but `tokenizer_name_or_path` names one."
+                        f"`{name}` is for a tokenizer to train, but `tokenizer_name_or_path` names "
+                        "one."
                     )
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
@@ -265,9 +272,10 @@ class ModelArguments:
         model_name_or_path (default None): a CMLM to fine-tune, a folder or a name on the Hub. Its
             architecture stays; dropout and loss can be set anew. If not given, a new one.
         attn_implementation (default None): how attention is computed in this run, as in
-            `from_pretrained`: eager, sdpa (what None means) or flash_attention_2; not saved with the
-            model. On a CPU with bf16, eager is several times faster.
-        others (default None): replace the default of `CmlmConfig`, or what the model to fine-tune has.
+            `from_pretrained`: eager, sdpa (what None means) or flash_attention_2; not saved with
+            the model. On a CPU with bf16, eager is several times faster.
+        others (default None): replace the default of `CmlmConfig`, or what the model to fine-tune
+            has.
 
     Example:
 

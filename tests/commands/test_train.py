@@ -108,7 +108,6 @@ def test_the_options_read_from_the_source_are_the_fields_of_the_three_dataclasse
         ("--include-num-input-tokens-seen all", {"include_num_input_tokens_seen": "all"}),
         ("--bf16 maybe", None),
         ("--liger-kernel-config [1]", None),
-        ("--train-sampling-strategy alphabetical", None),
         ("stray", None),
     ],
 )
@@ -147,6 +146,8 @@ def test_wrong_usage(fails, settings, tmp_path):
     assert "`max_tokens_per_batch` must be at least 1, got 0" in line
     line = fails(2, "train", *as_options(settings), "--optim", "magic")
     assert "magic is not a valid OptimizerNames, please select one of" in line
+    line = fails(2, "train", *as_options(settings), "--train-sampling-strategy", "alphabetical")
+    assert "--train-sampling-strategy: 'alphabetical' is none of 'random'" in line
     line = fails(2, "train", *as_options(settings), "--log-level", "loud")
     assert "--log-level: 'loud' is none of 'detail', 'debug'" in line
     assert "first argument must be" in fails(2, "train", "run.toml")
