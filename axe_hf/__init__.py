@@ -1,158 +1,92 @@
-"""Non-autoregressive machine translation on Transformers: CMLM, Aligned Cross Entropy, Mask-Predict."""
+"""Non-autoregressive translation on Transformers: CMLM, Aligned Cross Entropy, Mask-Predict."""
 
+import ast
+import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
-
-from .cmlm import (
-    AlignedCrossEntropyLoss,
-    AxeOutput,
-    CmlmConfig,
-    CmlmForConditionalGeneration,
-    CmlmModel,
-    CmlmPreTrainedModel,
-    CmlmSeq2SeqLMOutput,
-    MaskPredictGenerationConfig,
-    MaskPredictGenerationMixin,
-    MaskPredictOutput,
-    axe_loss,
-    linear_axe_loss,
-)
-
-if TYPE_CHECKING:
-    from .data import (
-        DataCollatorForCmlm,
-        MaxTokensBatchSampler,
-        load_translations,
-        make_phrasebook,
-        tokenize_translations,
-        train_tokenizer,
-        write_phrasebook,
-    )
-    from .evaluation import TranslationMetric
-    from .export import (
-        ExportableDecoderStep,
-        ExportableEncoder,
-        ExportableMaskPredict,
-        export_onnx,
-        export_program,
-    )
-    from .history import format_history
-    from .hub import push_to_hub_with_code, save_pretrained_with_code
-    from .pipeline import CmlmTranslationPipeline, register_pipeline
-    from .plotting import plot_alignment, plot_history, plot_losses
-    from .quantization import quantize_int8
-    from .reference import axe_loss_definition
-    from .training import (
-        AxeTrainer,
-        AxeTrainingArguments,
-        DataArguments,
-        EmaCallback,
-        ModelArguments,
-        average_checkpoints,
-        run_training,
-    )
-    from .translation import translate
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
-# Their modules import datasets, evaluate or the Trainer: found on first use, so that `import axe_hf` stays cheap.
-_LAZY = {
-    "data": (
-        "DataCollatorForCmlm",
-        "MaxTokensBatchSampler",
-        "load_translations",
-        "make_phrasebook",
-        "tokenize_translations",
-        "train_tokenizer",
-        "write_phrasebook",
-    ),
-    "evaluation": ("TranslationMetric",),
-    "export": (
-        "ExportableDecoderStep",
-        "ExportableEncoder",
-        "ExportableMaskPredict",
-        "export_onnx",
-        "export_program",
-    ),
-    "history": ("format_history",),
-    "hub": ("push_to_hub_with_code", "save_pretrained_with_code"),
-    "pipeline": ("CmlmTranslationPipeline", "register_pipeline"),
-    "plotting": ("plot_alignment", "plot_history", "plot_losses"),
-    "quantization": ("quantize_int8",),
-    "reference": ("axe_loss_definition",),
-    "training": (
-        "AxeTrainer",
-        "AxeTrainingArguments",
-        "DataArguments",
-        "EmaCallback",
-        "ModelArguments",
-        "average_checkpoints",
-        "run_training",
-    ),
-    "translation": ("translate",),
-}
-_MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 
-__all__ = [
-    "AlignedCrossEntropyLoss",
-    "AxeOutput",
-    "AxeTrainer",
-    "AxeTrainingArguments",
-    "CmlmConfig",
-    "CmlmForConditionalGeneration",
-    "CmlmModel",
-    "CmlmPreTrainedModel",
-    "CmlmSeq2SeqLMOutput",
-    "CmlmTranslationPipeline",
-    "DataArguments",
-    "DataCollatorForCmlm",
-    "EmaCallback",
-    "ExportableDecoderStep",
-    "ExportableEncoder",
-    "ExportableMaskPredict",
-    "MaskPredictGenerationConfig",
-    "MaskPredictGenerationMixin",
-    "MaskPredictOutput",
-    "MaxTokensBatchSampler",
-    "ModelArguments",
-    "TranslationMetric",
-    "average_checkpoints",
-    "axe_loss",
-    "axe_loss_definition",
-    "export_onnx",
-    "export_program",
-    "format_history",
-    "linear_axe_loss",
-    "load_translations",
-    "make_phrasebook",
-    "plot_alignment",
-    "plot_history",
-    "plot_losses",
-    "push_to_hub_with_code",
-    "quantize_int8",
-    "register_pipeline",
-    "run_training",
-    "save_pretrained_with_code",
-    "tokenize_translations",
-    "train_tokenizer",
-    "translate",
-    "write_phrasebook",
-]
-
-AutoConfig.register("cmlm", CmlmConfig, exist_ok=True)
-AutoModel.register(CmlmConfig, CmlmModel, exist_ok=True)
-AutoModelForSeq2SeqLM.register(CmlmConfig, CmlmForConditionalGeneration, exist_ok=True)
+def _public_names() -> dict[str, str]:
+    """The public names and their modules, of which `__init__.pyi` is the one table."""
+    tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = (line for line in tree.body if isinstance(line, ast.ImportFrom))
+    return dict(sorted((name.name, line.module or "") for line in imports for name in line.names))
 
 
-def __getattr__(name: str):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
+_MODULE_OF = _public_names()
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    # PyTorch, datasets or the Trainer stand behind most names: each is found on first use.
+    if name in _MODULE_OF:
+        value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    if name in {module.split(".")[0] for module in _MODULE_OF.values()}:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+class _Registration(MetaPathFinder):
+    """Makes the Auto classes know the model when Transformers is there, and loads neither before.
+
+    It sees the imports of Transformers and of this package's modules, and registers at the end of
+    the first behind which none of them is half loaded: a module of ours that is imported first
+    brings Transformers along in its middle.
+    """
+
+    def __init__(self) -> None:
+        self.num_half_loaded = 0
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "transformers" and not fullname.startswith(f"{__name__}."):
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore
+        return spec
+
+    def _watched(self, load: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+        def exec_module(module: ModuleType) -> None:
+            self.num_half_loaded += 1
+            try:
+                load(module)
+            finally:
+                self.num_half_loaded -= 1
+            self.register_if_due()
+
+        return exec_module
+
+    def register_if_due(self) -> None:
+        if self.num_half_loaded or "transformers" not in sys.modules or self not in sys.meta_path:
+            return
+        sys.meta_path.remove(self)
+        from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+
+        from .cmlm.configuration_cmlm import CmlmConfig
+        from .cmlm.modeling_cmlm import CmlmForConditionalGeneration, CmlmModel
+
+        AutoConfig.register("cmlm", CmlmConfig, exist_ok=True)
+        AutoModel.register(CmlmConfig, CmlmModel, exist_ok=True)
+        AutoModelForSeq2SeqLM.register(CmlmConfig, CmlmForConditionalGeneration, exist_ok=True)
+
+
+_registration = _Registration()
+sys.meta_path.insert(0, _registration)
+_registration.register_if_due()

@@ -1,4 +1,4 @@
-"""The command `axe-hf`: finds the command to run, and turns every failure into one line and an exit code."""
+"""The command `axe-hf`: runs a command, and turns every failure into one line and an exit code."""
 
 import argparse
 import os
@@ -9,8 +9,14 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from . import __version__
-from .commands import COMMANDS, CommandParser, UsageError
+from .commands import CommandParser, UsageError
 
+COMMANDS = {
+    "quickstart": "train two small models in minutes, on the built-in data, and compare them",
+    "train": "train a model on your sentence pairs, or fine-tune one",
+    "translate": "translate text with a trained model",
+    "evaluate": "score a model, or translations that you have, with BLEU and chrF",
+}
 FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 # Failures that our own messages explain; any other is shown with the name of its type.
@@ -24,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: what stands behind `axe-hf`; that of the process by default.
 
     Returns:
-        The exit code: 0, 1 (it failed), 2 (wrong arguments), 130 (Ctrl-C) or 141 (nobody reads the output).
+        The exit code: 0, 1 (it failed), 2 (wrong arguments), 130 (Ctrl-C) or 141 (nobody reads the
+        output).
 
     Example:
 
@@ -75,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="axe-hf",
         usage="axe-hf [--debug] COMMAND ...",
-        description="Train, use and score translation models that write a whole sentence at once: CMLMs,\n"
-        "trained with Aligned Cross Entropy (AXE), decoded by Mask-Predict.\n\n"
+        description="Train, use and score translation models that write a whole sentence at once:\n"
+        "CMLMs, trained with Aligned Cross Entropy (AXE), decoded by Mask-Predict.\n\n"
         f"commands:\n{commands}",
         epilog="Start with: axe-hf quickstart\nMore on a command: axe-hf COMMAND --help",
     )
@@ -118,8 +125,9 @@ def _complain(prefix: str, message: str, code: int) -> int:
 
 
 def _one_line(error: Exception, again: str) -> str:
-    if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
-        error = error.__cause__  # a config's own words, without the name of its validator
+    cause = error.__cause__
+    if type(error).__name__.startswith("StrictDataclass") and isinstance(cause, Exception):
+        error = cause  # a config's own words, without the name of its validator
     text = " ".join(str(error).split())
     if isinstance(error, _EXPLAINED) and text:
         return text

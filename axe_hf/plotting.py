@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput, axe_loss
-from .cmlm.evaluation_mode import evaluation_mode
 from .cmlm.loss_axe import IGNORE_INDEX
 from .history import display_width, history_rows, readable_tokens
+from .rescoring import evaluation_mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ import pytest
 from axe_hf import __version__
 from axe_hf.cli import main
 
-HEAVY = ("datasets", "evaluate", "sacrebleu", "matplotlib", "axe_hf.training", "axe_hf.data")
+HEAVY = ("torch", "transformers", "datasets", "evaluate", "sacrebleu", "matplotlib")
 
 
 @pytest.fixture
@@ -103,6 +103,42 @@ def test_help_loads_nothing_heavy_and_a_reader_that_went_away_is_no_failure():
     process.stderr.close()
     assert process.wait() == 141
     assert errors.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--help",
+        "trian",
+        "train --help-all",
+        "train",
+        "train --learning-rat 1",
+        "train --masking some",
+        "train {settings}",
+        "translate --help",
+        "translate",
+        "translate model text --num-iterations 0",
+        "evaluate --help",
+        "evaluate model",
+    ],
+)
+def test_help_and_wrong_usage_load_neither_pytorch_nor_transformers(line, tmp_path):
+    settings = tmp_path / "run.yaml"
+    settings.write_text("d_modl: 8\n")
+    program = (
+        "import sys, time; from axe_hf.cli import main; code = main(sys.argv[1:]);"
+        f"print(code, [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr);"
+        "print(time.process_time(), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *line.format(settings=settings).split()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *_, loaded, seconds = done.stderr.splitlines()
+    assert loaded == f"{0 if 'help' in line else 2} []"
+    assert float(seconds) < 0.5
 
 
 def test_the_package_runs_as_a_module(monkeypatch, capsys):

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "axe_hf"
 
 # A new part of axe_hf, a module or folder right under it, must be entered in one of these.
-LEAVES = {"kernels", "data", "evaluation", "output", "reference", "pipeline"}
+LEAVES = {"kernels", "data", "evaluation", "output", "reference", "pipeline", "declarations"}
 JOINERS = {
     "quantization",
     "training",
@@ -37,6 +37,8 @@ MAY_IMPORT = {
 }
 # These use what any user can: names that axe_hf or one of its parts exports.
 PUBLIC_NAMES_ONLY = {"__main__", "cli", "commands", "quickstart"}
+# The table of decoding settings, which commands read before PyTorch is loaded.
+ALSO_PUBLIC = {"axe_hf.cmlm.configuration_mask_predict"}
 
 HEAVY = ("datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "sacrebleu", "triton")
 
@@ -125,7 +127,7 @@ def test_commands_and_examples_use_public_names_only(path):
     for item in imports_of(path):
         names = item.module.split(".")
         is_own = path.is_relative_to(PACKAGE) and imported_part(item) == part_of(path)
-        if names[0] != "axe_hf" or is_own:
+        if names[0] != "axe_hf" or is_own or item.module in ALSO_PUBLIC:
             continue
         assert len(names) <= 2 and not names[-1].startswith("_"), f"{item}: not a public module"
         if len(names) == 2 or imported_part(item) == item.name:
@@ -161,16 +163,58 @@ def test_cmlm_is_flat():
     assert [path for path in CMLM if path.parent != PACKAGE / "cmlm"] == []
 
 
+def run_alone(program: str) -> str:
+    """What a program prints in a process of its own, which must not complain."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
 def test_importing_the_package_is_cheap_and_silent():
+    names = (*HEAVY, "torch", "transformers")
+    program = "import sys, axe_hf; from axe_hf.cmlm.configuration_mask_predict import SETTINGS;"
+    program += f"print(sorted(set({names!r}) & set(sys.modules)))"
+    assert run_alone(program) == "[]"
     # What Transformers loads by itself is not ours: where Triton is installed, torch brings it
     # along.
     program = "import sys, transformers.modeling_utils; before = set(sys.modules); import axe_hf; "
     program += f"print(sorted(set({HEAVY!r}) & (set(sys.modules) - before)))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    assert run_alone(program) == "[]"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import axe_hf; from transformers import AutoModelForSeq2SeqLM",
+        "from transformers import AutoModelForSeq2SeqLM; import axe_hf",
+        "import axe_hf.cmlm.loss_axe",
+        "from axe_hf.cmlm.modeling_cmlm import CmlmModel",
+        "import axe_hf.data.collator",
+        "import axe_hf.training.trainer",
+        "import axe_hf.pipeline",
+        "from axe_hf import *; import pickle; pickle.loads(pickle.dumps(CmlmConfig(vocab_size=20)))",
+    ],
+)
+def test_whatever_is_imported_first_the_auto_classes_know_the_model(imports):
+    program = (
+        f"{imports}\nimport sys\nfrom transformers import AutoConfig, AutoModelForSeq2SeqLM as Auto\n"
+        "sizes = {'vocab_size': 20, 'd_model': 8, 'encoder_layers': 1, 'decoder_layers': 1}\n"
+        "model = Auto.from_config(AutoConfig.for_model('cmlm', **sizes))\n"
+        "assert type(model) is sys.modules['axe_hf.cmlm.modeling_cmlm'].CmlmForConditionalGeneration\n"
+        "print(type(model).__name__)"
     )
-    assert done.stdout.strip() == "[]"
-    assert done.stderr == ""
+    assert run_alone(program) == "CmlmForConditionalGeneration"
+
+
+def test_each_public_name_stands_once_in_the_table_and_in_a_part_that_can_be_reached():
+    table = (PACKAGE / "__init__.pyi").read_text(encoding="utf-8")
+    names = [
+        alias.asname for line in ast.walk(ast.parse(table)) for alias in getattr(line, "names", [])
+    ]
+    assert sorted(names) == axe_hf.__all__
+    assert inspect.ismodule(axe_hf.data) and inspect.ismodule(axe_hf.cmlm)
 
 
 @pytest.mark.parametrize("name", axe_hf.__all__)

@@ -123,8 +123,8 @@ def test_the_commands_it_proposes_are_right(finished):
         if module is evaluate:
             assert options.data == str(folder / "data" / "test.jsonl")
         if module is train:
-            assert options.training.masking == RECIPE.canvases["axe"]["masking"]
-            assert options.model.model_name_or_path == str(folder / "axe")
+            assert options.settings["masking"] == RECIPE.canvases["axe"]["masking"]
+            assert options.settings["model_name_or_path"] == str(folder / "axe")
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):

@@ -22,42 +22,53 @@ SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_tok
 class CmlmConfig(PreTrainedConfig):
     r"""Architecture and training loss of a CMLM; the defaults are Mask-Predict's base model.
 
-    Source: Ghazvininejad et al., "Mask-Predict" (EMNLP 2019), section 4.1 for the sizes; the AXE loss is
-    Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3. `axe_delta` is ours, chosen by experiment.
+    Source: Ghazvininejad et al., "Mask-Predict" (EMNLP 2019), section 4.1 for the sizes; the AXE
+    loss is Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3. `axe_delta` is
+    ours, chosen by experiment.
 
     Args:
         vocab_size: number of symbols, shared by source and target, special tokens included.
         d_model: width of every hidden state.
-        encoder_layers, decoder_layers: depth of each side; a deep encoder with a shallow decoder decodes faster.
-        encoder_attention_heads, decoder_attention_heads: heads of each side; both must divide `d_model`.
-        encoder_ffn_dim, decoder_ffn_dim: inner width of the feed-forward blocks.
+        encoder_layers: layers of the encoder.
+        decoder_layers: layers of the decoder; a deep encoder with a shallow decoder decodes faster.
+        encoder_attention_heads: attention heads of the encoder; they must divide `d_model`.
+        decoder_attention_heads: attention heads of the decoder; they must divide `d_model`.
+        encoder_ffn_dim: inner width of the encoder's feed-forward blocks.
+        decoder_ffn_dim: inner width of the decoder's feed-forward blocks.
         activation_function: any name in `transformers.activations.ACT2FN`.
-        dropout, attention_dropout, activation_dropout: after each block, on the attention weights, inside the
-            feed-forward block.
-        normalize_before: layer normalisation before each block (pre-norm, with one more at the end of each
-            stack) instead of after it.
-        position_embedding_type: `"learned"` or `"sinusoidal"`.
+        dropout: dropout after each block.
+        attention_dropout: dropout on the attention weights.
+        activation_dropout: dropout inside the feed-forward blocks.
+        normalize_before: layer normalisation before each block (pre-norm, with one more at the end
+            of each stack) instead of after it.
+        position_embedding_type: position embeddings, `"learned"` or `"sinusoidal"`.
         scale_embedding: multiply the token embeddings by sqrt(d_model).
         layernorm_embedding: layer normalisation after token plus position embedding.
         layer_norm_eps: epsilon of every layer normalisation.
         init_std: standard deviation of the normal initialisation.
         max_source_length: longest source in tokens, `</s>` included.
-        max_target_length: longest canvas in positions, `</s>` included; also the longest length the length head knows.
+        max_target_length: longest canvas in positions, `</s>` included; also the longest length the
+            length head knows.
         tie_word_embeddings: one matrix for source, target and output embeddings.
-        pad_token_id, eos_token_id, mask_token_id, blank_token_id: ids of the special tokens; the defaults are those
-            of `axe_hf.train_tokenizer`. The blank is AXE's epsilon, a symbol of its own.
+        pad_token_id, eos_token_id, mask_token_id, blank_token_id: ids of the special tokens; the
+            defaults are those of `axe_hf.train_tokenizer`. The blank is AXE's epsilon, a symbol of
+            its own.
         training_loss: `"axe"`, or `"cross_entropy"` for the position-wise loss of Mask-Predict.
-        axe_delta: penalty factor (>= 0) of leaving a target token without a prediction of its own. With 1 a model
-            learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33, in the experiment of the README).
-        label_smoothing: share of the loss, in [0, 1), given to the uniform distribution over the vocabulary.
+        axe_delta: penalty factor (>= 0) of leaving a target token without a prediction of its own.
+            With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33, in the
+            experiment of the README).
+        label_smoothing: share of the loss, in [0, 1), given to the uniform distribution over the
+            vocabulary.
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
-        fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's states and the output
-            embedding, a few sentences at a time, with the same value and in less memory; `outputs.logits` is then
-            None. `"auto"` (default): in training, given labels, where the logits would be larger than 48 MiB on a
-            CPU, 256 MiB on a GPU; `"always"`: in training, given labels; `"never"`. Evaluation always has logits.
+        fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's
+            states and the output embedding, a few sentences at a time, with the same value and in
+            less memory; `outputs.logits` is then None. `"auto"` (default): in training, given
+            labels, where the logits would be larger than 48 MiB on a CPU, 256 MiB on a GPU;
+            `"always"`: in training, given labels; `"never"`. Evaluation always has logits.
 
     Raises:
-        StrictDataclassClassValidationError: sizes that do not fit together or special tokens that collide.
+        StrictDataclassClassValidationError: sizes that do not fit together or special tokens that
+            collide.
 
     Example:
 
@@ -113,7 +124,7 @@ class CmlmConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 1
     mask_token_id: int = 3
     blank_token_id: int = 4
-    # Never fed to the decoder (a canvas has no start symbol); scripts written for autoregressive models ask for it.
+    # Never fed to the decoder (no canvas has a start symbol); asked for by autoregressive scripts.
     decoder_start_token_id: int | None = 1
     training_loss: Literal["axe", "cross_entropy"] = "axe"
     axe_delta: float | int = 2.0
@@ -132,12 +143,13 @@ class CmlmConfig(PreTrainedConfig):
             heads = getattr(self, name)
             if heads < 1 or self.d_model % heads:
                 raise ValueError(
-                    f"`{name}` must divide `d_model`, got {heads} heads for a width of {self.d_model}."
+                    f"`{name}` must divide `d_model`, got {heads} heads for a width of "
+                    f"{self.d_model}."
                 )
         if self.activation_function not in ACT2FN:
             raise ValueError(
-                f"`activation_function` must be a name in `transformers.activations.ACT2FN`, such as "
-                f'"gelu" or "relu", got "{self.activation_function}".'
+                f"`activation_function` must be a name in `transformers.activations.ACT2FN`, such "
+                f'as "gelu" or "relu", got "{self.activation_function}".'
             )
 
     def validate_special_tokens(self):
@@ -146,8 +158,8 @@ class CmlmConfig(PreTrainedConfig):
         for name, token_id in ids.items():
             if not isinstance(token_id, int) or not 0 <= token_id < self.vocab_size:
                 raise ValueError(
-                    f"`{name}` must be one token id in [0, {self.vocab_size}), got {token_id}. Set it and "
-                    "`vocab_size` from the tokenizer."
+                    f"`{name}` must be one token id in [0, {self.vocab_size}), got {token_id}. "
+                    "Set it and `vocab_size` from the tokenizer."
                 )
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"pad, end, mask and blank must be four different tokens, got {ids}.")

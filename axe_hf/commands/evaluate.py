@@ -5,21 +5,24 @@ import json
 import time
 from typing import Any
 
-from .files import check_output, read_lines, write_text
+from ..output import write_text
 from .models import add_model_options, check_model_options, load_model, load_rescorer
 from .parsing import (
+    OFFERED_SETTINGS,
     CommandParser,
     UsageError,
     add_generation_options,
     add_option,
-    generation_defaults,
+    check_output,
+    flag,
     generation_settings,
 )
 
 _DESCRIPTION = """\
-Translates the source side of a file of sentence pairs and scores the result against the target side;
-or scores translations that you have already. Prints BLEU and chrF with their sacreBLEU signatures,
-how much of the text is repeated words, how long it is compared to the references, and the speed.
+Translates the source side of a file of sentence pairs and scores the result against the target
+side; or scores translations that you have already. Prints BLEU and chrF with their sacreBLEU
+signatures, how much of the text is repeated words, how long it is compared to the references, and
+the speed.
 
 DATA: JSON lines {"translation": {"en": "...", "de": "..."}}, where a list of right translations may
 stand under "references"; or source, tab, target; or two text files "test.en,test.de"; .gz too.
@@ -56,7 +59,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "references",
         metavar="FILE",
         nargs="+",
-        help="right translations of the same lines; in a second file and further, lines may be empty",
+        help="right translations of the same lines; in a second file and further, lines may be "
+        "empty",
     )
     results = parser.add_argument_group("results")
     add_option(results, "output", metavar="FILE", help="write the scores here too, as JSON")
@@ -70,7 +74,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Either a model with data and its languages, or translations with references and nothing of a model's."""
+    """Either a model, data and languages, or translations, references and no model's options."""
     of_model = ("model", "data", "source_lang", "target_lang")
     of_texts = ("translations", "references")
     given = {n for n in (*of_model, *of_texts) if getattr(options, n) is not None}
@@ -82,7 +86,7 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("give either MODEL and DATA or --translations and --references, not both")
     if needed == of_texts:
         useless = [n for n in _OF_RUNNING if getattr(options, n)]
-        useless += [n for n in generation_defaults() if hasattr(options, n)]
+        useless += [n for n in OFFERED_SETTINGS if hasattr(options, n)]
         if useless:
             raise UsageError(
                 f"{', '.join(map(_shown, useless))}: for a MODEL only, and --translations need none"
@@ -91,7 +95,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _shown(name: str) -> str:
     """An argument as it is written on the command line."""
-    return {"model": "MODEL", "data": "DATA"}.get(name, f"--{name.replace('_', '-')}")
+    return {"model": "MODEL", "data": "DATA"}.get(name, flag(name))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -99,15 +103,10 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.output, overwrite=options.overwrite)
     from ..evaluation import TranslationMetric  # before any work: it may be missing
 
-    facts: dict[str, Any] = {}
-    if options.translations is not None:
-        translations = read_lines(options.translations)
-        references = _read_references(options.references, options.translations, len(translations))
-        facts = {"translations": options.translations, "references": options.references}
-    else:
-        translations, references, facts = _translate(options)
+    is_given = options.translations is not None
+    translations, references, facts = (_read if is_given else _translate)(options)
     scores = TranslationMetric().compute(predictions=translations, references=references)
-    results = {"num_sentences": len(translations), **scores, **facts}
+    results = {"num_sentences": len(translations), **(scores or {}), **facts}
     if options.output is not None:
         write_text(options.output, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     print(_table(results))
@@ -132,7 +131,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
         model, tokenizer, sources, batch_size=options.batch_size, **options.generation, **rescorer
     )
     seconds = time.perf_counter() - start
-    decoding = {name: getattr(model.generation_config, name) for name in generation_defaults()}
+    decoding = {name: getattr(model.generation_config, name) for name in OFFERED_SETTINGS}
     facts = {
         "model": options.model,
         "data": options.data,
@@ -148,18 +147,20 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     return translations, references, facts
 
 
-def _read_references(paths: list[str], translations: str, num_lines: int) -> list[list[str]]:
-    """For every line its references, one of each file."""
-    columns = []
-    for path in paths:
-        lines = read_lines(path)
-        if len(lines) != num_lines:
+def _read(options: argparse.Namespace) -> tuple[list[str], list[list[str]], dict[str, Any]]:
+    """The lines of --translations, the references of each, one of each file, and the files."""
+    from ..data import read_lines
+
+    translations = read_lines(options.translations)
+    columns = [read_lines(path) for path in options.references]
+    for path, lines in zip(options.references, columns, strict=True):
+        if len(lines) != len(translations):
             raise ValueError(
-                f"--references: {path} must have as many lines as {translations}, {num_lines}, got "
-                f"{len(lines)}."
+                f"--references: {path} must have as many lines as {options.translations}, "
+                f"{len(translations)}, got {len(lines)}."
             )
-        columns.append(lines)
-    return [list(row) for row in zip(*columns, strict=True)]
+    facts = {"translations": options.translations, "references": options.references}
+    return translations, [list(row) for row in zip(*columns, strict=True)], facts
 
 
 def _table(results: dict[str, Any]) -> str:

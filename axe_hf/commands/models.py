@@ -11,7 +11,7 @@ from .parsing import CommandParser, UsageError, add_option, positive_int
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from .. import CmlmForConditionalGeneration
 
@@ -38,14 +38,15 @@ def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None
         group,
         "int8",
         action="store_true",
-        help="multiply in int8, on a CPU: about twice as fast for single sentences, slightly less exact",
+        help="multiply in int8, on a CPU: about twice as fast for single sentences, slightly less "
+        "exact",
     )
     add_option(
         group,
         "rescore_with",
         metavar="MODEL",
-        help="let this autoregressive translation model, a folder or a name on the Hub, choose among the length "
-        "candidates (with --num-length-candidates over 1)",
+        help="let this autoregressive translation model, a folder or a name on the Hub, choose "
+        "among the length candidates (with --num-length-candidates over 1)",
     )
 
 
@@ -74,26 +75,19 @@ def load_model(
         FileNotFoundError: `name` is a path where there is nothing.
         ValueError: there is no CMLM of that name, it has no tokenizer, or there is no such device.
     """
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     _check_folder(name, "MODEL")
-    try:
+    with _told_of(f"MODEL: {name} is neither a folder with a model nor one on the Hub"):
         config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"MODEL: {name} is neither a folder with a model nor one on the Hub ({_first_line(error)})"
-        ) from error
     if config.model_type != "cmlm":
         raise ValueError(
             f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {config.model_type!r}."
         )
     place = _place(device)
-    with _no_loading_bar():
-        model = AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(place)
-    try:
+    model = _load_weights(name).to(place)  # type: ignore[arg-type]
+    with _told_of(f"MODEL: {name} has no tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"MODEL: {name} has no tokenizer ({_first_line(error)})") from error
     if is_int8:
         from .. import quantize_int8
 
@@ -107,21 +101,38 @@ def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: there is no autoregressive translation model of that name with a tokenizer.
     """
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
     name = options.rescore_with
     if name is None:
         return {}
+    from transformers import AutoTokenizer
+
     _check_folder(name, "--rescore-with")
+    with _told_of(f"--rescore-with: {name} is no encoder-decoder with a tokenizer"):
+        model, tokenizer = _load_weights(name), AutoTokenizer.from_pretrained(name)
+    model = model.to(_place(options.device))  # type: ignore[arg-type]
+    return {"rescore_with": (model, tokenizer)}
+
+
+def _load_weights(name: str) -> "PreTrainedModel":
+    from transformers import AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        with _no_loading_bar():
-            model = AutoModelForSeq2SeqLM.from_pretrained(name).eval()
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        return AutoModelForSeq2SeqLM.from_pretrained(name).eval()
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _told_of(message: str) -> Iterator[None]:
+    """Put `message` before the first line of what Transformers says."""
+    try:
+        yield
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"--rescore-with: {name} is no encoder-decoder with a tokenizer ({_first_line(error)})"
-        ) from error
-    return {"rescore_with": (model.to(_place(options.device)), tokenizer)}
+        raise ValueError(f"{message} ({_first_line(error)})") from error
 
 
 def _place(device: str | None) -> "torch.device":
@@ -150,19 +161,6 @@ def _check_folder(name: str, argument: str) -> None:
     )
     if is_path and not path.exists():
         raise FileNotFoundError(f"{argument}: there is no folder {name}.")
-
-
-@contextmanager
-def _no_loading_bar() -> Iterator[None]:
-    from transformers.utils import logging
-
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

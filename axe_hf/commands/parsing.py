@@ -1,16 +1,14 @@
-"""What the commands' parsers share: one-line errors, and options made from the settings of Mask-Predict."""
+"""What the commands' parsers share: one-line errors, the decoding settings, and files to write."""
 
 import argparse
-import inspect
-import re
+import os
+from pathlib import Path
 from typing import Any, NoReturn
 
-# Decoding by these names would change what a command returns; `translate --show-steps` shows the history.
-_NOT_OPTIONS = {"output_history", "return_dict_in_generate"}
-# Settings of Transformers that a command offers too.
-_INHERITED = ("min_length", "max_length", "do_sample", "temperature")
-# What those are that are None by default.
-_KINDS = {"min_length": int, "max_length": int, "do_sample": bool, "use_onednn": bool}
+from ..cmlm.configuration_mask_predict import SETTINGS
+
+# Settings of Mask-Predict that a command offers.
+OFFERED_SETTINGS = {name: setting for name, setting in SETTINGS.items() if setting.is_option}
 
 
 class UsageError(Exception):
@@ -28,9 +26,14 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+def flag(name: str) -> str:
+    """An argument as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 def add_option(parser: Any, name: str, **kwargs: Any) -> None:
-    """Add an option that is shown `--with-dashes` and may be written `--with_underscores`, as in Python."""
-    parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **kwargs)
+    """Add an option that is shown `--with-dashes` and may be written `--with_underscores`, too."""
+    parser.add_argument(flag(name), dest=name, **kwargs)
     if "_" in name:
         parser.add_argument(f"--{name}", dest=name, **kwargs | {"help": argparse.SUPPRESS})
 
@@ -47,17 +50,16 @@ def positive_int(text: str) -> int:
 
 
 def add_generation_options(parser: CommandParser) -> None:
-    """Add the settings of `MaskPredictGenerationConfig`; those not given stay the model's own."""
+    """Add the settings of Mask-Predict; those not given stay the model's own."""
     group = parser.add_argument_group("decoding (each by default as the model was saved)")
-    texts = _documented_settings()
-    for name, default in generation_defaults().items():
-        kind = _KINDS.get(name, float) if default is None else type(default)
-        if kind is bool:
-            kwargs = {"action": argparse.BooleanOptionalAction}
+    for name, setting in OFFERED_SETTINGS.items():
+        about = setting.help.rstrip(".").replace("`", "").replace("%", "%%")
+        if setting.kind is bool:
+            kwargs: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         else:
-            metavar = {int: "N", float: "X", str: "NAME"}[kind]
-            kwargs = {"type": kind, "metavar": metavar}
-        add_option(group, name, default=argparse.SUPPRESS, help=texts.get(name), **kwargs)
+            metavar = {int: "N", float: "X", str: "NAME"}[setting.kind]
+            kwargs = {"type": setting.kind, "metavar": metavar}
+        add_option(group, name, default=argparse.SUPPRESS, help=about, **kwargs)
 
 
 def generation_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -66,36 +68,32 @@ def generation_settings(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UsageError: a value out of its range.
     """
-    from .. import MaskPredictGenerationConfig
-
-    names = generation_defaults()
-    given = {name: value for name, value in vars(options).items() if name in names}
-    try:
-        MaskPredictGenerationConfig(**given)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    given = {name: value for name, value in vars(options).items() if name in OFFERED_SETTINGS}
+    for name, value in given.items():
+        try:
+            SETTINGS[name].check(value)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     return given
 
 
-def generation_defaults() -> dict[str, Any]:
-    """The settings of `MaskPredictGenerationConfig` that a command offers, with their defaults."""
-    from transformers import GenerationConfig
+def check_output(path: str | None, *, overwrite: bool) -> None:
+    """Refuse, before any work, a file that cannot or should not be written.
 
-    from .. import MaskPredictGenerationConfig
-
-    inherited = vars(GenerationConfig())
-    own = vars(MaskPredictGenerationConfig())
-    names = [n for n in own if n not in inherited and n not in _NOT_OPTIONS]
-    return {n: own[n] for n in (*names, *_INHERITED)}
-
-
-def _documented_settings() -> dict[str, str]:
-    """What the class says about each setting; "a, b: text" is about both."""
-    from .. import MaskPredictGenerationConfig
-
-    text = inspect.getdoc(MaskPredictGenerationConfig) or ""
-    texts = {}
-    for names, about in re.findall(r"^ {4}([\w, ]+): (.*(?:\n {8,}.*)*)", text, re.MULTILINE):
-        about = " ".join(about.split()).rstrip(".").replace("`", "").replace("%", "%%")
-        texts |= dict.fromkeys(names.split(", "), about)
-    return texts
+    Raises:
+        FileExistsError: `path` exists and `overwrite` is off, or it is no plain file.
+        FileNotFoundError: its folder does not exist.
+        PermissionError: its folder takes no files.
+    """
+    if path is None:
+        return
+    file = Path(path)
+    folder = file.absolute().parent
+    if file.exists() and not file.is_file():
+        raise FileExistsError(f"--output must name a plain file, {path} is something else.")
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"--output: {path} exists already. Replace it by --overwrite.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--output: there is no folder {file.parent}. Make it first.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"--output: no permission to write into {folder}.")

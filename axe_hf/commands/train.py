@@ -1,104 +1,202 @@
-"""`axe-hf train`: the fields of three dataclasses as options, or as a file."""
+"""`axe-hf train`: the fields of three dataclasses as options, or as a file.
+
+They are read from their source: help and wrong usage need neither PyTorch nor Transformers.
+"""
 
 import shlex
-from argparse import Namespace
-from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
+from argparse import SUPPRESS
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from transformers import HfArgumentParser
-
-from ..training import AxeTrainingArguments, DataArguments, ModelArguments
-from .config_file import as_options, read_config
-from .parsing import UsageError
-from .train_help import print_help
+from ..declarations import Declaration, declared_fields
+from .options import add_field, given_settings, read_settings, unknown_option
+from .parsing import CommandParser, UsageError, flag
 
 if TYPE_CHECKING:
-    from ..training import TrainingResult
+    from ..training import AxeTrainingArguments, DataArguments, ModelArguments, TrainingResult
 
-_KINDS = (ModelArguments, DataArguments, AxeTrainingArguments)
-_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+_DESCRIPTION = """\
+Trains a translation model on sentence pairs: a new one, with a vocabulary made from the same data,
+or one to fine-tune. Leaves in --output-dir the model, its tokenizer, its model card, the scores and
+the checkpoints. Everything can also stand in a file, by name; options behind it win.
+"""
+_EXAMPLES = """\
+examples:
+  a small model on a CPU, in ten minutes
+    axe-hf train --source-lang en --target-lang de --train-file train.tsv --test-file test.tsv \\
+      --output-dir runs/en-de --train-minutes 10 --max-tokens-per-batch 500 --masking full \\
+      --length-multiplier 1.4 --length-jitter 0.2 --vocab-size 2000 --d-model 192 \\
+      --encoder-layers 2 --decoder-layers 2
+  the same settings in a file (source_lang: en ...), with another seed
+    axe-hf train en-de.yaml --output-dir runs/en-de-2 --seed 2
+  fine-tuning
+    axe-hf train --model-name-or-path runs/en-de --train-file more.tsv ...
+  going on after a break
+    axe-hf train (the same options) --resume-from-checkpoint last
+  several GPUs
+    accelerate launch -m axe_hf train ...
+"""
+
+_FIRST = ("source_lang", "target_lang", "train_file", "output_dir")
+# The trainer's arguments that matter, with a text where Transformers' own does not serve here.
+_IMPORTANT = {
+    "output_dir": "folder for everything the run leaves; a new or an empty one",
+    "train_minutes": None,
+    "num_train_epochs": None,
+    "max_steps": "steps to train for, in place of epochs",
+    "max_tokens_per_batch": None,
+    "per_device_train_batch_size": None,
+    "gradient_accumulation_steps": "batches whose gradients make one step",
+    "learning_rate": None,
+    "warmup_steps": None,
+    "lr_scheduler_type": "shape of the learning rate: linear, cosine, inverse_sqrt ...",
+    "masking": None,
+    "length_multiplier": None,
+    "length_jitter": None,
+    "ema_decay": None,
+    "bf16": "train in bfloat16: faster where the hardware has it",
+    "optim": "optimizer, a name of Transformers': adamw_torch_fused if not given, adafactor ...",
+    "seed": "of the first weights, the batches and the masks",
+    "eval_strategy": "when to evaluate on the validation data besides the end: no, steps or epoch",
+    "eval_steps": "steps between two evaluations; those of --logging-steps if not given",
+    "logging_steps": None,
+    "save_steps": "steps between two checkpoints",
+    "save_total_limit": None,
+    "load_best_model_at_end": "keep the checkpoint that evaluates best, not the last one",
+    "metric_for_best_model": "what is best: loss if not given, or bleu, chrf ...",
+    "resume_from_checkpoint": "go on with a run: 'last', for the last checkpoint in --output-dir, "
+    "or the folder of one",
+    "push_to_hub": "upload the model to the Hub whenever it is saved",
+    "use_cpu": "leave a GPU alone",
+}
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `argv` asks for."""
+    """What `argv` asks for: the settings that were given, by name."""
 
-    model: ModelArguments
-    data: DataArguments
-    training: AxeTrainingArguments
+    settings: dict[str, Any]
     argv: list[str]
 
+    def arguments(self) -> "tuple[ModelArguments, DataArguments, AxeTrainingArguments]":
+        """The three kinds of arguments, which know what may go together.
 
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        Raises:
+            UsageError: settings that exclude each other, or a value out of its range.
+        """
+        from ..training import AxeTrainingArguments, DataArguments, ModelArguments
+
+        of_model, of_data, of_training = (
+            {name: self.settings[name] for name in kind if name in self.settings}
+            for kind in declared_arguments()
+        )
+        for field in fields(AxeTrainingArguments):
+            choices, value = field.metadata.get("choices"), of_training.get(field.name)
+            if choices and value is not None and value not in choices:
+                expected = ", ".join(map(repr, choices))
+                raise UsageError(f"argument {flag(field.name)}: {value!r} is none of {expected}")
+        try:
+            return (
+                ModelArguments(**of_model),
+                DataArguments(**of_data),
+                AxeTrainingArguments(**of_training),
+            )
+        except ValueError as error:
+            raise UsageError(" ".join(str(error).split())) from error
+
+
+@cache
+def declared_arguments() -> tuple[
+    dict[str, Declaration], dict[str, Declaration], dict[str, Declaration]
+]:
+    """The fields of the model's, the data's and the trainer's arguments."""
+    package = Path(__file__).parents[1]
+    ours = package / "training" / "arguments.py"
+    config = declared_fields(package / "cmlm" / "configuration_cmlm.py", "CmlmConfig")
+    model = {
+        name: field if field.help else replace(config[name], kinds=field.kinds, is_required=False)
+        for name, field in declared_fields(ours, "ModelArguments").items()
+    }
+    spec = find_spec("transformers")  # which imports nothing
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("Transformers is not installed: python -m pip install transformers")
+    theirs = spec.submodule_search_locations[0]
+    training = {
+        **declared_fields(Path(theirs, "training_args.py"), "TrainingArguments"),
+        **declared_fields(Path(theirs, "training_args_seq2seq.py"), "Seq2SeqTrainingArguments"),
+        **declared_fields(ours, "AxeTrainingArguments"),
+    }
+    training["output_dir"] = replace(training["output_dir"], is_required=True)
+    return model, declared_fields(ours, "DataArguments"), training
+
+
+def _parser(*, is_complete: bool) -> CommandParser:
+    """The parser of all options, of which the help shows the trainer's others only if asked to."""
+    model, data, training = declared_arguments()
+    everything = {**model, **data, **training}
+    parser = CommandParser(
+        prog="axe-hf train",
+        usage="axe-hf train [CONFIG.json | CONFIG.yaml] [OPTIONS]",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        add_help=False,
+    )
+    groups: dict[str, Mapping[str, Any]] = {
+        "needed": dict.fromkeys(_FIRST),
+        "data and vocabulary": data,
+        "model and loss": model,
+        "training": _IMPORTANT,
+        "everything else that Transformers' Seq2SeqTrainingArguments has": training,
+    }
+    added: set[str] = set()
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        is_shown = is_complete or names is not training
+        for name in [name for name in names if name not in added]:
+            added.add(name)
+            text = _IMPORTANT.get(name) or everything[name].help
+            add_field(group, everything[name], text if is_shown else None)
+    more = parser.add_argument_group("help")
+    more.add_argument("-h", "--help", action="help", help="show these options")
+    rest = len(training.keys() - _IMPORTANT.keys())
+    text = f"show {rest} more, of Transformers' trainer"
+    more.add_argument("--help-all", action="help", help=text)
+    more.add_argument("--help_all", action="help", help=SUPPRESS)
+    return parser
 
 
 def parse(argv: list[str]) -> TrainOptions:
-    """The settings of a run: of a file, if the first argument is one, and of options, which go first."""
-    for flag in ("-h", "--help", "--help-all", "--help_all"):
-        if flag in argv:
-            print_help(_KINDS, is_complete="all" in flag)
-            raise SystemExit(0)
-    options = list(argv)
-    if options and not options[0].startswith("-"):
-        options = _options_of_file(options[0]) + options[1:]
-    _check_names(options)
-    parser = _Parser(_KINDS, prog="axe-hf train", add_help=False, allow_abbrev=False)
-    namespace, unknown = parser.parse_known_args(options)
+    """The settings of a run: of a file, if the first argument is one, and of options, which win."""
+    declared = {name: field for kind in declared_arguments() for name, field in kind.items()}
+    words, settings = list(argv), {}
+    parser = _parser(is_complete="--help-all" in argv or "--help_all" in argv)
+    if words and not words[0].startswith("-"):
+        settings = read_settings(words.pop(0), declared)
+    namespace, unknown = parser.parse_known_args(words)
     if unknown:
-        raise UsageError(f"there is no place for {shlex.join(unknown)}")
-    try:
-        return TrainOptions(*(_make(kind, namespace) for kind in _KINDS), argv)
-    except ValueError as error:
-        raise UsageError(" ".join(str(error).split())) from error
-
-
-def _check_names(options: list[str]) -> None:
-    """Name an option that is not there or is missing, before argparse reads any."""
-    names = {f.name: f for kind in _KINDS for f in fields(kind) if f.init}
-    given = [word[2:].partition("=")[0].replace("-", "_") for word in options if word[:2] == "--"]
-    for name in given:
-        if name not in names and name.removeprefix("no_") not in names:
-            near = get_close_matches(name, names, 1)
-            hint = f"; did you mean {_flag(near[0])}?" if near else ""
-            raise UsageError(f"there is no option {_flag(name)}{hint}")
-    needed = [n for n, f in names.items() if f.default is f.default_factory is MISSING]
-    missing = [_flag(name) for name in (*needed, "output_dir") if name not in given]
+        raise unknown_option(unknown, declared)
+    settings |= given_settings(namespace, declared)
+    missing = [flag(n) for n, f in declared.items() if f.is_required and n not in settings]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _options_of_file(path: str) -> list[str]:
-    if Path(path).suffix not in _CONFIG_SUFFIXES:
-        raise UsageError(
-            f"the first argument must be an option or a file {', '.join(_CONFIG_SUFFIXES)}, got {path}"
-        )
-    names = [f.name for kind in _KINDS for f in fields(kind) if f.init]
-    return as_options(read_config(path), names, path)
-
-
-def _make(kind: type, namespace: Namespace) -> Any:
-    return kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init})
+    return TrainOptions(settings, argv)
 
 
 def run(options: TrainOptions) -> None:
     """Train."""
     from ..training import run_training
 
-    result = run_training(options.model, options.data, options.training)
+    result = run_training(*options.arguments())
     if result.trainer.is_world_process_zero():
         print(_summary(options, result))
 
 
 def _summary(options: TrainOptions, result: "TrainingResult") -> str:
-    folder = options.training.output_dir
+    folder = options.settings["output_dir"]
     lines = [f"\nSaved the model in {folder}."]
     for prefix, data in (("eval", "validation"), ("test", "test")):
         scores = {
@@ -107,8 +205,8 @@ def _summary(options: TrainOptions, result: "TrainingResult") -> str:
         }
         if scores["bleu"] is not None:
             lines.append(
-                f"On the {data} data: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, repetition rate "
-                f"{scores['repetition_rate']:.2%} ({scores['bleu_signature']})"
+                f"On the {data} data: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, "
+                f"repetition rate {scores['repetition_rate']:.2%} ({scores['bleu_signature']})"
             )
     lines.append(f'Try: axe-hf translate {shlex.quote(folder)} "..."')
     return "\n".join(lines)
@@ -118,10 +216,11 @@ def after_interrupt(options: TrainOptions) -> str:
     """What to say after Ctrl-C: how to go on."""
     from transformers.trainer_utils import get_last_checkpoint
 
-    folder = options.training.output_dir
+    folder = options.settings["output_dir"]
     if Path(folder).is_dir() and get_last_checkpoint(folder) is not None:
         argv = options.argv
-        if options.training.resume_from_checkpoint is None:
+        if "resume_from_checkpoint" not in options.settings:
             argv = [*argv, "--resume-from-checkpoint", "last"]
         return f"Go on from the last checkpoint: {shlex.join(['axe-hf', 'train', *argv])}"
-    return f"There was no checkpoint yet in {folder} (one comes every --save-steps steps): start again."
+    every = "one comes every --save-steps steps"
+    return f"There was no checkpoint yet in {folder} ({every}): start again."

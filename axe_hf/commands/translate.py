@@ -2,15 +2,17 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
-from .files import check_output, read_lines, write_text
+from ..output import write_text
 from .models import add_model_options, check_model_options, load_model, load_rescorer
 from .parsing import (
     CommandParser,
     UsageError,
     add_generation_options,
     add_option,
+    check_output,
     generation_settings,
 )
 
@@ -66,6 +68,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     """Translate; with `--output` nothing is written unless all is translated."""
     check_output(options.output, overwrite=options.overwrite)
+    from ..data import read_lines
+
     texts = options.texts or read_lines(options.input)
     model, tokenizer = load_model(options.model, options.device, is_int8=options.int8)
     options.generation |= load_rescorer(options)
@@ -93,19 +97,21 @@ def _with_steps(model: Any, tokenizer: Any, text: str, options: argparse.Namespa
     from ..translation import translate
 
     print(text)
-    settings = options.generation
     with torch.random.fork_rng():  # drawn tokens are drawn alike below
-        (translation,) = translate(model, tokenizer, [text], show_progress=False, **settings)
+        (translation,) = translate(
+            model, tokenizer, [text], show_progress=False, **options.generation
+        )
     if text.strip():
+        settings = {**options.generation, "output_history": True, "return_dict_in_generate": True}
+        rescore_with = settings.pop("rescore_with", None)
+        generate = model.generate
+        if rescore_with is not None:
+            from ..rescoring import generate_rescored
+
+            generate = partial(generate_rescored, model, tokenizer, rescore_with)
         limit = model.config.max_source_length
         inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=limit)
-        output = model.generate(
-            **inputs.to(model.device),
-            **settings,
-            tokenizer=tokenizer,
-            output_history=True,
-            return_dict_in_generate=True,
-        )
+        output = generate(**inputs.to(model.device), **settings)
         print(format_history(output, tokenizer))
     print(f"{translation}\n", flush=True)
     return translation

@@ -1,10 +1,9 @@
 """The trainer and its arguments, averages of weights, the model card, and a whole run in a call."""
 
-from .arguments import AxeTrainingArguments
+from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
 from .model_card import ModelCardDetails, model_card_text, write_model_card
 from .run import TrainingResult, run_training
-from .run_arguments import DataArguments, ModelArguments
 from .trainer import AxeTrainer
 
 __all__ = [

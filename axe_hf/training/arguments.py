@@ -1,45 +1,94 @@
-"""Settings of a training run: `AxeTrainingArguments` for the trainer."""
+"""Arguments of a training run: of the trainer, of the data and of the model.
 
-from dataclasses import dataclass, field
-from typing import Literal
+Each argument is explained in its class's docstring, and nowhere else: the fields' help, which an
+`HfArgumentParser` shows, and the options of `axe-hf train` are taken from there.
+"""
+
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 
 from transformers import Seq2SeqTrainingArguments
 
+from ..cmlm.configuration_cmlm import CmlmConfig
 from ..data.collator import check_canvas_options, is_canvas_stretched
+from ..declarations import argument_texts
 
 # Passes over the data that nobody waits for: a run with `train_minutes` ends by its clock.
 UNLIMITED_EPOCHS = 1_000_000
 
+_T = TypeVar("_T")
 _TIMED_SCHEDULES = ("linear", "cosine")
+_CONFIG_DEFAULTS = {f.name: f.default for f in fields(CmlmConfig)}
 
 
+def _with_help(kind: type[_T]) -> type[_T]:
+    """Put what the docstring says of each field, or `CmlmConfig`'s, where parsers look for it."""
+    texts = {
+        name: f"{text}. Default: {_CONFIG_DEFAULTS[name]}"
+        for name, text in argument_texts(CmlmConfig.__doc__).items()
+    } | argument_texts(kind.__doc__)
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name in kind.__annotations__:
+            field.metadata = MappingProxyType({"help": texts[field.name]})
+    return kind
+
+
+@_with_help
 @dataclass
 class AxeTrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the defaults and the few settings a CMLM needs.
 
-    The recipe of Mask-Predict (EMNLP 2019, section 4.1; in brackets) where a default follows or leaves it: learning
-    rate 5e-4 (5e-4), warm-up 5 % of the run (10,000 of 300,000 steps), linear decay (inverse square root; ours,
-    because it ends a short run at a rate of 0: `lr_scheduler_type="inverse_sqrt"` has theirs), Adam's epsilon 1e-6 and
-    second moment 0.999 (the same), weight decay 0.01 (0.01). Dropout and label smoothing live in `CmlmConfig`. The
-    batches there hold about 128,000 tokens; on a CPU, small batches of 500 to 2,000 tokens learn more per minute.
+    The recipe of Mask-Predict (EMNLP 2019, section 4.1; in brackets) where a default follows or
+    leaves it: learning rate 5e-4 (5e-4), warm-up 5 % of the run (10,000 of 300,000 steps), linear
+    decay (inverse square root; ours, because it ends a short run at a rate of 0:
+    `lr_scheduler_type="inverse_sqrt"` has theirs), Adam's epsilon 1e-6 and second moment 0.999 (the
+    same), weight decay 0.01 (0.01). Dropout and label smoothing live in `CmlmConfig`. The batches
+    there hold about 128,000 tokens; on a CPU, small batches of 500 to 2,000 tokens learn more per
+    minute.
 
     Args:
-        max_tokens_per_batch (default None): tokens in one batch of one device, padding included (rows times the longer
-            of the two sides), instead of `per_device_train_batch_size` sentences.
-        masking (default "uniform"): canvases in training: "uniform" hides 1 to N tokens, as Mask-Predict trains;
-            "full" hides all, for models that decode in one pass. A `data_collator` given to the trainer overrides it.
-        length_multiplier (default 1.0): canvas positions per target token in training, with `masking="full"` and AXE;
-            also put into `model.generation_config`, since a model wants canvases like those it was trained on. Over 1
-            it leaves room for blanks, without which AXE hardly differs from cross entropy on a full mask.
-        length_jitter (default 0): share by which the canvas of every sentence is drawn longer or shorter in training,
-            with the same two conditions; it prepares a model for lengths that are predicted wrongly.
-        train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation and saving not
-            counted. The learning rate follows max(step / max_steps, elapsed / budget), and training ends with it.
-        ema_decay (default None): decay of an exponential moving average of the weights, for instance 0.999, which is
-            what gets evaluated and saved.
-        num_train_epochs (default None): 3, or as many as `train_minutes` has room for.
-        label_smoothing_factor (default 0): if positive, replaces `model.config.label_smoothing`; AXE has a smoothing
-            of its own, and Transformers' position-wise one is never used.
+        max_tokens_per_batch (default None): tokens in one batch of one device, padding included
+            (rows times the longer of the two sides), instead of `per_device_train_batch_size`
+            sentences. On a CPU 500 to 2000 learn most per minute; a large GPU takes 8192 and more.
+        masking (default "uniform"): canvases in training: "uniform" hides 1 to N tokens of each
+            target, as Mask-Predict trains; "full" hides all, for models that decode in one pass. A
+            `data_collator` given to the trainer overrides it.
+        length_multiplier (default 1.0): canvas positions per target token in training, with
+            `masking="full"` and AXE; also put into `model.generation_config`, since a model wants
+            canvases like those it was trained on. Over 1 it leaves room for blanks, without which
+            AXE hardly differs from cross entropy on a full mask: 1.4 serves AXE well.
+        length_jitter (default 0): share by which the canvas of every sentence is drawn longer or
+            shorter in training, with the same two conditions; it prepares a model for lengths that
+            are predicted wrongly: 0.2 serves AXE well.
+        train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
+            and saving not counted. The learning rate follows max(step / max_steps, elapsed /
+            budget), and training ends with it. Resuming continues the same budget.
+        ema_decay (default None): decay of an exponential moving average of the weights, for
+            instance 0.999, which is what gets evaluated and saved.
+        num_train_epochs (default None): passes over the training data; 3, or as many as
+            `train_minutes` has room for.
+        per_device_train_batch_size (default 64): sentences in one batch of one device, where
+            `max_tokens_per_batch` is not given.
+        per_device_eval_batch_size (default 64): sentences in one batch of one device in evaluation.
+        learning_rate (default 5e-4): highest learning rate.
+        warmup_steps (default 0.05): steps of linear warm-up, or below 1 their share of the whole
+            run.
+        weight_decay (default 0.01): weight decay of AdamW.
+        adam_epsilon (default 1e-6): epsilon of AdamW.
+        label_smoothing_factor (default 0): if positive, replaces `label_smoothing` in the model's
+            config; AXE has a smoothing of its own, and Transformers' position-wise one is never
+            used.
+        predict_with_generate (default True): translate the evaluation data and score the
+            translations (needs sacrebleu).
+        logging_steps (default 100): log every so many steps, or below 1 this share of the run.
+        logging_nan_inf_filter (default False): leave losses that are nan or infinite out of the
+            log.
+        save_total_limit (default 5): checkpoints to keep; the oldest is deleted first.
+        report_to (default "none"): where to send logs besides the terminal, such as tensorboard or
+            wandb.
+        ddp_find_unused_parameters (default False): as in PyTorch's `DistributedDataParallel`; every
+            parameter of a CMLM is used in every step.
         others: as in `Seq2SeqTrainingArguments`.
 
     Raises:
@@ -56,96 +105,27 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     ```
     """
 
-    max_tokens_per_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "Tokens in one batch of one device, padding included, instead of per_device_train_batch_size "
-            "sentences. On a CPU 500 to 2000 learn most per minute; a large GPU takes 8192 and more."
-        },
-    )
-    masking: Literal["uniform", "full"] = field(
-        default="uniform",
-        metadata={
-            "help": "Training canvases: 'uniform' hides 1 to N tokens of each target (Mask-Predict), 'full' hides all "
-            "(for decoding in one pass)."
-        },
-    )
-    length_multiplier: float = field(
-        default=1.0,
-        metadata={
-            "help": "Canvas positions per target token, in training (with masking=full) and afterwards in decoding. Over "
-            "1 it leaves room for blanks: 1.4 serves AXE well."
-        },
-    )
-    length_jitter: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share by which each canvas is drawn longer or shorter in training (masking=full), against wrongly "
-            "predicted lengths: 0.2 serves AXE well."
-        },
-    )
-    train_minutes: float | None = field(
-        default=None,
-        metadata={
-            "help": "Time budget of the training loop in minutes, evaluation and saving not counted. The learning rate "
-            "is scheduled on it. Resuming continues the same budget."
-        },
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "Evaluate and save an exponential moving average of the weights with this decay, e.g. 0.999."
-        },
-    )
+    max_tokens_per_batch: int | None = None
+    masking: Literal["uniform", "full"] = "uniform"
+    length_multiplier: float = 1.0
+    length_jitter: float = 0.0
+    train_minutes: float | None = None
+    ema_decay: float | None = None
 
-    num_train_epochs: float | None = field(
-        default=None,
-        metadata={
-            "help": "Passes over the training data; 3 if not given, or as many as train_minutes allows."
-        },
-    )
-    per_device_train_batch_size: int = field(
-        default=64,
-        metadata={"help": "Sentences in one batch of one device; see max_tokens_per_batch."},
-    )
-    per_device_eval_batch_size: int = field(
-        default=64, metadata={"help": "Sentences in one batch of one device in evaluation."}
-    )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate."})
-    warmup_steps: float = field(
-        default=0.05,
-        metadata={"help": "Steps of linear warm-up, or below 1 their share of the whole run."},
-    )
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
-    label_smoothing_factor: float = field(
-        default=0.0,
-        metadata={"help": "If positive, replaces label_smoothing in the model's config."},
-    )
-    predict_with_generate: bool = field(
-        default=True,
-        metadata={
-            "help": "Translate the evaluation data and score the translations (needs sacrebleu)."
-        },
-    )
-    logging_steps: float = field(
-        default=100, metadata={"help": "Log every so many steps, or below 1 this share of the run."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False,
-        metadata={"help": "Leave losses that are nan or infinite out of the log. Off: they show."},
-    )
-    save_total_limit: int | None = field(
-        default=5, metadata={"help": "Checkpoints to keep; the oldest is deleted first."}
-    )
-    report_to: None | str | list[str] = field(
-        default="none",
-        metadata={"help": "Where to send logs besides the terminal, e.g. tensorboard or wandb."},
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False,
-        metadata={"help": "Every parameter of a CMLM is used in every step."},
-    )
+    num_train_epochs: float | None = None  # type: ignore[assignment]
+    per_device_train_batch_size: int = 64
+    per_device_eval_batch_size: int = 64
+    learning_rate: float = 5e-4
+    warmup_steps: float = 0.05
+    weight_decay: float = 0.01
+    adam_epsilon: float = 1e-6
+    label_smoothing_factor: float = 0.0
+    predict_with_generate: bool = True
+    logging_steps: float = 100
+    logging_nan_inf_filter: bool = False
+    save_total_limit: int | None = 5
+    report_to: None | str | list[str] = "none"
+    ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self):
         is_epochs_given = self.num_train_epochs is not None
@@ -161,13 +141,14 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     def _check_ranges(self):
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(
-                f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}. Leave it out to batch "
-                "by sentences."
+                f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}. "
+                "Leave it out to batch by sentences."
             )
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
-                f"`ema_decay` must be between 0 and 1, got {self.ema_decay}. Leave it out for no average."
+                f"`ema_decay` must be between 0 and 1, got {self.ema_decay}. Leave it out for "
+                "no average."
             )
         if not 0 <= self.label_smoothing_factor < 1:
             raise ValueError(
@@ -189,13 +170,148 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             )
         if self.world_size > 1:
             raise ValueError(
-                f"`train_minutes` needs a single process, got {self.world_size}: their clocks would end training at "
-                "different steps. Use `max_steps` instead."
+                f"`train_minutes` needs a single process, got {self.world_size}: their clocks "
+                "would end training at different steps. Use `max_steps` instead."
             )
         for name in ("logging_steps", "eval_steps", "save_steps"):
             value = getattr(self, name)
             if value is not None and 0 < value < 1 and self.max_steps < 0:
                 raise ValueError(
-                    f"`{name}` must be a number of steps with `train_minutes`, got the share {value}: the number of "
-                    "steps of the run is not known beforehand."
+                    f"`{name}` must be a number of steps with `train_minutes`, got the share "
+                    f"{value}: the number of steps of the run is not known beforehand."
                 )
+
+
+@_with_help
+@dataclass
+class DataArguments:
+    """Sentence pairs to train, validate and test on, and the tokenizer.
+
+    Args:
+        source_lang: code of the source language as the data has it, such as en.
+        target_lang: code of the target language as the data has it, such as de.
+        train_file (default None): pairs to train on, as `load_translations` reads them: JSON lines
+            {"translation": {"en": ..., "de": ...}}, TSV, or two text files joined by a comma,
+            train.en,train.de; .gz too.
+        validation_file (default None): pairs to evaluate on while training, in the same forms.
+        test_file (default None): pairs to score once at the end, in the same forms.
+        dataset_name (default None): a data set on the Hub, owner/name or owner/name:config, in
+            place of files.
+        validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
+        test_split (default None): split of `dataset_name` to score at the end, such as test.
+        max_source_length (default None): longest source in tokens; longer pairs are left out of
+            training, and a new model is built for this length. Without it the model's own limit.
+        max_target_length (default None): longest target in tokens; longer pairs are left out of
+            training, and a new model is built for this length. Without it the model's own limit.
+        tokenizer_name_or_path (default None): a tokenizer to use; else that of the model to
+            fine-tune, or one that is trained on the training data.
+        vocab_size (default None): symbols of a tokenizer to train, as in `train_tokenizer`.
+        tokenizer_algorithm (default None): kind of a tokenizer to train, as in `train_tokenizer`.
+
+    Raises:
+        ValueError: settings that exclude each other, or a length below 2.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import DataArguments
+    >>> DataArguments("en", "de", train_file="train.tsv", vocab_size=4000).target_lang
+    'de'
+
+    ```
+    """
+
+    source_lang: str
+    target_lang: str
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    dataset_name: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+    max_source_length: int | None = None
+    max_target_length: int | None = None
+    tokenizer_name_or_path: str | None = None
+    vocab_size: int | None = None
+    tokenizer_algorithm: Literal["bpe", "unigram"] | None = None
+
+    def __post_init__(self):
+        if (self.train_file is None) == (self.dataset_name is None):
+            raise ValueError(
+                f"Give either `train_file` or `dataset_name`, got {self.train_file!r} and "
+                f"{self.dataset_name!r}."
+            )
+        splits = {"validation_split": self.validation_split, "test_split": self.test_split}
+        for name, split in splits.items():
+            if split is not None and self.dataset_name is None:
+                raise ValueError(
+                    f"`{name}` is a split of `dataset_name`, which is missing. With files use "
+                    f"`{name.removesuffix('_split')}_file`."
+                )
+            if split is not None and getattr(self, name.replace("_split", "_file")) is not None:
+                raise ValueError(f"Give `{name}` or a file, not both, got {split!r} and a file.")
+        if self.tokenizer_name_or_path is not None:
+            for name in ("vocab_size", "tokenizer_algorithm"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"`{name}` is for a tokenizer to train, but `tokenizer_name_or_path` names "
+                        "one."
+                    )
+        for name in ("max_source_length", "max_target_length"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(f"`{name}` must be at least 2, a word and </s>, got {value}.")
+
+
+@_with_help
+@dataclass
+class ModelArguments:
+    """The model: one to fine-tune, or the sizes of a new one; and its loss.
+
+    Args:
+        model_name_or_path (default None): a CMLM to fine-tune, a folder or a name on the Hub. Its
+            architecture stays; dropout and loss can be set anew. If not given, a new one.
+        attn_implementation (default None): how attention is computed in this run, as in
+            `from_pretrained`: eager, sdpa (what None means) or flash_attention_2; not saved with
+            the model. On a CPU with bf16, eager is several times faster.
+        others (default None): replace the default of `CmlmConfig`, or what the model to fine-tune
+            has.
+
+    Example:
+
+    ```python
+    >>> from axe_hf import ModelArguments
+    >>> ModelArguments(d_model=256, axe_delta=1.5).given() == {"d_model": 256, "axe_delta": 1.5}
+    True
+
+    ```
+    """
+
+    model_name_or_path: str | None = None
+    attn_implementation: str | None = None
+    # Fields of CmlmConfig. None stands for "not given".
+    d_model: int | None = None
+    encoder_layers: int | None = None
+    decoder_layers: int | None = None
+    encoder_attention_heads: int | None = None
+    decoder_attention_heads: int | None = None
+    encoder_ffn_dim: int | None = None
+    decoder_ffn_dim: int | None = None
+    activation_function: str | None = None
+    normalize_before: bool | None = None
+    position_embedding_type: Literal["learned", "sinusoidal"] | None = None
+    scale_embedding: bool | None = None
+    layernorm_embedding: bool | None = None
+    tie_word_embeddings: bool | None = None
+    dropout: float | None = None
+    attention_dropout: float | None = None
+    activation_dropout: float | None = None
+    training_loss: Literal["axe", "cross_entropy"] | None = None
+    axe_delta: float | None = None
+    label_smoothing: float | None = None
+    length_loss_weight: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields of `CmlmConfig` that were set, by name."""
+        names = _CONFIG_DEFAULTS.keys() & {f.name for f in fields(self)}
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

@@ -10,8 +10,7 @@ from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
 from ..data import load_translations, tokenize_translations, train_tokenizer
 from ..output import check_new_folder
-from .arguments import AxeTrainingArguments
-from .run_arguments import DataArguments, ModelArguments
+from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .trainer import AxeTrainer, check_model_and_tokenizer, resolve_checkpoint
 
 if TYPE_CHECKING:

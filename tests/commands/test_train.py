@@ -1,13 +1,14 @@
 """`axe-hf train`: options, files of options, and how each failure looks."""
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 import yaml
 
 from axe_hf import AxeTrainingArguments
-from axe_hf.commands.train import parse
+from axe_hf.commands.parsing import UsageError
+from axe_hf.commands.train import declared_arguments, parse
 from axe_hf.training import DataArguments, ModelArguments
 
 
@@ -54,23 +55,70 @@ def test_a_file_and_options_mean_the_same_and_options_win(settings, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(settings))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     for name in ("run.json", "run.yaml"):
-        parsed = parse([str(tmp_path / name), "--seed", "7", "--d_model", "32"])
-        assert parsed.training.learning_rate == 5e-3 and parsed.training.seed == 7
-        assert parsed.training.predict_with_generate is False
-        assert parsed.training.label_names == ["labels"]
-        assert parsed.training.lr_scheduler_kwargs == {"num_cycles": 2}
-        assert parsed.model.given()["d_model"] == 32
-        assert parsed.model.given()["normalize_before"] is True
-        assert parsed.data.vocab_size == 300
+        options = parse([str(tmp_path / name), "--seed", "7", "--d_model", "32"])
+        model, data, training = options.arguments()
+        assert training.learning_rate == 5e-3 and training.seed == 7
+        assert training.predict_with_generate is False
+        assert training.label_names == ["labels"]
+        assert training.lr_scheduler_kwargs == {"num_cycles": 2}
+        assert model.given()["d_model"] == 32
+        assert model.given()["normalize_before"] is True
+        assert data.vocab_size == 300
 
 
 def test_there_is_one_set_of_defaults(settings):
     folder = settings["output_dir"]
     options = f"--source-lang en --target-lang de --train-file x --output-dir {folder}".split()
-    parsed = parse(options)
-    assert parsed.data == DataArguments("en", "de", train_file="x")
-    assert parsed.model == ModelArguments()
-    assert parsed.training.to_dict() == AxeTrainingArguments(folder).to_dict()
+    model, data, training = parse(options).arguments()
+    assert data == DataArguments("en", "de", train_file="x")
+    assert model == ModelArguments()
+    assert training.to_dict() == AxeTrainingArguments(folder).to_dict()
+
+
+def test_the_options_read_from_the_source_are_the_fields_of_the_three_dataclasses():
+    kinds = (ModelArguments, DataArguments, AxeTrainingArguments)
+    for declared, kind in zip(declared_arguments(), kinds, strict=True):
+        fields_ = {field.name: field for field in fields(kind) if field.init}
+        assert list(declared) == list(fields_)
+        for name, field in fields_.items():
+            assert declared[name].help, name
+            found = declared[name].default
+            assert kind is ModelArguments or found in (field.default, None), name
+            is_missing = field.default is MISSING and field.default_factory is MISSING
+            assert declared[name].is_required == (is_missing or name == "output_dir"), name
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--bf16", {"bf16": True}),
+        ("--bf16 false", {"bf16": False}),
+        ("--no-predict-with-generate", {"predict_with_generate": False}),
+        ("--no_predict_with_generate", {"predict_with_generate": False}),
+        ("--tf32=no", {"tf32": False}),
+        ("--warmup-steps 10", {"warmup_steps": 10.0}),
+        ("--label-names a b", {"label_names": ["a", "b"]}),
+        ("--report-to wandb", {"report_to": "wandb"}),
+        ("--report_to wandb tensorboard", {"report_to": ["wandb", "tensorboard"]}),
+        ('--liger-kernel-config={"rope":true}', {"liger_kernel_config": {"rope": True}}),
+        ('--lr-scheduler-kwargs={"a":1}', {"lr_scheduler_kwargs": '{"a":1}'}),
+        ("--lr-scheduler-type cosine", {"lr_scheduler_type": "cosine"}),
+        ("--include-num-input-tokens-seen", None),
+        ("--include-num-input-tokens-seen true", {"include_num_input_tokens_seen": True}),
+        ("--include-num-input-tokens-seen all", {"include_num_input_tokens_seen": "all"}),
+        ("--bf16 maybe", None),
+        ("--liger-kernel-config [1]", None),
+        ("stray", None),
+    ],
+)
+def test_how_each_kind_of_option_is_written(words, expected, settings):
+    needed = {name: settings[name] for name in ("source_lang", "target_lang", "output_dir")}
+    argv = [*as_options(needed), *words.split()]
+    if expected is None:
+        with pytest.raises(UsageError):
+            parse(argv)
+    else:
+        assert parse(argv).settings == needed | expected
 
 
 def test_help_shows_what_matters_and_help_all_the_rest(axe_hf):
@@ -96,6 +144,12 @@ def test_wrong_usage(fails, settings, tmp_path):
     assert "--masking: invalid choice: 'some'" in line
     line = fails(2, "train", *as_options(settings), "--max_tokens_per_batch", "0")
     assert "`max_tokens_per_batch` must be at least 1, got 0" in line
+    line = fails(2, "train", *as_options(settings), "--optim", "magic")
+    assert "magic is not a valid OptimizerNames, please select one of" in line
+    line = fails(2, "train", *as_options(settings), "--train-sampling-strategy", "alphabetical")
+    assert "--train-sampling-strategy: 'alphabetical' is none of 'random'" in line
+    line = fails(2, "train", *as_options(settings), "--log-level", "loud")
+    assert "--log-level: 'loud' is none of 'detail', 'debug'" in line
     assert "first argument must be" in fails(2, "train", "run.toml")
     assert not (tmp_path / "out").exists()
 
@@ -108,6 +162,15 @@ def test_wrong_files_of_settings(fails, tmp_path):
         ("- 1\n", f"{path}: must hold settings by name, got list"),
         ("d_modl: 8\n", f"{path}: there is no setting 'd_modl'; did you mean 'd_model'?"),
         ("d_model:\n", f"{path}: 'd_model' has no value"),
+        ("d_model: wide\n", f"{path}: 'd_model' must be a whole number, got 'wide'"),
+        ("d_model: 8.5\n", f"{path}: 'd_model' must be a whole number, got 8.5"),
+        ("d_model: true\n", f"{path}: 'd_model' must be a whole number, got True"),
+        ("d_model: [8]\n", f"{path}: 'd_model' must be a whole number, got [8]"),
+        ("dropout: {a: 1}\n", f"{path}: 'dropout' must be a number, got {{'a': 1}}"),
+        ("bf16: maybe\n", f"{path}: 'bf16' must be true or false, got 'maybe'"),
+        ("eval_strategy: no\n", f"{path}: 'eval_strategy' must be text, got False"),
+        ("masking: some\n", f"{path}: 'masking' must be one of uniform, full, got 'some'"),
+        ("d_model: 8\n", "required: --source-lang, --target-lang, --output-dir"),
     ):
         path.write_text(text)
         assert message in fails(2, "train", path)

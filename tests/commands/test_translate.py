@@ -53,13 +53,18 @@ def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, mon
     }
 
 
-def test_every_setting_of_mask_predict_is_an_option_that_is_explained():
-    from axe_hf.commands.parsing import _documented_settings, generation_defaults
+def test_every_setting_of_mask_predict_is_an_option_that_is_explained(axe_hf):
+    from axe_hf.cmlm.configuration_mask_predict import SETTINGS
 
-    names = set(generation_defaults())
-    assert {"num_iterations", "num_length_candidates", "collapse_repeats"} <= names
-    assert {"min_length", "max_length"} <= names and "output_history" not in names
-    assert names <= set(_documented_settings())
+    offered = {name for name, setting in SETTINGS.items() if setting.is_option}
+    assert {"num_iterations", "num_length_candidates", "collapse_repeats"} <= offered
+    assert {"min_length", "max_length"} <= offered and "output_history" not in offered
+    for command in ("translate", "evaluate"):
+        shown = " ".join(axe_hf(command, "--help")[1].split())
+        for name, setting in SETTINGS.items():
+            text = " ".join(setting.help.replace("`", "").split()[:3])
+            assert (f"--{name.replace('_', '-')} " in shown.replace(",", " ")) == (name in offered)
+            assert text in shown or name not in offered
 
 
 def test_show_steps_draws_each_iteration_above_the_translation(axe_hf, model, tmp_path):
@@ -141,6 +146,14 @@ def test_another_model_chooses_among_the_candidates(axe_hf, fails, model, rescor
     options = ["--num-length-candidates", "12", "--rescore-with", rescorer]
     code, out, err = axe_hf("translate", model, *texts, *options)
     assert code == 0, err
+    _, shown, _ = axe_hf("translate", model, *texts, *options, "--show-steps")
+    translations = out.splitlines()
+    for i, text in enumerate(texts):
+        paragraph = shown.split("\n\n")[i].splitlines()
+        # The steps are those of the candidate that the other model chose.
+        assert paragraph[0] == text and paragraph[-1] == translations[i]
+        words = [word.lstrip("·") for word in paragraph[-2].split()[1:] if word[0] not in "<ε"]
+        assert words and all(word in translations[i] for word in words), shown
     line = fails(1, "translate", model, "one", "--rescore-with", tmp_path)
     assert f"--rescore-with: {tmp_path} holds no model" in line
     loaded = AutoModelForSeq2SeqLM.from_pretrained(model)

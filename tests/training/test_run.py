@@ -194,6 +194,25 @@ def test_model_arguments_are_fields_of_the_config():
     }
 
 
+def test_model_arguments_are_typed_and_explained_as_in_the_config():
+    config = {field.name: field for field in fields(CmlmConfig)}
+    for field in fields(ModelArguments):
+        about = field.metadata["help"]
+        if field.name in config:
+            of_config = config[field.name].type
+            of_config = float if of_config == float | int else of_config
+            assert field.type == of_config | None and field.default is None
+            assert f". Default: {config[field.name].default}" in about
+            words = about.replace("%%", "%").split(". Default: ")[0].split()
+            assert " ".join(words) in " ".join(CmlmConfig.__doc__.replace("`", "").split())
+
+
+def test_every_argument_says_in_its_docstring_what_it_is_for():
+    for kind in (DataArguments, ModelArguments, AxeTrainingArguments):
+        for field in fields(kind):
+            assert field.metadata.get("help") or not field.init, field.name
+
+
 def test_the_three_kinds_of_arguments_make_one_command_line(tmp_path):
     parser = HfArgumentParser((ModelArguments, DataArguments, AxeTrainingArguments))
     model, data, training = parser.parse_args_into_dataclasses(

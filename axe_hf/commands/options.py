@@ -1,0 +1,176 @@
+"""Fields of dataclasses as options of a command line, and as settings of a JSON or YAML file."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..declarations import Declaration
+from .parsing import UsageError, add_option, flag
+
+CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+_TRUTHS = dict.fromkeys(("yes", "true", "t", "y", "1"), True)
+_TRUTHS |= dict.fromkeys(("no", "false", "f", "n", "0"), False)
+_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+_WORDS |= {"str": "text", "list": "a list", "dict": "a mapping"}
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUTHS:
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return _TRUTHS[text.lower()]
+
+
+def _text_or_truth(text: str) -> str | bool:
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a mapping in JSON, got {text!r}")
+    return value
+
+
+def _reader(field: Declaration) -> Callable[[str], Any]:
+    """What makes a value of text, by the one of the field's types that text is read as."""
+    if "str" in field.kinds and {"bool", "Literal"} & {*field.kinds}:
+        return _text_or_truth
+    readers: dict[str, Callable[[str], Any]] = {
+        "str": str,
+        "bool": _truth,
+        "float": float,
+        "int": int,
+        "dict": _mapping,
+    }
+    return next((readers[kind] for kind in readers if kind in field.kinds), str)
+
+
+def add_field(group: Any, field: Declaration, text: str | None) -> None:
+    """Add a field as an option that has no default: what is not given is left to the dataclass.
+
+    Args:
+        group: of options, or a parser.
+        field: the field; True and False are given by `--x`, `--no-x` or a word.
+        text: its help, or None to hide it.
+    """
+    reader, hidden = _reader(field), argparse.SUPPRESS
+    kwargs: dict[str, Any] = {"type": reader, "default": argparse.SUPPRESS}
+    shown = "" if field.default in (None, "") else f" ({field.default})"
+    kwargs["help"] = hidden if text is None else f"{text}{shown}"
+    if field.kinds == ("Literal",):
+        kwargs["choices"] = field.choices
+    else:
+        words = {_truth: "BOOL", int: "N", float: "X", _mapping: "JSON"}
+        kwargs["metavar"] = words.get(reader, "TEXT")
+    if "list" in field.kinds:
+        kwargs["nargs"] = "+"
+    if reader is _truth:
+        kwargs |= {"nargs": "?", "const": True}
+        no = {"action": "store_false", "default": argparse.SUPPRESS, "help": hidden}
+        group.add_argument(flag(f"no_{field.name}"), f"--no_{field.name}", dest=field.name, **no)
+    add_option(group, field.name, **kwargs)
+
+
+def given_settings(
+    namespace: argparse.Namespace, fields: Mapping[str, Declaration]
+) -> dict[str, Any]:
+    """The fields that were given, by name; a single word for text or a list is text."""
+    given = {name: value for name, value in vars(namespace).items() if name in fields}
+    for name, value in given.items():
+        if isinstance(value, list) and len(value) == 1 and "str" in fields[name].kinds:
+            given[name] = value[0]
+    return given
+
+
+def unknown_option(words: list[str], fields: Mapping[str, Declaration]) -> UsageError:
+    """What is wrong with words that no option took."""
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("-", "_")
+            near = get_close_matches(name, fields, 1)
+            hint = f"; did you mean {flag(near[0])}?" if near else ""
+            return UsageError(f"there is no option {flag(name)}{hint}")
+    return UsageError(f"there is no place for {' '.join(words)}")
+
+
+def read_settings(path: str, fields: Mapping[str, Declaration]) -> dict[str, Any]:
+    """The settings in a file, by name.
+
+    Args:
+        path: of a mapping in JSON or YAML.
+        fields: all that there are, by name.
+
+    Raises:
+        UsageError: the file cannot be read, or has a setting that is not there or of another type.
+    """
+    settings = {}
+    for name, value in _read_mapping(path).items():
+        if name not in fields:
+            near = get_close_matches(str(name), fields, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"{path}: there is no setting {name!r}{hint}")
+        if value is None:
+            raise UsageError(f"{path}: {name!r} has no value; leave it out for its default")
+        try:
+            settings[name] = _checked(fields[name], value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            expected = " or ".join(_WORDS[kind] for kind in fields[name].kinds if kind in _WORDS)
+            if fields[name].kinds == ("Literal",):
+                expected = f"one of {', '.join(fields[name].choices)}"
+            raise UsageError(
+                f"{path}: {name!r} must be {expected or 'text'}, got {value!r}"
+            ) from error
+    return settings
+
+
+def _checked(field: Declaration, value: Any) -> Any:
+    """A value of a file as the field wants it; YAML reads 5e-4 as text, so text may be a number."""
+    if isinstance(value, dict) and "dict" in field.kinds:
+        return value
+    if isinstance(value, list) and "list" in field.kinds:
+        return [_checked_word(field, item) for item in value]
+    word = _checked_word(field, value)
+    return [word] if field.kinds == ("list",) else word
+
+
+def _checked_word(field: Declaration, value: Any) -> Any:
+    reader = _reader(field)
+    is_word = isinstance(value, str | int | float)
+    if not is_word or isinstance(value, bool) and reader not in (_truth, _text_or_truth):
+        raise ValueError
+    word = reader(str(value))
+    if field.kinds == ("Literal",) and word not in field.choices:
+        raise ValueError
+    return word
+
+
+def _read_mapping(path: str) -> dict[str, Any]:
+    if Path(path).suffix not in CONFIG_SUFFIXES:
+        raise UsageError(
+            f"the first argument must be an option or a file {', '.join(CONFIG_SUFFIXES)}, got "
+            f"{path}"
+        )
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        config = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: must be UTF-8, got {error}") from error
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}, line {error.lineno}: must be JSON, {error.msg}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = path if mark is None else f"{path}, line {mark.line + 1}"
+        raise UsageError(f"{place}: must be YAML, {getattr(error, 'problem', error)}") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{path}: must hold settings by name, got {type(config).__name__}")
+    return config
