@@ -1,4 +1,4 @@
-"""`python -m axe_hf` is `axe-hf`, also under a launcher: `accelerate launch -m axe_hf train ...`."""
+"""`python -m axe_hf` is `axe-hf`, also under a launcher: `accelerate launch -m axe_hf ...`."""
 
 import sys
 

@@ -34,14 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         output).
 
     Example:
-
-    ```python
-    >>> from axe_hf.cli import main
-    >>> main(["--version"]) == 0  # doctest: +ELLIPSIS
-    axe-hf ...
-    True
-
-    ```
+        >>> from axe_hf.cli import main
+        >>> main(["--version"]) == 0  # doctest: +ELLIPSIS
+        axe-hf ...
+        True
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):

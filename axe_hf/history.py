@@ -29,15 +29,11 @@ def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]
         "·", the mask is "_" and the blank is "ε".
 
     Example:
-
-    ```python
-    >>> from axe_hf import train_tokenizer
-    >>> from axe_hf.history import readable_tokens
-    >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
-    >>> readable_tokens(tokenizer, tokenizer("A dog barked.").input_ids)
-    ['A', 'dog', 'bar', '·k', '·e', '·d', '.', '</s>']
-
-    ```
+        >>> from axe_hf import train_tokenizer
+        >>> from axe_hf.history import readable_tokens
+        >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
+        >>> readable_tokens(tokenizer, tokenizer("A dog barked.").input_ids)
+        ['A', 'dog', 'bar', '·k', '·e', '·d', '.', '</s>']
     """
     special = {tokenizer.mask_token_id: "_", getattr(tokenizer, "blank_token_id", None): "ε"}
     special |= {
@@ -89,25 +85,21 @@ def format_history(
         ValueError: `output` holds no history, or has no such sentence.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import MaskPredictOutput, train_tokenizer
-    >>> from axe_hf.history import format_history
-    >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
-    >>> a, dog, barks = tokenizer("A dog barks").input_ids[:3]
-    >>> history = {
-    ...     "canvas": torch.tensor([[[3, 3, 3]], [[a, 3, barks]]]),
-    ...     "tokens": torch.tensor([[[a, a, barks]], [[a, dog, barks]]]),
-    ...     "log_probs": torch.tensor([[[-0.1, -2.0, -0.3]], [[-0.1, -0.2, -0.3]]]),
-    ... }
-    >>> output = MaskPredictOutput(lengths=torch.tensor([3]), history=history)
-    >>> print(format_history(output, tokenizer, color=False))
-    0  _ _   _
-    1  A _   barks
-    2  A dog barks
-
-    ```
+        >>> import torch
+        >>> from axe_hf import MaskPredictOutput, train_tokenizer
+        >>> from axe_hf.history import format_history
+        >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
+        >>> a, dog, barks = tokenizer("A dog barks").input_ids[:3]
+        >>> history = {
+        ...     "canvas": torch.tensor([[[3, 3, 3]], [[a, 3, barks]]]),
+        ...     "tokens": torch.tensor([[[a, a, barks]], [[a, dog, barks]]]),
+        ...     "log_probs": torch.tensor([[[-0.1, -2.0, -0.3]], [[-0.1, -0.2, -0.3]]]),
+        ... }
+        >>> output = MaskPredictOutput(lengths=torch.tensor([3]), history=history)
+        >>> print(format_history(output, tokenizer, color=False))
+        0  _ _   _
+        1  A _   barks
+        2  A dog barks
     """
     rows, log_probs = history_rows(output, tokenizer, sentence)
     color = uses_color(sys.stdout) if color is None else color

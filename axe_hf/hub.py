@@ -48,21 +48,17 @@ def save_pretrained_with_code(
         TypeError: `model` or `tokenizer` is something else.
 
     Example:
-
-    ```python
-    >>> import os, tempfile
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
-    >>> from axe_hf.hub import save_pretrained_with_code
-    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
-    ... )
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_pretrained_with_code(model, tokenizer, f"{folder}/my-model")
-    ...     "modeling_cmlm.py" in os.listdir(f"{folder}/my-model")
-    True
-
-    ```
+        >>> import os, tempfile
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+        >>> from axe_hf.hub import save_pretrained_with_code
+        >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_pretrained_with_code(model, tokenizer, f"{folder}/my-model")
+        ...     "modeling_cmlm.py" in os.listdir(f"{folder}/my-model")
+        True
     """
     _check_types(model, tokenizer)
     check_new_folder(directory, "directory", "Choose another name or remove it first.")
@@ -99,12 +95,8 @@ def push_to_hub_with_code(
         huggingface_hub.errors.HfHubHTTPError: the Hub refused; nothing was uploaded.
 
     Example:
-
-    ```python
-    >>> push_to_hub_with_code(model, tokenizer, "me/de-en-axe")  # doctest: +SKIP
-    'https://huggingface.co/me/de-en-axe'
-
-    ```
+        >>> push_to_hub_with_code(model, tokenizer, "me/de-en-axe")  # doctest: +SKIP
+        'https://huggingface.co/me/de-en-axe'
     """
     _check_types(model, tokenizer)
     api = HfApi(token=token)

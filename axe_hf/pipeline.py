@@ -41,19 +41,15 @@ class CmlmTranslationPipeline(Pipeline):
         TypeError: `model` cannot translate, `tokenizer` is missing, or an input is not a string.
 
     Example:
-
-    ```python
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
-    >>> from axe_hf.pipeline import CmlmTranslationPipeline
-    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
-    ... ).eval()
-    >>> translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer, num_iterations=2)
-    >>> [list(translation) for translation in translator("A dog barks.")]
-    [['translation_text']]
-
-    ```
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+        >>> from axe_hf.pipeline import CmlmTranslationPipeline
+        >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
+        ... ).eval()
+        >>> translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer, num_iterations=2)
+        >>> [list(translation) for translation in translator("A dog barks.")]
+        [['translation_text']]
     """
 
     _load_tokenizer = True
@@ -130,13 +126,9 @@ def valid_unicode(text: str) -> str:
     """`text` with U+FFFD for each lone surrogate, which reading broken UTF-8 leaves behind.
 
     Example:
-
-    ```python
-    >>> from axe_hf.pipeline import valid_unicode
-    >>> ascii(valid_unicode("a" + chr(0xDCFF)))
-    "'a\\\\ufffd'"
-
-    ```
+        >>> from axe_hf.pipeline import valid_unicode
+        >>> ascii(valid_unicode("a" + chr(0xDCFF)))
+        "'a\\\\ufffd'"
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -152,15 +144,11 @@ def register_pipeline() -> None:
     """Make `transformers.pipeline("cmlm-translation", ...)` known; calling it again is harmless.
 
     Example:
-
-    ```python
-    >>> from transformers.pipelines import get_supported_tasks
-    >>> from axe_hf.pipeline import register_pipeline
-    >>> register_pipeline()
-    >>> "cmlm-translation" in get_supported_tasks()
-    True
-
-    ```
+        >>> from transformers.pipelines import get_supported_tasks
+        >>> from axe_hf.pipeline import register_pipeline
+        >>> register_pipeline()
+        >>> "cmlm-translation" in get_supported_tasks()
+        True
     """
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(

@@ -28,17 +28,13 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
         RuntimeError: this PyTorch has no int8 arithmetic for this processor.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-    ... )
-    >>> quantize_int8(model).generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=2).shape[0]
-    1
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        ... )
+        >>> quantize_int8(model).generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=2).shape[0]
+        1
     """
     if not isinstance(model, CmlmForConditionalGeneration):
         raise TypeError(

@@ -163,7 +163,8 @@ def run_quickstart(
     has_matplotlib = util.find_spec("matplotlib") is not None
     if not has_matplotlib:
         _say(
-            "\nNOTE: matplotlib is not installed, so there will be no pictures. For them, stop here\n"
+            "\nNOTE: matplotlib is not installed, so there will be no pictures. For them, stop "
+            "here\n"
             'and run: python -m pip install "axe-hf[plot]"'
         )
     with whole_folder(output_dir) as folder:

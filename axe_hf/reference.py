@@ -165,18 +165,14 @@ def mask_predict_reference(
         nothing was masked again or changed.
 
     Example:
-
-    ```python
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> from axe_hf.reference import mask_predict_reference
-    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-    >>> model = CmlmForConditionalGeneration(config).eval()
-    >>> mask = config.mask_token_id
-    >>> decoding = mask_predict_reference(model, [7, 8, 9, 1], [[mask] * 3, [mask] * 4], 2)
-    >>> [len(canvas.tokens) for canvas in decoding.canvases], decoding.num_iterations
-    ([3, 4], 2)
-
-    ```
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+        >>> from axe_hf.reference import mask_predict_reference
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config).eval()
+        >>> mask = config.mask_token_id
+        >>> decoding = mask_predict_reference(model, [7, 8, 9, 1], [[mask] * 3, [mask] * 4], 2)
+        >>> [len(canvas.tokens) for canvas in decoding.canvases], decoding.num_iterations
+        ([3, 4], 2)
     """
     config = model.config
     never = [config.pad_token_id, config.mask_token_id, *suppressed]

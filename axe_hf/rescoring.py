@@ -51,13 +51,9 @@ def generate_rescored(
         TypeError, ValueError: as `model.generate` and `autoregressive_scores`.
 
     Example:
-
-    ```python
-    >>> output = generate_rescored(  # doctest: +SKIP
-    ...     model, tokenizer, (marian, marian_tokenizer), input_ids, num_length_candidates=5
-    ... )
-
-    ```
+        >>> output = generate_rescored(  # doctest: +SKIP
+        ...     model, tokenizer, (marian, marian_tokenizer), input_ids, num_length_candidates=5
+        ... )
     """
     check_rescorer(rescore_with)
     saved = generation_config or model.generation_config
@@ -139,22 +135,19 @@ def autoregressive_scores(
             or the model's log-probabilities are not numbers.
 
     Example:
-
-    ```python
-    >>> from axe_hf import train_tokenizer
-    >>> from axe_hf.rescoring import autoregressive_scores
-    >>> from transformers import MarianConfig, MarianMTModel
-    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-    >>> model = MarianMTModel(
-    ...     MarianConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
-    ...                  pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
-    ... )
-    >>> candidates = [["Ein Hund bellt.", "Ein Ein bellt."], ["Hund", ""]]
-    >>> scores = autoregressive_scores(model, tokenizer, ["A dog barks.", "dog"], candidates)
-    >>> scores.shape, scores.argmax(dim=1).shape  # the candidate to choose for each source
-    (torch.Size([2, 2]), torch.Size([2]))
-
-    ```
+        >>> from axe_hf import train_tokenizer
+        >>> from axe_hf.rescoring import autoregressive_scores
+        >>> from transformers import MarianConfig, MarianMTModel
+        >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+        >>> model = MarianMTModel(
+        ...     MarianConfig(vocab_size=len(tokenizer), d_model=16,
+        ...                  encoder_layers=1, decoder_layers=1,
+        ...                  pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+        ... )
+        >>> candidates = [["Ein Hund bellt.", "Ein Ein bellt."], ["Hund", ""]]
+        >>> scores = autoregressive_scores(model, tokenizer, ["A dog barks.", "dog"], candidates)
+        >>> scores.shape, scores.argmax(dim=1).shape  # the candidate to choose for each source
+        (torch.Size([2, 2]), torch.Size([2]))
     """
     check_rescorer((model, tokenizer))
     sources, candidates = _checked_texts(sources, candidates)
@@ -337,14 +330,10 @@ def check_rescorer(rescore_with: Any) -> None:
     """Raise TypeError where `rescore_with` is no model and tokenizer that can rank translations.
 
     Example:
-
-    ```python
-    >>> from axe_hf.rescoring import check_rescorer
-    >>> check_rescorer("my/model")
-    Traceback (most recent call last):
-    TypeError: `rescore_with` must be a pair (model, tokenizer), got str.
-
-    ```
+        >>> from axe_hf.rescoring import check_rescorer
+        >>> check_rescorer("my/model")
+        Traceback (most recent call last):
+        TypeError: `rescore_with` must be a pair (model, tokenizer), got str.
     """
     if not isinstance(rescore_with, tuple | list) or len(rescore_with) != 2:
         size = f" of {len(rescore_with)}" if isinstance(rescore_with, tuple | list) else ""
@@ -425,18 +414,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Turn dropout off inside the `with`, and leave every module as it was found.
 
     Example:
-
-    ```python
-    >>> from torch import nn
-    >>> from axe_hf.rescoring import evaluation_mode
-    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-    >>> with evaluation_mode(model):
-    ...     [module.training for module in model]
-    [False, False]
-    >>> [module.training for module in model]
-    [True, False]
-
-    ```
+        >>> from torch import nn
+        >>> from axe_hf.rescoring import evaluation_mode
+        >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+        >>> with evaluation_mode(model):
+        ...     [module.training for module in model]
+        [False, False]
+        >>> [module.training for module in model]
+        [True, False]
     """
     training = [module for module in model.modules() if module.training]
     model.eval()

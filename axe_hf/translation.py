@@ -69,19 +69,15 @@ def translate(
             batch, or a tokenizer whose tokens are not in the model's vocabulary.
 
     Example:
-
-    ```python
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
-    >>> from axe_hf.translation import translate
-    >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
-    ... )
-    >>> translations = translate(model, tokenizer, ["A dog barks.", ""], num_iterations=2)
-    >>> len(translations), translations[1]
-    (2, '')
-
-    ```
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+        >>> from axe_hf.translation import translate
+        >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
+        ... )
+        >>> translations = translate(model, tokenizer, ["A dog barks.", ""], num_iterations=2)
+        >>> len(translations), translations[1]
+        (2, '')
     """
     sentences = _checked_texts(texts)
     _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)

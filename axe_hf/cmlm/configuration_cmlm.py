@@ -71,14 +71,10 @@ class CmlmConfig(PreTrainedConfig):
             collide.
 
     Example:
-
-    ```python
-    >>> from axe_hf import CmlmConfig
-    >>> config = CmlmConfig(vocab_size=100, d_model=32, encoder_layers=1, decoder_layers=1)
-    >>> config.training_loss, config.hidden_size
-    ('axe', 32)
-
-    ```
+        >>> from axe_hf import CmlmConfig
+        >>> config = CmlmConfig(vocab_size=100, d_model=32, encoder_layers=1, decoder_layers=1)
+        >>> config.training_loss, config.hidden_size
+        ('axe', 32)
     """
 
     model_type = "cmlm"
@@ -177,8 +173,8 @@ class CmlmConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
 
 
-# What else a generation config may hold: ids, what other classes write into every configuration, what
-# changes nothing here.
+# What else a generation config may hold: ids, what other classes write into every configuration,
+# what changes nothing here.
 _INDIFFERENT = {"pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"}
 _INDIFFERENT |= {"use_cache", "transformers_version", "output_attentions", "output_hidden_states"}
 _INDIFFERENT |= {"output_logits", "disable_compile"}
@@ -191,7 +187,8 @@ def _base_fields() -> frozenset[str]:
 
 
 class MaskPredictGenerationConfig(GenerationConfig):
-    """Settings of Mask-Predict, saved as `generation_config.json`; `generate` overrides single ones.
+    """Settings of Mask-Predict, saved as `generation_config.json`; `generate` overrides single
+    ones.
 
     The table that they are made from is `axe_hf.cmlm.configuration_mask_predict.SETTINGS`.
 
@@ -203,17 +200,13 @@ class MaskPredictGenerationConfig(GenerationConfig):
         ValueError: a value out of its range.
 
     Example:
-
-    ```python
-    >>> from axe_hf import MaskPredictGenerationConfig
-    >>> MaskPredictGenerationConfig(num_iterations=4).num_length_candidates
-    1
-    >>> MaskPredictGenerationConfig(num_iterations=0)
-    Traceback (most recent call last):
-    ...
-    ValueError: `num_iterations` must be an integer >= 1, got 0. One pass over the canvas is `num_iterations=1`.
-
-    ```
+        >>> from axe_hf import MaskPredictGenerationConfig
+        >>> MaskPredictGenerationConfig(num_iterations=4).num_length_candidates
+        1
+        >>> MaskPredictGenerationConfig(length_multiplier=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: `length_multiplier` must be > 0, got 0.
     """
 
     if TYPE_CHECKING:  # the fields are those of `SETTINGS`
@@ -231,12 +224,14 @@ class MaskPredictGenerationConfig(GenerationConfig):
 
     @staticmethod
     def _get_default_generation_params() -> dict[str, Any]:
-        """None: Seq2SeqTrainer would write the base class's, autoregressive ones, into the model."""
+        """None: Seq2SeqTrainer would write the base class's, autoregressive ones, into the
+        model."""
         return {}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
-        """Read saved settings; those that this version does not know are left out with a warning."""
+        """Read saved settings; those that this version does not know are left out with a
+        warning."""
         known = {*SETTINGS, *_base_fields(), *_INDIFFERENT, "return_unused_kwargs"}
 
         def unknown_in(settings: dict[str, Any]) -> dict[str, Any]:
@@ -245,8 +240,8 @@ class MaskPredictGenerationConfig(GenerationConfig):
         unknown, unused = unknown_in(config_dict), unknown_in(kwargs)
         if unknown:
             logger.warning(
-                f"The saved generation settings hold {', '.join(unknown)}, which this version of the "
-                "code does not know and leaves out."
+                f"The saved generation settings hold {', '.join(unknown)}, which this version of "
+                "the code does not know and leaves out."
             )
         config_dict = {name: config_dict[name] for name in config_dict if name not in unknown}
         kwargs = {name: kwargs[name] for name in kwargs if name not in unused}

@@ -28,15 +28,11 @@ def num_masked_again(schedule: str, length: int, t: int, num_iterations: int) ->
         num_iterations: T.
 
     Example:
-
-    ```python
-    >>> from axe_hf.cmlm.configuration_mask_predict import num_masked_again
-    >>> [num_masked_again("linear", 10, t, 4) for t in (1, 2, 3)]
-    [7, 5, 2]
-    >>> [num_masked_again("cosine", 10, t, 4) for t in (1, 2, 3)]
-    [9, 7, 3]
-
-    ```
+        >>> from axe_hf.cmlm.configuration_mask_predict import num_masked_again
+        >>> [num_masked_again("linear", 10, t, 4) for t in (1, 2, 3)]
+        [7, 5, 2]
+        >>> [num_masked_again("cosine", 10, t, 4) for t in (1, 2, 3)]
+        [9, 7, 3]
     """
     if schedule == "linear":
         return max(1, length * (num_iterations - t) // num_iterations)

@@ -37,13 +37,9 @@ class MaskPredictGenerationMixin:
     """Gives a CMLM `generate`. Transformers asks for "GenerationMixin" in the name.
 
     Example:
-
-    ```python
-    >>> from axe_hf import CmlmForConditionalGeneration, MaskPredictGenerationMixin
-    >>> issubclass(CmlmForConditionalGeneration, MaskPredictGenerationMixin)
-    True
-
-    ```
+        >>> from axe_hf import CmlmForConditionalGeneration, MaskPredictGenerationMixin
+        >>> issubclass(CmlmForConditionalGeneration, MaskPredictGenerationMixin)
+        True
     """
 
     # What the class that it is mixed into has.
@@ -309,19 +305,16 @@ class MaskPredictOutput(ModelOutput):
     Scores are float32, or float64 from a float64 model.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-    >>> model = CmlmForConditionalGeneration(config).eval()
-    >>> source = torch.tensor([[7, 8, 9, 1]])
-    >>> decoding = {"num_iterations": 3, "output_history": True, "return_dict_in_generate": True}
-    >>> output = model.generate(source, **decoding)
-    >>> output.num_iterations.tolist(), len(output.history["canvas"])
-    ([3], 3)
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config).eval()
+        >>> source = torch.tensor([[7, 8, 9, 1]])
+        >>> decoding = {"num_iterations": 3, "output_history": True}
+        >>> decoding["return_dict_in_generate"] = True
+        >>> output = model.generate(source, **decoding)
+        >>> output.num_iterations.tolist(), len(output.history["canvas"])
+        ([3], 3)
     """
 
     sequences: torch.Tensor | None = None

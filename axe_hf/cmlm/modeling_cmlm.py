@@ -85,14 +85,10 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
         others: as in `Seq2SeqLMOutput`.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmSeq2SeqLMOutput
-    >>> CmlmSeq2SeqLMOutput(loss=torch.tensor(2.5), logits=torch.zeros(1, 4, 9)).to_tuple()[0]
-    tensor(2.5000)
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmSeq2SeqLMOutput
+        >>> CmlmSeq2SeqLMOutput(loss=torch.tensor(2.5), logits=torch.zeros(1, 4, 9)).to_tuple()[0]
+        tensor(2.5000)
     """
 
     loss: torch.FloatTensor | None = None
@@ -316,13 +312,9 @@ class CmlmPreTrainedModel(PreTrainedModel):
     """Weights initialisation and loading, shared by every CMLM class.
 
     Example:
-
-    ```python
-    >>> from axe_hf import CmlmForConditionalGeneration, CmlmPreTrainedModel
-    >>> issubclass(CmlmForConditionalGeneration, CmlmPreTrainedModel)
-    True
-
-    ```
+        >>> from axe_hf import CmlmForConditionalGeneration, CmlmPreTrainedModel
+        >>> issubclass(CmlmForConditionalGeneration, CmlmPreTrainedModel)
+        True
     """
 
     config: CmlmConfig
@@ -548,19 +540,15 @@ class CmlmModel(CmlmPreTrainedModel):
         config: a `CmlmConfig`.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmModel
-    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1,
-    ...                     max_source_length=20, max_target_length=20)
-    >>> model = CmlmModel(config).eval()
-    >>> source, canvas = torch.tensor([[7, 8, 9, 1]]), torch.full((1, 3), config.mask_token_id)
-    >>> outputs = model(input_ids=source, decoder_input_ids=canvas)
-    >>> outputs.last_hidden_state.shape, outputs.length_logits.shape
-    (torch.Size([1, 3, 16]), torch.Size([1, 21]))
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmModel
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1,
+        ...                     max_source_length=20, max_target_length=20)
+        >>> model = CmlmModel(config).eval()
+        >>> source, canvas = torch.tensor([[7, 8, 9, 1]]), torch.full((1, 3), config.mask_token_id)
+        >>> outputs = model(input_ids=source, decoder_input_ids=canvas)
+        >>> outputs.last_hidden_state.shape, outputs.length_logits.shape
+        (torch.Size([1, 3, 16]), torch.Size([1, 21]))
     """
 
     _tied_weights_keys = {
@@ -636,19 +624,15 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         config: a `CmlmConfig`; it also holds the choice and the settings of the loss.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1,
-    ...                     max_source_length=20, max_target_length=20)
-    >>> model = CmlmForConditionalGeneration(config)
-    >>> source, target = torch.tensor([[7, 8, 9, 1]]), torch.tensor([[17, 18, 1]])
-    >>> model(input_ids=source, labels=target).loss.backward()  # AXE on a fully masked canvas
-    >>> model.eval().generate(source, num_iterations=2).shape[0]
-    1
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1,
+        ...                     max_source_length=20, max_target_length=20)
+        >>> model = CmlmForConditionalGeneration(config)
+        >>> source, target = torch.tensor([[7, 8, 9, 1]]), torch.tensor([[17, 18, 1]])
+        >>> model(input_ids=source, labels=target).loss.backward()  # AXE on a fully masked canvas
+        >>> model.eval().generate(source, num_iterations=2).shape[0]
+        1
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.shared.weight"}

@@ -32,21 +32,17 @@ def export_program(module: Exportable) -> ExportedProgram:
         TypeError: `module` is something else.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> from axe_hf import ExportableEncoder, export_program
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-    ... ).eval()
-    >>> encoder = export_program(ExportableEncoder(model)).module()
-    >>> source = torch.tensor([[7, 8, 9, 1], [8, 1, 0, 0], [7, 1, 0, 0]])
-    >>> states, length_logits = encoder(source, source.ne(0).long())
-    >>> states.shape
-    torch.Size([3, 4, 16])
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+        >>> from axe_hf import ExportableEncoder, export_program
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        ... ).eval()
+        >>> encoder = export_program(ExportableEncoder(model)).module()
+        >>> source = torch.tensor([[7, 8, 9, 1], [8, 1, 0, 0], [7, 1, 0, 0]])
+        >>> states, length_logits = encoder(source, source.ne(0).long())
+        >>> states.shape
+        torch.Size([3, 4, 16])
     """
     if not isinstance(module, Exportable):
         raise TypeError(
@@ -98,16 +94,12 @@ def export_onnx(
         TypeError, ValueError: see `ExportableMaskPredict`.
 
     Example:
-
-    ```python
-    >>> paths = export_onnx(model, "onnx", tokenizer=tokenizer, num_iterations=4)  # doctest: +SKIP
-    >>> session = onnxruntime.InferenceSession(paths["mask_predict"])  # doctest: +SKIP
-    >>> batch = tokenizer(["A dog barks."], return_tensors="np")  # doctest: +SKIP
-    >>> tokens, log_probs, lengths = session.run(None, dict(batch))  # doctest: +SKIP
-    >>> tokenizer.batch_decode(tokens, skip_special_tokens=True)  # doctest: +SKIP
-    ['Ein Hund bellt.']
-
-    ```
+        >>> paths = export_onnx(model, "onnx", tokenizer=tokenizer)  # doctest: +SKIP
+        >>> session = onnxruntime.InferenceSession(paths["mask_predict"])  # doctest: +SKIP
+        >>> batch = tokenizer(["A dog barks."], return_tensors="np")  # doctest: +SKIP
+        >>> tokens, log_probs, lengths = session.run(None, dict(batch))  # doctest: +SKIP
+        >>> tokenizer.batch_decode(tokens, skip_special_tokens=True)  # doctest: +SKIP
+        ['Ein Hund bellt.']
     """
     try:
         import onnx  # noqa: F401

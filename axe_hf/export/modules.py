@@ -30,19 +30,15 @@ class ExportableEncoder(nn.Module):
             no graph can hold.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableEncoder
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-    ... ).eval()
-    >>> source = torch.tensor([[7, 8, 9, 1]])
-    >>> states, length_logits = ExportableEncoder(model)(source, torch.ones_like(source))
-    >>> states.shape, length_logits.shape
-    (torch.Size([1, 4, 16]), torch.Size([1, 1025]))
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableEncoder
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        ... ).eval()
+        >>> source = torch.tensor([[7, 8, 9, 1]])
+        >>> states, length_logits = ExportableEncoder(model)(source, torch.ones_like(source))
+        >>> states.shape, length_logits.shape
+        (torch.Size([1, 4, 16]), torch.Size([1, 1025]))
     """
 
     output_names = ("encoder_hidden_states", "length_logits")
@@ -81,21 +77,17 @@ class ExportableDecoderStep(nn.Module):
         TypeError, ValueError: as `ExportableEncoder`.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-    >>> from axe_hf import ExportableDecoderStep, ExportableEncoder
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-    ... ).eval()
-    >>> source = torch.tensor([[7, 8, 9, 1]])
-    >>> canvas = torch.full((1, 3), model.config.mask_token_id)
-    >>> states, _ = ExportableEncoder(model)(source, torch.ones_like(source))
-    >>> ExportableDecoderStep(model)(canvas, states, torch.ones_like(source)).shape
-    torch.Size([1, 3, 50])
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
+        >>> from axe_hf import ExportableDecoderStep, ExportableEncoder
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        ... ).eval()
+        >>> source = torch.tensor([[7, 8, 9, 1]])
+        >>> canvas = torch.full((1, 3), model.config.mask_token_id)
+        >>> states, _ = ExportableEncoder(model)(source, torch.ones_like(source))
+        >>> ExportableDecoderStep(model)(canvas, states, torch.ones_like(source)).shape
+        torch.Size([1, 3, 50])
     """
 
     output_names = ("logits",)
@@ -162,20 +154,16 @@ class ExportableMaskPredict(nn.Module):
             does not follow, such as several length candidates.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableMaskPredict
-    >>> model = CmlmForConditionalGeneration(
-    ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-    ... ).eval()
-    >>> decode = ExportableMaskPredict(model, num_iterations=2, max_length=6)
-    >>> source = torch.tensor([[7, 8, 9, 1]])
-    >>> tokens, log_probs, lengths = decode(source, torch.ones_like(source))
-    >>> tokens.shape, log_probs.shape, lengths.shape
-    (torch.Size([1, 6]), torch.Size([1, 6]), torch.Size([1]))
-
-    ```
+        >>> import torch
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableMaskPredict
+        >>> model = CmlmForConditionalGeneration(
+        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        ... ).eval()
+        >>> decode = ExportableMaskPredict(model, num_iterations=2, max_length=6)
+        >>> source = torch.tensor([[7, 8, 9, 1]])
+        >>> tokens, log_probs, lengths = decode(source, torch.ones_like(source))
+        >>> tokens.shape, log_probs.shape, lengths.shape
+        (torch.Size([1, 6]), torch.Size([1, 6]), torch.Size([1]))
     """
 
     output_names = ("tokens", "log_probs", "lengths")

@@ -1,6 +1,7 @@
 """Faster back ends: Triton kernels for the AXE loss, oneDNN for linear layers on a CPU.
 
-They give the values of the PyTorch code in `axe_hf.cmlm`. Importing this package does not import Triton; calling what is in it does.
+They give the values of the PyTorch code in `axe_hf.cmlm`. Importing this package does not import
+Triton; calling what is in it does.
 """
 
 from .along_path import (

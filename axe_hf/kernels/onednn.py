@@ -25,17 +25,13 @@ class OneDnnLinear(TorchFunctionMode):
     Results differ by rounding only. For inference: a result carries no gradient.
 
     Example:
-
-    ```python
-    >>> import torch
-    >>> from axe_hf.kernels.onednn import OneDnnLinear
-    >>> layer, states = torch.nn.Linear(8, 4), torch.randn(2, 16, 8)
-    >>> with torch.no_grad(), OneDnnLinear():
-    ...     output = layer(states)
-    >>> torch.allclose(output, layer(states), atol=1e-5)
-    True
-
-    ```
+        >>> import torch
+        >>> from axe_hf.kernels.onednn import OneDnnLinear
+        >>> layer, states = torch.nn.Linear(8, 4), torch.randn(2, 16, 8)
+        >>> with torch.no_grad(), OneDnnLinear():
+        ...     output = layer(states)
+        >>> torch.allclose(output, layer(states), atol=1e-5)
+        True
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -95,14 +95,10 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         ValueError: a value out of its range, or settings that exclude each other.
 
     Example:
-
-    ```python
-    >>> from axe_hf import AxeTrainingArguments
-    >>> args = AxeTrainingArguments("runs/en-de", max_tokens_per_batch=4096, train_minutes=10)
-    >>> args.learning_rate, args.predict_with_generate
-    (0.0005, True)
-
-    ```
+        >>> from axe_hf import AxeTrainingArguments
+        >>> args = AxeTrainingArguments("runs/en-de", max_tokens_per_batch=4096, train_minutes=10)
+        >>> args.learning_rate, args.predict_with_generate
+        (0.0005, True)
     """
 
     max_tokens_per_batch: int | None = None
@@ -212,13 +208,9 @@ class DataArguments:
         ValueError: settings that exclude each other, or a length below 2.
 
     Example:
-
-    ```python
-    >>> from axe_hf import DataArguments
-    >>> DataArguments("en", "de", train_file="train.tsv", vocab_size=4000).target_lang
-    'de'
-
-    ```
+        >>> from axe_hf import DataArguments
+        >>> DataArguments("en", "de", train_file="train.tsv", vocab_size=4000).target_lang
+        'de'
     """
 
     source_lang: str
@@ -278,13 +270,9 @@ class ModelArguments:
             has.
 
     Example:
-
-    ```python
-    >>> from axe_hf import ModelArguments
-    >>> ModelArguments(d_model=256, axe_delta=1.5).given() == {"d_model": 256, "axe_delta": 1.5}
-    True
-
-    ```
+        >>> from axe_hf import ModelArguments
+        >>> ModelArguments(d_model=256, axe_delta=1.5).given() == {"d_model": 256, "axe_delta": 1.5}
+        True
     """
 
     model_name_or_path: str | None = None
