@@ -83,12 +83,6 @@ class AxeAlignment:
         num_skipped_targets: `(batch,)`, long.
         num_skipped_predictions: `(batch,)`, long.
         cost: `(batch,)`, float. The cost of the path in nats per sentence, without label smoothing.
-
-    Example:
-        >>> import torch
-        >>> costs = torch.tensor([[[9.0, 0.1, 9.0], [9.0, 9.0, 0.1]]])  # (batch, 2, 3)
-        >>> align_axe(costs, torch.tensor([[0.5, 9.0, 9.0]]), delta=1.0).position_to_target
-        tensor([[-1,  0,  1]])
     """
 
     target_to_position: Tensor
@@ -109,11 +103,10 @@ def align_axe(
     canvas_lengths: Tensor | None = None,
     observed_mask: Tensor | None = None,
 ) -> AxeAlignment:
-    """Finds the cheapest alignment.
+    """Finds the cheapest alignment; it carries no gradient.
 
-    On equal cost, align comes before skip prediction before skip target.
-
-    Costs above 1e6 nats (and infinite ones) count as 1e6 while the path is chosen.
+    On equal cost, align comes before skip prediction before skip target. Costs above 1e6 nats (and
+    infinite ones) count as 1e6 while the path is chosen.
 
     Args:
         target_costs: `(batch, target, canvas)`, float. `-log P_j(Y_i)` in nats.
@@ -124,9 +117,6 @@ def align_axe(
         observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token: position
             j then is aligned with target j, costs nothing, and the rest is aligned on either side
             of it. Default: none.
-
-    Returns:
-        The alignment, an `AxeAlignment`; it carries no gradient.
 
     Example:
         >>> import torch
@@ -146,17 +136,11 @@ def align_axe(
     if canvas_lengths is None:
         canvas_lengths = torch.full((batch,), canvas, device=device)
     is_target = torch.arange(target, device=device) < target_lengths[:, None]
-    paths = [
-        _cheapest_path(
-            target_costs[chunk],
-            blank_costs[chunk],
-            delta,
-            is_target[chunk],
-            canvas_lengths[chunk],
-            None if observed_mask is None else observed_mask[chunk],
-        )
-        for chunk in _chunks(batch, target * canvas, device)
-    ]
+    paths = []
+    for chunk in _chunks(batch, target * canvas, device):
+        costs = _step_costs(target_costs[chunk], blank_costs[chunk], delta)
+        observed = None if observed_mask is None else observed_mask[chunk]
+        paths.append(_cheapest_path(*costs, is_target[chunk], canvas_lengths[chunk], observed))
     position, is_aligned = (torch.cat(parts) for parts in zip(*paths, strict=True))
     if observed_mask is not None:
         position = _charge_behind_observed(position, is_aligned, observed_mask)
@@ -178,8 +162,7 @@ def _alignment_of_positions(
 ) -> AxeAlignment:
     """Inverts, counts and adds up a path, given by where each target is aligned or skipped.
 
-    The first three are `(batch, target)`; `is_inside`, False behind the canvas's end, is `(batch,
-    canvas)`.
+    The first three are `(batch, target)`, `is_inside` is `(batch, canvas)`.
     """
     batch, target, canvas = target_costs.shape
     numbers = torch.arange(target, device=position.device).expand(batch, target)
@@ -216,15 +199,13 @@ def _chunks(batch: int, num_cells: int, device: torch.device) -> list[slice]:
 
 
 def _cheapest_path(
-    target_costs: Tensor,
-    blank_costs: Tensor,
-    delta: float,
+    align: Tensor,
+    skip_target: Tensor,
     is_target: Tensor,
     canvas_lengths: Tensor,
     observed_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Where each target is aligned or skipped and which of the two, both `(batch, target)`."""
-    align, skip_target = _step_costs(target_costs, blank_costs, delta)
     if observed_mask is not None:
         _split_at_observed(align, skip_target, observed_mask)
     table = _fill_table(align, skip_target)
@@ -233,11 +214,9 @@ def _cheapest_path(
 
 
 def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tuple[Tensor, Tensor]:
-    """The costs of the steps in the frame `A[i,j] - (blank costs up to j)`.
+    """The costs of align `(target, batch, canvas)` and skip target `(target, batch, canvas + 1)`.
 
-    There skip prediction is free.
-
-    Returns align `(target, batch, canvas)` and skip target `(target, batch, canvas + 1)`.
+    They are in the frame `A[i,j] - (blank costs up to j)`, where skip prediction is free.
     """
     batch, target, canvas = target_costs.shape
     # The frame subtracts large numbers from each other: in float32 that may cost the right path.
@@ -254,10 +233,8 @@ def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tupl
 def _split_at_observed(align: Tensor, skip_target: Tensor, observed_mask: Tensor) -> None:
     """Lets an observed position be reached by aligning its own target only, at no cost.
 
-    Changes its arguments.
-
-    The path enters row `o` at column `o` only; hence no other row can use position `o`, except to
-    skip a target right behind it, which is to be paid at the position that follows.
+    Changes its arguments. The path enters row `o` at column `o` only; hence no other row can use
+    position `o`, except to skip a target right behind it, which is to be paid at the next.
     """
     target, batch, canvas = align.shape
     diagonal = min(target, canvas)

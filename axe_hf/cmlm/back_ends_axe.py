@@ -29,31 +29,19 @@ ALIGNMENT_FIELDS = tuple(field.name for field in fields(AxeAlignment))
 
 @dataclass(frozen=True)
 class BackEnd:
-    """One way to compute; the values are the same.
-
-    Args:
-        name: What `implementation` calls it.
-        along_path: Takes logits, `AxeTargets` and `AxeOptions`, returns a `PathLoss`.
-        path_gradient: As `path_axe.path_gradient`, for the paths of `along_path`.
-        path_type: The type of these paths.
-    """
+    """One way to compute; the values are the same."""
 
     name: str
     along_path: Callable[[Tensor, AxeTargets, AxeOptions], PathLoss]
-    path_gradient: Callable[..., Tensor]
-    path_type: type[AxePath]
+    path_gradient: Callable[..., Tensor]  # as `path_axe.path_gradient`, for those paths
+    path_type: type  # of those paths, a NamedTuple of tensors
 
 
 TORCH = BackEnd("torch", axe_along_path, path_gradient, AxePath)
 
 
 def back_end(implementation: str) -> BackEnd:
-    """Returns the back end of that name; `"auto"` is PyTorch until a GPU has run the kernels.
-
-    Raises:
-        ValueError: There is no such implementation.
-        ImportError: `"triton"` without the package axe_hf beside a checkpoint's code.
-    """
+    """Returns the back end of that name; `"auto"` is PyTorch until a GPU has run the kernels."""
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"`implementation` must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}."
@@ -80,15 +68,7 @@ def differentiable_along_path(
     implementation: str,
     inplace_backward: bool,
 ) -> PathLoss:
-    """Returns the loss per sentence, whose gradient goes to the logits, and the path.
-
-    Args:
-        logits: `(batch, canvas, vocab)`, float.
-        targets: What is to be said.
-        options: How it is scored.
-        implementation: As in `axe_loss`.
-        inplace_backward: As in `axe_loss`.
-    """
+    """Returns the loss per sentence, whose gradient goes to the logits, and the path."""
     chosen = back_end(implementation)
     if torch.compiler.is_compiling():
         result = _compiled_along_path(chosen, logits, targets, options)
@@ -122,11 +102,8 @@ class _AlongPath(torch.autograd.Function):
         none = (None,) * (4 + len(tensors))
         chosen = back_end(ctx.implementation)
         if torch.compiler.is_compiling():
-            options = ctx.options
-            return _compiled_gradient(
-                *(chosen.name, logits, tensors, grad_loss),
-                *(options.blank_token_id, options.label_smoothing),
-            ), *none
+            how = (ctx.options.blank_token_id, ctx.options.label_smoothing)
+            return _compiled_gradient(chosen.name, logits, tensors, grad_loss, *how), *none
         path = chosen.path_type(*tensors)
         grad = chosen.path_gradient(logits, path, grad_loss, ctx.options, ctx.inplace)
         if torch.is_grad_enabled():
@@ -159,9 +136,8 @@ def _compiled_along_path(
     chosen: BackEnd, logits: Tensor, targets: AxeTargets, options: AxeOptions
 ) -> PathLoss:
     inputs = (*vars(targets).values(), *vars(options).values())
-    loss, *tensors = _along_path_operator(chosen.name, logits.detach(), *inputs)
-    num = len(ALIGNMENT_FIELDS)
-    return PathLoss(loss, AxeAlignment(*tensors[:num]), chosen.path_type(*tensors[num:]))
+    loss, alignment, path = _along_path_operator(chosen.name, logits.detach(), *inputs)
+    return PathLoss(loss, AxeAlignment(*alignment), chosen.path_type(*path))
 
 
 @torch.library.custom_op(
@@ -169,7 +145,7 @@ def _compiled_along_path(
     mutates_args=(),
     schema="(str implementation, Tensor logits, Tensor tokens, Tensor target_lengths, "
     "Tensor? canvas_lengths, Tensor? observed_mask, int blank_token_id, float delta, "
-    "float label_smoothing) -> Tensor[]",
+    "float label_smoothing) -> (Tensor, Tensor[], Tensor[])",
 )
 def _along_path_operator(
     implementation,
@@ -185,9 +161,12 @@ def _along_path_operator(
     targets = AxeTargets(tokens, target_lengths, canvas_lengths, observed_mask)
     options = AxeOptions(blank_token_id, delta, label_smoothing)
     loss, alignment, path = back_end(implementation).along_path(logits, targets, options)
-    tensors = (loss, *vars(alignment).values(), *path)
+
     # an operator's results may share memory neither with its arguments nor with each other
-    return [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors]
+    def copies(tensors):
+        return [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors]
+
+    return loss.clone(), copies(vars(alignment).values()), copies(path)
 
 
 @_along_path_operator.register_fake
@@ -214,9 +193,13 @@ def _(implementation, logits, tokens, *_):
             ("blank_log_prob", "uses", "row_max", "row_log_sum"), (per_position, dtype)
         ),
     }
-    shapes = [((batch,), dtype), *(alignment[name] for name in ALIGNMENT_FIELDS)]
-    shapes += [path[name] for name in back_end(implementation).path_type._fields]
-    return [logits.new_empty(shape, dtype=kind) for shape, kind in shapes]
+
+    def new(table, names):
+        return [logits.new_empty(table[name][0], dtype=table[name][1]) for name in names]
+
+    loss = logits.new_empty(batch, dtype=dtype)
+    names = back_end(implementation).path_type._fields
+    return loss, new(alignment, ALIGNMENT_FIELDS), new(path, names)
 
 
 @torch.library.custom_op(

@@ -92,7 +92,8 @@ def linear_axe_loss(
     chosen = back_end(implementation)
     check_projection(hidden_states, weight, bias)
     batch, canvas, _ = hidden_states.shape
-    check_tensors((batch, canvas, len(weight)), labels, options, canvas_lengths, observed_mask)
+    shape = (batch, canvas, len(weight))
+    check_tensors(shape, labels, blank_token_id, canvas_lengths, observed_mask)
     targets = targets_of(labels, options, canvas_lengths, observed_mask)
     if torch.compiler.is_compiling():
         logits = F.linear(hidden_states, weight, bias)
@@ -107,7 +108,7 @@ def linear_axe_loss(
         )
         check_log_probs(result.path.blank_log_prob, canvas_lengths)
     loss = reduce_loss(result.loss, reduction, targets, num_items_in_batch)
-    return AxeOutput(loss, result.alignment) if return_alignment else loss
+    return AxeOutput(loss, result.alignment) if return_alignment else loss  # type: ignore[arg-type]
 
 
 def check_projection(hidden_states: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -129,17 +130,11 @@ def check_projection(hidden_states: Tensor, weight: Tensor, bias: Tensor | None)
 
 @dataclass(frozen=True)
 class Projection:
-    """Decoder states and what makes logits of them.
+    """Decoder states and what makes logits of them."""
 
-    Args:
-        hidden_states: `(batch, canvas, hidden)`, float.
-        weight: `(vocab, hidden)`, float.
-        bias: `(vocab,)`, float, or None.
-    """
-
-    hidden_states: Tensor
-    weight: Tensor
-    bias: Tensor | None
+    hidden_states: Tensor  # (batch, canvas, hidden)
+    weight: Tensor  # (vocab, hidden)
+    bias: Tensor | None  # (vocab,)
 
     def in_one_dtype(self) -> Projection:
         """Cast as `F.linear` casts under autocast."""
@@ -191,13 +186,8 @@ def linear_along_path(
 ) -> PathLoss:
     """Returns the loss per sentence, or its sum, with a gradient; alignment and path of the batch.
 
-    Args:
-        projection: States and output embedding.
-        align: Computes the loss along the path of some sentences.
-        options: As `align` has them, for the gradient.
-        chosen: The back end of `align`.
-        is_summed: Whether to return the sum, whose gradients are formed in the forward pass, as
-            every sentence weighs the same. Otherwise the backward pass projects again.
+    `align`, of the back end `chosen`, computes the loss along the path of some sentences. The
+    gradients of the sum are formed in the forward pass, as every sentence weighs the same.
     """
     projection = projection.in_one_dtype()
     call = _Call(align, options, chosen, is_summed, is_training=torch.is_grad_enabled())
@@ -322,23 +312,19 @@ class _Gradients:
             self.bias += grad_rows.sum(0, dtype=self.bias.dtype)
 
     def scale(self, factor: Tensor) -> None:
-        for grad in (self.hidden_states, self.weight, self.bias):
+        for grad in vars(self).values():
             if grad is not None:
                 grad *= factor
 
     def finish(self, projection: Projection) -> list[Tensor | None]:
-        grads = (self.hidden_states, self.weight, self.bias)
-        return [
-            None if grad is None else grad.to(tensor.dtype)
-            for grad, tensor in zip(grads, vars(projection).values(), strict=True)
-        ]
+        pairs = zip(vars(self).values(), vars(projection).values(), strict=True)
+        return [None if grad is None else grad.to(tensor.dtype) for grad, tensor in pairs]
 
 
 def is_plain_linear(module: nn.Module, device: torch.device) -> bool:
-    """Whether the weight of an output projection may be read instead of calling the module.
+    """Whether reading an output projection's weight tells all that calling it would.
 
-    True for an `nn.Linear` on `device` and nothing more; an adapter, quantized or sharded weights,
-    or a hook would be missed by reading the weight.
+    An adapter, quantized or sharded weights, or a hook would be missed.
     """
     return (
         # A subclass of either may compute something else, or hold a part of the matrix only.
@@ -351,11 +337,9 @@ def is_plain_linear(module: nn.Module, device: torch.device) -> bool:
 
 
 def is_fusing_worthwhile(hidden_states: Tensor, weight: Tensor) -> bool:
-    """Whether `linear_along_path` saves memory and loses no time against the loss of logits.
+    """Whether the logits of states `(batch, canvas, hidden)` would not fit one chunk.
 
-    True where the logits of `hidden_states` `(batch, canvas, hidden)` and `weight` `(vocab,
-    hidden)` would not fit one chunk; with one they exist at once in either case. Never under
-    `torch.compile`, where they do too.
+    With one they exist at once in either case, as they do under `torch.compile`.
     """
     if torch.compiler.is_compiling():
         return False

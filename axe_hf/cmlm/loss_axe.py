@@ -31,11 +31,10 @@ class AxeOutput:
 
     Example:
         >>> import torch
-        >>> logits = torch.tensor([[[0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]])  # says 1, then 2
-        >>> options = {"blank_token_id": 2, "delta": 4.0, "return_alignment": True}
-        >>> output = axe_loss(logits, torch.tensor([[1]]), **options)
-        >>> output.alignment.target_to_position, output.alignment.num_skipped_predictions
-        (tensor([[0]]), tensor([1]))
+        >>> logits = torch.tensor([[[0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]])  # says 1, then blank
+        >>> how = {"blank_token_id": 2, "delta": 4.0, "return_alignment": True}
+        >>> axe_loss(logits, torch.tensor([[1]]), **how).alignment.target_to_position
+        tensor([[0]])
     """
 
     loss: Tensor
@@ -108,12 +107,12 @@ def axe_loss(
     options = AxeOptions(blank_token_id, delta, label_smoothing)
     check_options(options, reduction, num_items_in_batch)
     check_logits(logits, inplace_backward)
-    check_tensors(tuple(logits.shape), labels, options, canvas_lengths, observed_mask)
+    check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
     targets = targets_of(labels, options, canvas_lengths, observed_mask)
     result = differentiable_along_path(logits, targets, options, implementation, inplace_backward)
     check_log_probs(result.path.blank_log_prob, canvas_lengths)
     loss = reduce_loss(result.loss, reduction, targets, num_items_in_batch)
-    return AxeOutput(loss, result.alignment) if return_alignment else loss
+    return AxeOutput(loss, result.alignment) if return_alignment else loss  # type: ignore[arg-type]
 
 
 def targets_of(
@@ -169,12 +168,13 @@ class AlignedCrossEntropyLoss(nn.Module):
         implementation: str = "auto",
     ):
         super().__init__()
-        self.blank_token_id = blank_token_id
-        self.delta = delta
-        self.label_smoothing = label_smoothing
-        self.reduction = reduction
+        self.blank_token_id, self.delta, self.label_smoothing = (
+            blank_token_id,
+            delta,
+            label_smoothing,
+        )
+        self.reduction, self.implementation = reduction, implementation
         self.inplace_backward = inplace_backward
-        self.implementation = implementation
 
     def forward(
         self,
@@ -190,14 +190,14 @@ class AlignedCrossEntropyLoss(nn.Module):
         return axe_loss(
             logits,
             labels,
-            blank_token_id=self.blank_token_id,
-            delta=self.delta,
             canvas_lengths=canvas_lengths,
             observed_mask=observed_mask,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
             num_items_in_batch=num_items_in_batch,
             return_alignment=return_alignment,
+            blank_token_id=self.blank_token_id,
+            delta=self.delta,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
             inplace_backward=self.inplace_backward,
             implementation=self.implementation,
         )
@@ -268,13 +268,14 @@ def check_derivatives(*tensors: Tensor | None) -> None:
 
 
 def check_tensors(
-    shape: tuple[int, ...], labels: Tensor, options: AxeOptions, *more: Tensor | None
+    shape: tuple[int, ...],
+    labels: Tensor,
+    blank: int,
+    lengths: Tensor | None,
+    observed: Tensor | None,
 ) -> None:
-    """Refuses types and shapes that do not fit the logits' `shape` and, on the CPU, such values.
-
-    `more` is `canvas_lengths` and `observed_mask`, or None in their places.
-    """
-    (batch, canvas, vocab), (lengths, observed), blank = shape, more, options.blank_token_id
+    """Refuses types and shapes that do not fit the logits' `shape` and, on the CPU, such values."""
+    batch, canvas, vocab = shape
     check_kind("labels", labels, (batch, None), "batch, target")
     if lengths is not None:
         check_kind("canvas_lengths", lengths, (batch,), "batch,")

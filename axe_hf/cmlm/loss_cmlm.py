@@ -7,6 +7,7 @@ Cross entropy, the baseline, is the path of AXE in which nothing is skipped. Its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def CmlmForConditionalGenerationLoss(
     config: CmlmConfig,
     num_items_in_batch: int | Tensor | None = None,
     hidden_states: Tensor | None = None,
-    lm_head: nn.Linear | None = None,
+    lm_head: Any = None,
 ) -> CmlmLosses:
     """(token loss + `length_loss_weight` * length loss, both summed) / number of labels.
 
@@ -74,11 +75,11 @@ def CmlmForConditionalGenerationLoss(
         hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.
         lm_head: The output projection, of which weight and bias are read.
     """
-    if labels.shape[1] > config.max_target_length:
+    limit = config.max_target_length
+    if labels.shape[1] > limit:
         raise ValueError(
-            f"`labels` have {labels.shape[1]} positions but `config.max_target_length` is "
-            f"{config.max_target_length}. Truncate the targets, or train a model with a larger "
-            "limit."
+            f"`labels` have {labels.shape[1]} positions but `config.max_target_length` is {limit}. "
+            "Truncate the targets, or train a model with a larger limit."
         )
     target, is_observed = whole_target(labels, canvas, config)
     skips = {}
@@ -110,7 +111,7 @@ def CmlmForConditionalGenerationLoss(
         total = total + config.length_loss_weight * length_loss
     if num_items_in_batch is None:
         num_items_in_batch = (labels != IGNORE_INDEX).sum().clamp(min=1)
-    elif torch.is_tensor(num_items_in_batch):
+    elif isinstance(num_items_in_batch, Tensor):
         num_items_in_batch = num_items_in_batch.to(total.device)
     return CmlmLosses(
         total / num_items_in_batch, token_loss.detach(), length_loss.detach(), **skips
@@ -164,7 +165,7 @@ def _aligned_loss(
     logits: Tensor | None,
     target: Tensor,
     hidden_states: Tensor | None,
-    lm_head: nn.Linear | None,
+    lm_head: Any,
     **how,
 ) -> AxeOutput:
     how |= {"reduction": "sum", "return_alignment": True}
@@ -210,7 +211,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         tensor(16.)
     """
     check_derivatives(logits)
-    _check(labels, *logits.shape)
+    _check(labels, logits.shape)
     if torch.compiler.is_compiling():  # compiled, it makes no copies either
         return F.cross_entropy(
             logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
@@ -246,7 +247,7 @@ def linear_cross_entropy(
     if torch.compiler.is_compiling():
         return cross_entropy(F.linear(hidden_states, weight, bias), labels, label_smoothing)
     check_projection(hidden_states, weight, bias)
-    _check(labels, *hidden_states.shape[:2], len(weight))
+    _check(labels, (*hidden_states.shape[:2], len(weight)))
     options = AxeOptions(None, label_smoothing=label_smoothing)
     return linear_along_path(
         Projection(hidden_states, weight, bias),
@@ -257,7 +258,8 @@ def linear_cross_entropy(
     ).loss
 
 
-def _check(labels: Tensor, batch: int, canvas: int, vocab: int) -> None:
+def _check(labels: Tensor, shape: tuple[int, ...]) -> None:
+    batch, canvas, vocab = shape
     if labels.shape != (batch, canvas):
         raise ValueError(
             f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, "

@@ -7,10 +7,11 @@ Models" (EMNLP 2019).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
@@ -36,15 +37,15 @@ from .mask_predict import masked_canvas_of_labels
 class KeyValues(NamedTuple):
     """Of one source for one decoder layer, each `(batch, heads, source, head_dim)`."""
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    keys: Tensor
+    values: Tensor
 
 
 class AttentionMasks(NamedTuple):
     """Masks of the decoder's attention to the canvas and to the source; None: nothing is masked."""
 
-    canvas: torch.Tensor | None
-    source: torch.Tensor | None
+    canvas: Tensor | None
+    source: Tensor | None
 
 
 @dataclass
@@ -74,14 +75,11 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
     """What `CmlmForConditionalGeneration.forward` returns.
 
     Args:
-        loss: scalar, nats per scored label: (token loss + `length_loss_weight` * length loss) /
-            number of labels.
-        logits: (batch, canvas, vocab); None where the loss was computed without them
-            (`config.fused_loss`).
+        loss: scalar, nats per scored label, as `CmlmForConditionalGenerationLoss` defines it.
+        logits: (batch, canvas, vocab); None where `config.fused_loss` made the loss without them.
         length_logits: (batch, max_target_length + 1) fp32.
         token_loss, length_loss: scalars without gradient, nats summed over the batch.
-        num_skipped_targets, num_skipped_predictions: (batch,) counts of the AXE alignment; None for
-            cross entropy.
+        num_skipped_targets, num_skipped_predictions: (batch,) of the alignment; AXE only.
         others: as in `Seq2SeqLMOutput`.
 
     Example:
@@ -108,20 +106,20 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
 
 def eager_attention_forward(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Softmax attention that also returns its weights (batch, heads, queries, keys)."""
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    weights = F.softmax(weights, dim=-1)
+    weights = F.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
@@ -135,54 +133,41 @@ class CmlmAttention(nn.Module):
         self.head_dim = config.d_model // num_heads
         self.scaling = self.head_dim**-0.5
         self.dropout = config.attention_dropout
-        # The SDPA and flash back ends read this when there is no mask, and take a missing value for
-        # True.
+        # SDPA and flash attention read this when there is no mask, and take its absence for True.
         self.is_causal = False
         self.q_proj = nn.Linear(config.d_model, config.d_model)
         self.k_proj = nn.Linear(config.d_model, config.d_model)
         self.v_proj = nn.Linear(config.d_model, config.d_model)
         self.out_proj = nn.Linear(config.d_model, config.d_model)
 
-    def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
+    def _split_heads(self, states: Tensor) -> Tensor:
         states = states.view(*states.shape[:-1], -1, self.head_dim)
         return states.transpose(1, 2)  # (batch, heads, length, head_dim)
 
-    def project_key_values(self, states: torch.Tensor) -> KeyValues:
+    def project_key_values(self, states: Tensor) -> KeyValues:
         """Keys and values of `states` (batch, length, d_model)."""
         keys, values = self.k_proj(states), self.v_proj(states)
         return KeyValues(self._split_heads(keys), self._split_heads(values))
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
         key_values: KeyValues | None = None,
         is_over_source: bool = False,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None]:
         query = self._split_heads(self.q_proj(hidden_states))
         key, value = key_values or self.project_key_values(hidden_states)
         implementation = self.config._attn_implementation
-        if (
-            is_over_source
-            and isinstance(attention_mask, torch.Tensor)
-            and attention_mask.dim() == 2
-        ):
+        if is_over_source and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
             # Flash attention would take the padding of the keys for that of the queries too.
             implementation, attention_mask = "sdpa", attention_mask[:, None, None].bool()
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, eager_attention_forward
         )
-        output, weights = attention_interface(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
+        kwargs |= {"dropout": self.dropout if self.training else 0.0, "scaling": self.scaling}
+        output, weights = attention_interface(self, query, key, value, attention_mask, **kwargs)
         return self.out_proj(output.reshape(hidden_states.shape).contiguous()), weights
 
 
@@ -201,20 +186,15 @@ class CmlmLayer(GradientCheckpointingLayer):
         self.fc2 = nn.Linear(ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
 
-    def _residual(
-        self, hidden_states: torch.Tensor, norm: nn.LayerNorm, block: Callable
-    ) -> torch.Tensor:
+    def _residual(self, hidden_states: Tensor, norm: nn.LayerNorm, block: Callable) -> Tensor:
         block_input = norm(hidden_states) if self.normalize_before else hidden_states
-        output = nn.functional.dropout(block(block_input), p=self.dropout, training=self.training)
+        output = F.dropout(block(block_input), p=self.dropout, training=self.training)
         hidden_states = hidden_states + output
         return hidden_states if self.normalize_before else norm(hidden_states)
 
-    def _feed_forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def _feed_forward(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.activation_fn(self.fc1(hidden_states))
-        hidden_states = nn.functional.dropout(
-            hidden_states, p=self.activation_dropout, training=self.training
-        )
-        return self.fc2(hidden_states)
+        return self.fc2(F.dropout(hidden_states, self.activation_dropout, self.training))
 
 
 class CmlmEncoderLayer(CmlmLayer):
@@ -225,15 +205,14 @@ class CmlmEncoderLayer(CmlmLayer):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        hidden_states = self._residual(
-            hidden_states,
-            self.self_attn_layer_norm,
-            lambda states: self.self_attn(states, attention_mask, **kwargs)[0],
-        )
+    ) -> Tensor:
+        def attend(states: Tensor) -> Tensor:
+            return self.self_attn(states, attention_mask, **kwargs)[0]
+
+        hidden_states = self._residual(hidden_states, self.self_attn_layer_norm, attend)
         return self._residual(hidden_states, self.final_layer_norm, self._feed_forward)
 
 
@@ -247,14 +226,14 @@ class CmlmDecoderLayer(CmlmLayer):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        encoder_hidden_states: torch.Tensor | None,
-        encoder_attention_mask: torch.Tensor | None = None,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        encoder_hidden_states: Tensor | None,
+        encoder_attention_mask: Tensor | None = None,
         key_values: KeyValues | None = None,
         query_positions: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
+    ) -> Tensor:
         if key_values is None:
             key_values = self.encoder_attn.project_key_values(encoder_hidden_states)
         num_sources = key_values.keys.shape[0]
@@ -265,17 +244,15 @@ class CmlmDecoderLayer(CmlmLayer):
             index = query_positions[:, :, None].expand(-1, -1, hidden_states.shape[-1])
             hidden_states = hidden_states.gather(1, index)  # (canvases, queries, d_model)
 
-        def attend_to_source(states: torch.Tensor) -> torch.Tensor:
-            # Canvases of one source (its length candidates) stand side by side as queries: keys are
-            # never repeated.
-            queries = states.reshape(
-                num_sources, -1, states.shape[-1]
-            )  # (source, canvases * canvas, d_model)
+        def attend_to_source(states: Tensor) -> Tensor:
+            # Canvases of one source stand side by side as queries, so that no key is repeated:
+            # (sources, canvases of each * canvas, d_model)
+            queries = states.reshape(num_sources, -1, states.shape[-1])
             mask = _first_queries(encoder_attention_mask, queries.shape[1])
             output = self.encoder_attn(queries, mask, key_values, is_over_source=True, **kwargs)[0]
             return output.view(states.shape)
 
-        def attend_to_canvas(states: torch.Tensor) -> torch.Tensor:
+        def attend_to_canvas(states: Tensor) -> Tensor:
             mask = _first_queries(attention_mask, states.shape[1])
             return self.self_attn(states, mask, own_key_values, **kwargs)[0]
 
@@ -286,10 +263,11 @@ class CmlmDecoderLayer(CmlmLayer):
         return self._residual(hidden_states, self.final_layer_norm, self._feed_forward)
 
 
-def _first_queries(mask: torch.Tensor | None, num_queries: int) -> torch.Tensor | None:
+def _first_queries(mask: Tensor | None, num_queries: int) -> Tensor | None:
     """The mask of fewer queries: without causality each query sees the same keys."""
-    is_per_query = isinstance(mask, torch.Tensor) and mask.dim() == 4
-    return mask[:, :, :num_queries] if is_per_query else mask
+    if isinstance(mask, Tensor) and mask.dim() == 4:
+        return mask[:, :, :num_queries]
+    return mask
 
 
 class CmlmSinusoidalPositionalEmbedding(nn.Embedding):
@@ -298,14 +276,13 @@ class CmlmSinusoidalPositionalEmbedding(nn.Embedding):
     def __init__(self, num_positions: int, embedding_dim: int):
         super().__init__(num_positions, embedding_dim, _freeze=True)
 
-    def create_weight(self) -> torch.Tensor:
+    def create_weight(self) -> Tensor:
         num_positions, dim = self.weight.shape
         num_sines = (dim + 1) // 2
         frequencies = torch.exp(torch.arange(num_sines) * (-2 * math.log(10000.0) / dim))
         angles = torch.arange(num_positions)[:, None] * frequencies  # (positions, sines)
-        return torch.cat([angles.sin(), angles.cos()[:, : dim - num_sines]], dim=1).to(
-            self.weight.dtype
-        )
+        weight = torch.cat([angles.sin(), angles.cos()[:, : dim - num_sines]], dim=1)
+        return weight.to(self.weight.dtype)
 
 
 class CmlmPreTrainedModel(PreTrainedModel):
@@ -354,15 +331,16 @@ class CmlmStack(CmlmPreTrainedModel):
             self.embed_positions = CmlmSinusoidalPositionalEmbedding(max_length, config.d_model)
         else:
             self.embed_positions = nn.Embedding(max_length, config.d_model)
-        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.layernorm_embedding = norm if config.layernorm_embedding else nn.Identity()
-        norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-        self.layer_norm = norm if config.normalize_before else nn.Identity()
+
+        def norm(is_there: bool) -> nn.Module:
+            shape, eps = config.d_model, config.layer_norm_eps
+            return nn.LayerNorm(shape, eps=eps) if is_there else nn.Identity()
+
+        self.layernorm_embedding = norm(config.layernorm_embedding)
+        self.layer_norm = norm(config.normalize_before)
         self.gradient_checkpointing = False
 
-    def _embed(
-        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, name: str
-    ) -> torch.Tensor:
+    def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, name: str) -> Tensor:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError(
                 f"Give either `{name}` or the embeddings in its place, not both and not neither."
@@ -378,6 +356,10 @@ class CmlmStack(CmlmPreTrainedModel):
         positions = torch.arange(length, device=inputs_embeds.device)
         return inputs_embeds * self.embed_scale + self.embed_positions(positions)
 
+    def _begin(self, embeddings: Tensor) -> Tensor:
+        """What the first layer reads."""
+        return F.dropout(self.layernorm_embedding(embeddings), self.config.dropout, self.training)
+
 
 class CmlmEncoder(CmlmStack):
     """Bidirectional encoder, the learned length vector in front (Mask-Predict, section 3.3)."""
@@ -387,12 +369,11 @@ class CmlmEncoder(CmlmStack):
     def __init__(self, config: CmlmConfig):
         super().__init__(config, config.max_source_length, "max_source_length")
         self.embed_lengths = nn.Embedding(config.max_target_length + 1, config.d_model)
-        self.layers = nn.ModuleList(
-            [CmlmEncoderLayer(config, i) for i in range(config.encoder_layers)]
-        )
+        layers = (CmlmEncoderLayer(config, i) for i in range(config.encoder_layers))
+        self.layers = nn.ModuleList(layers)
         self.post_init()
 
-    def _length_logits(self, length_state: torch.Tensor) -> torch.Tensor:
+    def _length_logits(self, length_state: Tensor) -> Tensor:
         with torch.autocast(device_type=length_state.device.type, enabled=False):
             weight = self.embed_lengths.weight.float()
             logits = length_state.float() @ weight.T  # (batch, max_target_length + 1)
@@ -404,7 +385,7 @@ class CmlmEncoder(CmlmStack):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CmlmEncoderOutput:
@@ -414,15 +395,12 @@ class CmlmEncoder(CmlmStack):
             attention_mask = input_ids.ne(self.config.pad_token_id)
         length_vector = self.embed_lengths.weight[0].expand(hidden_states.shape[0], 1, -1)
         hidden_states = torch.cat([length_vector.to(hidden_states.dtype), hidden_states], dim=1)
-        hidden_states = self.layernorm_embedding(hidden_states)
-        hidden_states = nn.functional.dropout(
-            hidden_states, p=self.config.dropout, training=self.training
-        )
+        hidden_states = self._begin(hidden_states)
         if attention_mask is not None:
             if attention_mask.dim() != 2:
                 shape = tuple(attention_mask.shape)
                 raise ValueError(f"`attention_mask` must be (batch, source), got {shape}.")
-            attention_mask = nn.functional.pad(attention_mask, (1, 0), value=1)
+            attention_mask = F.pad(attention_mask, (1, 0), value=1)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
@@ -446,31 +424,27 @@ class CmlmDecoder(CmlmStack):
 
     def __init__(self, config: CmlmConfig):
         super().__init__(config, config.max_target_length, "max_target_length")
-        self.layers = nn.ModuleList(
-            [CmlmDecoderLayer(config, i) for i in range(config.decoder_layers)]
-        )
+        layers = (CmlmDecoderLayer(config, i) for i in range(config.decoder_layers))
+        self.layers = nn.ModuleList(layers)
         self.post_init()
 
-    def project_source(self, encoder_hidden_states: torch.Tensor) -> tuple[KeyValues, ...]:
+    def project_source(self, encoder_hidden_states: Tensor) -> tuple[KeyValues, ...]:
         """Cross-attention keys and values of every layer, the same in all passes of a decoding."""
-        return tuple(
-            layer.encoder_attn.project_key_values(encoder_hidden_states) for layer in self.layers
-        )
+        attentions = (layer.encoder_attn for layer in self.layers)
+        return tuple(each.project_key_values(encoder_hidden_states) for each in attentions)
 
     def attention_masks(
         self,
-        is_canvas: torch.Tensor | None,
-        is_source: torch.Tensor | None,
-        canvas_states: torch.Tensor,
-        source_states: torch.Tensor,
+        is_canvas: Tensor | None,
+        is_source: Tensor | None,
+        canvas_states: Tensor,
+        source_states: Tensor,
     ) -> AttentionMasks:
-        """What the layers take for masks; to be made once for all iterations of a decoding.
+        """What the layers take for masks, the same in all passes of a decoding.
 
-        Args:
-            is_canvas: (canvases, canvas), not 0 where there is a position; None for everywhere.
-            is_source: (sources, source), not 0 where there is a token; None for everywhere.
-            canvas_states, source_states: (canvases, canvas, any), (sources, source, any), read for
-                shape and dtype.
+        `is_canvas` (canvases, canvas) and `is_source` (sources, source) are 0 behind the end, None
+        where there is no such place; of the states (canvases, canvas, any), (sources, source, any)
+        shape and type are read.
         """
         num_sources, width = source_states.shape[0], canvas_states.shape[-1]
         canvas_mask = create_bidirectional_mask(
@@ -489,9 +463,9 @@ class CmlmDecoder(CmlmStack):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Tensor | None = None,
         encoder_hidden_states: torch.FloatTensor | None = None,
-        encoder_attention_mask: torch.Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         source_key_values: tuple[KeyValues, ...] | None = None,
         masks: AttentionMasks | None = None,
@@ -505,16 +479,12 @@ class CmlmDecoder(CmlmStack):
         queries) the last layer answers for these positions only: its states are (canvases, queries,
         d_model).
         """
-        hidden_states = self._embed(input_ids, inputs_embeds, "decoder_input_ids")
-        hidden_states = self.layernorm_embedding(hidden_states)
-        hidden_states = nn.functional.dropout(
-            hidden_states, p=self.config.dropout, training=self.training
-        )
+        hidden_states = self._begin(self._embed(input_ids, inputs_embeds, "decoder_input_ids"))
         if masks is None:
             if attention_mask is None and input_ids is not None:
                 attention_mask = input_ids.ne(self.config.pad_token_id)
             source_states = encoder_hidden_states
-            if source_states is None:  # keys (sources, heads, source, head_dim)
+            if source_key_values is not None:  # keys (sources, heads, source, head_dim)
                 source_states = source_key_values[0].keys[:, 0]
             masks = self.attention_masks(
                 attention_mask, encoder_attention_mask, hidden_states, source_states
@@ -576,25 +546,20 @@ class CmlmModel(CmlmPreTrainedModel):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Tensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
-        decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: CmlmEncoderOutput | BaseModelOutput | tuple | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
         inputs_embeds: torch.FloatTensor | None = None,
         decoder_inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CmlmSeq2SeqModelOutput:
-        """Run encoder and decoder; the arguments are those of
-        `CmlmForConditionalGeneration.forward`."""
+        """Run both; the arguments are as in `CmlmForConditionalGeneration.forward`."""
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                inputs_embeds=inputs_embeds,
-                **kwargs,
-            )
+            inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+            encoder_outputs = self.encoder(**inputs, attention_mask=attention_mask, **kwargs)
         elif not isinstance(encoder_outputs, ModelOutput):
             encoder_outputs = CmlmEncoderOutput(*encoder_outputs)
         decoder_outputs = self.decoder(
@@ -649,9 +614,9 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Tensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
-        decoder_attention_mask: torch.Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
         encoder_outputs: CmlmEncoderOutput | BaseModelOutput | tuple | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         decoder_inputs_embeds: torch.FloatTensor | None = None,
@@ -662,19 +627,16 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
 
         Args:
             input_ids: (batch, source) long.
-            attention_mask: (batch, source), 1 for tokens; by default where `input_ids` is not
-                `<pad>`.
+            attention_mask: (batch, source), 1 for tokens; by default where no `<pad>` is.
             decoder_input_ids: the canvas, (batch, canvas) long: `<mask>` to predict, tokens that
                 are observed, `<pad>` behind its end; by default, given labels, a fully masked
                 canvas of each target's length.
-            decoder_attention_mask: (batch, canvas); by default where the canvas is not `<pad>`.
+            decoder_attention_mask: (batch, canvas); by default where no `<pad>` is.
             encoder_outputs: a `CmlmEncoderOutput`, to encode a source once.
-            inputs_embeds, decoder_inputs_embeds: embeddings in place of the ids, (batch, length,
-                d_model).
+            inputs_embeds, decoder_inputs_embeds: (batch, length, d_model), in place of the ids.
             labels: (batch, target) long, the tokens to score; -100 for padding and for observed
                 positions. Where anything is observed, canvas and target must have equal length.
-            num_items_in_batch (int or tensor): what to divide the summed loss by, in place of the
-                number of labels.
+            num_items_in_batch: int or tensor, what to divide by in place of the labels' number.
 
         Returns:
             `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.
@@ -692,13 +654,14 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
             decoder_inputs_embeds=decoder_inputs_embeds,
             **kwargs,
         )
-        states, losses = dict(outputs), {}
+        states: dict = dict(outputs)
+        losses: dict = {}
         hidden_states = states.pop("last_hidden_state")
         is_training = self.training and labels is not None
         is_fused = is_training and is_loss_fused(hidden_states, self.lm_head, self.config)
         logits = None if is_fused else self.lm_head(hidden_states)  # (batch, canvas, vocab)
         if labels is not None:
-            losses = self.loss_function(
+            found = self.loss_function(
                 logits=logits,
                 length_logits=outputs.length_logits,
                 labels=labels,
@@ -708,7 +671,7 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
                 hidden_states=hidden_states,
                 lm_head=self.lm_head,
             )
-            losses = vars(losses)
+            losses = vars(found)
         return CmlmSeq2SeqLMOutput(logits=logits, **states, **losses)
 
     def prepare_decoder_input_ids_from_labels(
@@ -716,16 +679,6 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
     ) -> torch.LongTensor:
         """A fully masked canvas for each of the `labels` (batch, target), -100 behind the end.
 
-        `length_multiplier` (default 1.0): positions per target token; at most `max_target_length`
-            in all."""
+        It has `length_multiplier` positions per target token, at most `max_target_length` in all.
+        """
         return masked_canvas_of_labels(labels, length_multiplier, self.config)
-
-
-__all__ = [
-    "CmlmEncoderOutput",
-    "CmlmForConditionalGeneration",
-    "CmlmModel",
-    "CmlmPreTrainedModel",
-    "CmlmSeq2SeqLMOutput",
-    "CmlmSeq2SeqModelOutput",
-]

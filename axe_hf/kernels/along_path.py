@@ -54,19 +54,7 @@ def is_triton_available() -> bool:
 def axe_along_path(
     logits: Tensor, targets, options
 ) -> tuple[Tensor, dict[str, Tensor], TritonPath]:
-    """Aligns and returns the loss per sentence, the fields of `AxeAlignment` by name, and the path.
-
-    Args:
-        logits: `(batch, canvas, vocab)`, float.
-        targets: `AxeTargets`.
-        options: `AxeOptions`.
-
-    Returns:
-        The loss `(batch,)`; the alignment; a `TritonPath`. None carries a gradient.
-
-    Raises:
-        ImportError: Without Triton.
-    """
+    """Returns the loss per sentence, the fields of `AxeAlignment` by name, and the path."""
     _require_triton()
     from .alignment import align
     from .statistics import row_statistics
@@ -100,9 +88,6 @@ def align_log_probs(
         blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`.
         targets: `AxeTargets`; the tokens are not read.
         delta: Factor on the cost of a skipped target.
-
-    Raises:
-        ImportError: Without Triton.
     """
     _require_triton()
     from .alignment import align
@@ -117,18 +102,7 @@ def align_log_probs(
 def path_gradient(
     logits: Tensor, path: TritonPath, grad_loss: Tensor, options, inplace: bool
 ) -> Tensor:
-    """Returns the gradient by the logits of a loss along a path, in the logits' dtype.
-
-    Args:
-        logits: `(batch, canvas, vocab)`.
-        path: As `axe_along_path` returned it.
-        grad_loss: `(batch,)`. Gradient by the loss of each sentence.
-        options: `AxeOptions`, as in the forward pass.
-        inplace: Write the gradient over the logits.
-
-    Raises:
-        ImportError: Without Triton.
-    """
+    """As `axe_hf.cmlm.path_axe.path_gradient`, for the path of `axe_along_path`."""
     _require_triton()
     from .gradient import write_gradient
 

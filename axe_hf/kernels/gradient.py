@@ -104,17 +104,9 @@ def _joined_weight(
 def gradient_kernel(
     logits,
     grad,
-    tokens,
-    target_to_position,
-    token_weight,
-    token_log_prob,
-    is_blank,
-    blank_log_prob,
-    row_max,
-    row_log_sum,
+    path,
     grad_loss,
-    smoothing_high,
-    smoothing_low,
+    numbers,
     strides,
     target,
     canvas,
@@ -124,11 +116,14 @@ def gradient_kernel(
     BLOCK_VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    labels, statistics = path
+    tokens, target_to_position, token_weight, token_log_prob, is_blank = labels
+    blank_log_prob, row_max, row_log_sum = statistics
     # From the last row to the first: the forward pass has left the last ones in the L2 cache.
     row = tl.num_programs(0).to(tl.int64) - 1 - tl.program_id(0)
     sentence, position = row // canvas, row % canvas
     targets = sentence * target
-    smoothing = tl.full([], smoothing_high, DTYPE) + tl.full([], smoothing_low, DTYPE)
+    smoothing = tl.full([], numbers[0], DTYPE) + tl.full([], numbers[1], DTYPE)
     upstream = tl.load(grad_loss + sentence * strides[0]).to(DTYPE)
     blank_weight = tl.load(is_blank + row).to(DTYPE)
     token_uses, num_labels, num_before = _labels_of_row(
@@ -174,12 +169,12 @@ def write_gradient(logits: Tensor, path, grad_loss: Tensor, options, inplace: bo
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
     batch, canvas, vocab = logits.shape
     target = path.tokens.shape[1]
+    labels = (path.tokens, path.target_to_position, path.token_weight, path.token_log_prob)
+    labels += (path.is_blank.view(torch.uint8),)
     if batch * canvas:
         gradient_kernel[(batch * canvas,)](
-            *(logits, grad),
-            *path._replace(is_blank=path.is_blank.view(torch.uint8)),
-            grad_loss,
-            *in_two_parts(options.label_smoothing),
+            *(logits, grad, (labels, (path.blank_log_prob, path.row_max, path.row_log_sum))),
+            *(grad_loss, in_two_parts(options.label_smoothing)),
             (grad_loss.stride(0), *logits.stride()[:2], *grad.stride()[:2]),
             *(target, canvas, vocab, options.blank_token_id),
             DTYPE=tl.float64 if path.row_max.dtype == torch.float64 else tl.float32,

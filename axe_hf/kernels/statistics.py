@@ -83,38 +83,31 @@ def _reduce_row(
 @triton.jit(do_not_specialize=["target", "canvas", "blank_token_id"])
 def statistics_kernel(
     logits,
-    tokens,
-    target_lengths,
-    canvas_lengths,
-    token_log_probs,
-    blank_log_prob,
-    row_max,
-    row_log_sum,
-    mean_log_prob,
-    stride_sentence,
-    stride_position,
+    targets,
+    results,
+    strides,
     target,
     canvas,
     vocab,
     blank_token_id,
-    HAS_CANVAS_LENGTHS: tl.constexpr,
-    WITH_MEAN: tl.constexpr,
     DTYPE: tl.constexpr,
     LANES: tl.constexpr,
     LOGITS_PER_LANE: tl.constexpr,
     BLOCK_TARGET: tl.constexpr,
 ):
+    tokens, target_lengths, canvas_lengths = targets
+    token_log_probs, blank_log_prob, row_max, row_log_sum, mean_log_prob = results
+    WITH_MEAN: tl.constexpr = mean_log_prob is not None
     row = tl.program_id(0).to(tl.int64)
-    sentence = row // canvas
-    position = row % canvas
+    sentence, position = row // canvas, row % canvas
     canvas_length = canvas
-    if HAS_CANVAS_LENGTHS:
+    if canvas_lengths is not None:
         canvas_length = tl.load(canvas_lengths + sentence)
     # position 0 counts always: targets without a canvas are skipped there
     if position >= tl.maximum(canvas_length, 1):
         tl.store(blank_log_prob + row, 0.0)
         return
-    first = logits + sentence * stride_sentence + position * stride_position
+    first = logits + sentence * strides[0] + position * strides[1]
     largest, log_sum, mean = _reduce_row(first, vocab, WITH_MEAN, DTYPE, LANES, LOGITS_PER_LANE)
     tl.store(row_max + row, largest)
     tl.store(row_log_sum + row, log_sum)
@@ -142,18 +135,16 @@ def row_statistics(logits: Tensor, targets, options) -> RowStatistics:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     with_mean = options.label_smoothing > 0
     rows = [logits.new_empty((batch, canvas), dtype=dtype) for _ in range(3 + with_mean)]
-    statistics = RowStatistics(
-        logits.new_empty((batch, target, canvas), dtype=dtype),
-        *rows[:3],
-        rows[3] if with_mean else None,
-    )
+    table = logits.new_empty((batch, target, canvas), dtype=dtype)
+    blank, largest, log_sum, *mean = rows
+    statistics = RowStatistics(table, blank, largest, log_sum, mean[0] if mean else None)
     if batch * canvas:
         statistics_kernel[(batch * canvas,)](
-            *(logits, targets.tokens, targets.target_lengths, targets.canvas_lengths),
-            *statistics,
-            *(logits.stride(0), logits.stride(1), target, canvas, vocab, options.blank_token_id),
-            HAS_CANVAS_LENGTHS=targets.canvas_lengths is not None,
-            WITH_MEAN=with_mean,
+            logits,
+            (targets.tokens, targets.target_lengths, targets.canvas_lengths),
+            tuple(statistics),
+            logits.stride()[:2],
+            *(target, canvas, vocab, options.blank_token_id),
             DTYPE=tl.float64 if dtype == torch.float64 else tl.float32,
             LANES=LANES,
             LOGITS_PER_LANE=LOGITS_PER_LANE,
