@@ -24,23 +24,14 @@ def axe_loss_definition(
     observed_mask: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Returns AXE per sentence by the recursion of the paper: two loops, one `min` a cell.
+    """Returns AXE per sentence `(batch,)` by the recursion of the paper: one `min` a cell.
 
     Python's `min` keeps the first of equals, so ties go to align, then skip prediction, then skip
     target; and autograd follows the chosen path only. It takes seconds where `axe_loss` takes
-    milliseconds.
+    milliseconds. Source: Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3.
 
     Args:
-        logits: `(batch, canvas, vocab)`, float.
-        labels: `(batch, target)`, long; -100 behind the target's end.
-        blank_token_id: The id of the blank.
-        delta: Factor on the cost of a skipped target.
-        canvas_lengths: `(batch,)`, long. Default: the whole canvas.
-        observed_mask: `(batch, canvas)`, bool. Default: nothing observed.
-        label_smoothing: Share of the uniform distribution in the target distribution. Default 0.
-
-    Returns:
-        `(batch,)`, in nats, in float32 or the logits' wider type.
+        All: as in `axe_loss`.
 
     Example:
         >>> import torch

@@ -29,20 +29,12 @@ MAX_CELLS_CPU = 2**18
 
 @dataclass(frozen=True)
 class AxeTargets:
-    """What is to be said, and where: one batch, as it travels from the loss's door to the kernels.
+    """What is to be said, and where: one batch, from the door of the loss to the kernels."""
 
-    Args:
-        tokens: `(batch, target)`, long. The target tokens, the blank at padding.
-        target_lengths: `(batch,)`, long.
-        canvas_lengths: `(batch,)`, long. None: the whole canvas.
-        observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token. None:
-            nowhere.
-    """
-
-    tokens: Tensor
-    target_lengths: Tensor
-    canvas_lengths: Tensor | None = None
-    observed_mask: Tensor | None = None
+    tokens: Tensor  # (batch, target) long: the target tokens, the blank at padding
+    target_lengths: Tensor  # (batch,) long
+    canvas_lengths: Tensor | None = None  # (batch,) long; None: the whole canvas
+    observed_mask: Tensor | None = None  # (batch, canvas) bool: True where it shows its own token
 
     def __getitem__(self, sentences: slice) -> AxeTargets:
         parts = vars(self).items()
@@ -56,17 +48,11 @@ class AxeTargets:
 
 @dataclass(frozen=True)
 class AxeOptions:
-    """How it is scored; travels with `AxeTargets`.
+    """How it is scored; travels with `AxeTargets`."""
 
-    Args:
-        blank_token_id: Id of the blank. None for a path without blanks (plain cross entropy).
-        delta: Factor on the cost of a skipped target.
-        label_smoothing: Share of the uniform distribution in the target distribution.
-    """
-
-    blank_token_id: int | None
-    delta: float = 0.0
-    label_smoothing: float = 0.0
+    blank_token_id: int | None  # None for a path without blanks: plain cross entropy
+    delta: float = 0.0  # factor on the cost of a skipped target
+    label_smoothing: float = 0.0  # share of the uniform distribution in the target distribution
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,10 @@ def CmlmForConditionalGenerationLoss(
     them.
 
     Args:
-        logits: `(batch, canvas, vocab)`; None: the loss is computed from `hidden_states` and
-            `lm_head` without them.
-        length_logits: `(batch, max_target_length + 1)`, fp32; may be None where
-            `length_loss_weight` is 0.
+        logits: `(batch, canvas, vocab)`; None: the loss is made of `hidden_states` and `lm_head`.
+        length_logits: `(batch, max_target_length + 1)`, fp32; None if `length_loss_weight` is 0.
         labels: `(batch, target)`, long; -100 at padding and at observed positions.
-        canvas: `(batch, canvas)`, long, the decoder's input; None takes every position as one to
-            predict.
+        canvas: `(batch, canvas)`, long, the decoder's input; None: every position is predicted.
         config: The settings of the loss.
         num_items_in_batch: What to divide by. Default: the number of labels that are not -100.
         hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.
@@ -121,17 +118,10 @@ def CmlmForConditionalGenerationLoss(
 def whole_target(
     labels: Tensor, canvas: Tensor | None, config: CmlmConfig
 ) -> tuple[Tensor, Tensor | None]:
-    """Undo the -100 of observed positions.
+    """The labels `(batch, target)` without the -100 of observed positions, and which these are.
 
-    Args:
-        labels: `(batch, target)`, long; -100 at padding and at observed positions.
-        canvas: `(batch, canvas)`, long, or None where the decoder was given embeddings.
-        config: For the ids of mask and pad.
-
-    Returns:
-        The target tokens with -100 behind the end only `(batch, target)`, and which canvas
-        positions are observed `(batch, canvas)`, bool, or None where canvas and labels differ in
-        shape, so that nothing can be.
+    The second is `(batch, canvas)`, bool, or None where the canvas `(batch, canvas)` differs from
+    the labels in shape, or is not given, so that nothing can be observed.
     """
     if canvas is None or canvas.shape != labels.shape:
         return labels, None
@@ -162,11 +152,7 @@ def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig)
 
 
 def _aligned_loss(
-    logits: Tensor | None,
-    target: Tensor,
-    hidden_states: Tensor | None,
-    lm_head: Any,
-    **how,
+    logits: Tensor | None, target: Tensor, hidden_states: Tensor | None, lm_head: Any, **how
 ) -> AxeOutput:
     how |= {"reduction": "sum", "return_alignment": True}
     if logits is not None:

@@ -24,59 +24,34 @@ BLOCK_BYTES_GPU = 2**28
 
 
 class AxePath(NamedTuple):
-    """What the gradient needs to know of the path; the batch comes first in every tensor.
+    """What the gradient needs to know of the path; None where there is no blank."""
 
-    Args:
-        tokens: `(batch, target)`, long. The target tokens, the blank at padding.
-        position: `(batch, target)`, long. Where a token is aligned or skipped; 0 at padding.
-        token_weight: `(batch, target)`, float. Weight of the label `tokens` at `position`,
-            repetitions included.
-        token_log_prob: `(batch, target)`, float. `log P_position(token)`.
-        is_blank: `(batch, canvas)`, bool. True where the label is the blank. None: there is no
-            blank.
-        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`. None: there is no blank.
-        uses: `(batch, canvas)`, float. Total weight S of the position's labels; 0 where nothing is
-            scored.
-    """
-
-    tokens: Tensor
-    position: Tensor
-    token_weight: Tensor
-    token_log_prob: Tensor
-    is_blank: Tensor | None
-    blank_log_prob: Tensor | None
-    uses: Tensor
+    tokens: Tensor  # (batch, target) long: the target tokens, the blank at padding
+    position: Tensor  # (batch, target) long: where a token is aligned or skipped; 0 at padding
+    token_weight: Tensor  # (batch, target): weight of that label there, repetitions included
+    token_log_prob: Tensor  # (batch, target): log P_position(token)
+    is_blank: Tensor | None  # (batch, canvas) bool: True where the label is the blank
+    blank_log_prob: Tensor | None  # (batch, canvas): log P_j(blank)
+    uses: Tensor  # (batch, canvas): total weight S of the labels; 0 where nothing is scored
 
 
 class PathLoss(NamedTuple):
-    """A loss along a path; no tensor of it carries a gradient.
+    """A loss along a path; no tensor of it carries a gradient."""
 
-    Args:
-        loss: `(batch,)`, float. Nats per sentence, label smoothing included.
-        alignment: The alignment, or None for cross entropy, which needs none.
-        path: What the gradient needs, an `AxePath` or a back end's own.
-    """
-
-    loss: Tensor
-    alignment: AxeAlignment | None
-    path: AxePath
+    loss: Tensor  # (batch,): nats per sentence, label smoothing included
+    alignment: AxeAlignment | None  # None for cross entropy, which needs none
+    path: AxePath  # or a back end's own
 
 
 @torch.no_grad()
 def gather_log_probs(
     logits: Tensor, columns: Tensor, with_mean: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns log-probabilities of some tokens, and their mean over the vocabulary, in one pass.
+    """Returns log-probabilities of some tokens, and the vocabulary's mean, in one pass.
 
-    Args:
-        logits: `(batch, canvas, vocab)`.
-        columns: `(batch, canvas or 1, number)`, long. The tokens to look up at each or at every
-            position.
-        with_mean: Whether to compute the mean.
-
-    Returns:
-        `(batch, canvas, number)` and `(batch, canvas)` or None, in float32 or the logits' wider
-        type.
+    The tokens `columns` are `(batch, canvas or 1, number)`, long, those to look up at each or at
+    every position of the logits `(batch, canvas, vocab)`. Returns `(batch, canvas, number)` and
+    `(batch, canvas)` or None, in float32 or the logits' wider type.
     """
     batch, canvas, vocab = logits.shape
     number = columns.shape[2]
@@ -147,12 +122,7 @@ def smooth(
 ) -> Tensor:
     """Mixes the cost of a path `(batch,)` with that of the uniform distribution along it.
 
-    Args:
-        cost: `(batch,)`.
-        uses: `(batch, canvas)`, as in `AxePath`.
-        mean_log_probs: `(batch, canvas)`, as from `gather_log_probs`, or None where nothing is
-            smoothed.
-        label_smoothing: Share of the uniform distribution.
+    The means `(batch, canvas)`, from `gather_log_probs`, are None where nothing is smoothed.
     """
     if mean_log_probs is None:
         return cost
@@ -207,12 +177,8 @@ def _write_labels(
 ) -> None:
     """Writes the labels' entries whole, since p - 1 must be formed before it is rounded.
 
-    Args:
-        grad: `(batch, canvas, vocab)`, written into.
-        path: For the labels.
-        grad_loss: `(batch, 1)`, float.
-        softmax_weight: `(batch, canvas)`, float. The factor of the softmax.
-        options: For blank and label smoothing.
+    `grad` is `(batch, canvas, vocab)`, `grad_loss` `(batch, 1)`, `softmax_weight`, the factor of
+    the softmax, `(batch, canvas)`.
     """
     vocab, label_smoothing = grad.shape[-1], options.label_smoothing
 

@@ -59,6 +59,15 @@ def _row_of(table, row, num_rows, canvas, position, canvas_length):
 
 
 @triton.jit
+def _cost_behind_observed(cost, row, observed_mask, position, canvas_length):
+    """What is skipped behind an observed position is paid at the one that follows."""
+    is_seen = tl.load(observed_mask + position, mask=position < canvas_length, other=0) != 0
+    is_moved = is_seen & (position + 1 < canvas_length)
+    moved_cost = _cost(tl.load(row + position + 1, mask=is_moved, other=0.0))
+    return tl.where(is_moved, moved_cost, cost)
+
+
+@triton.jit
 def _cheapest_steps(by_align, by_skip, left, left_step, column, BLOCK: tl.constexpr):
     """The next row by one prefix minimum: its costs, its steps, its costs one lane to the left."""
     best = tl.where(by_align <= by_skip, by_align, by_skip)
@@ -111,25 +120,18 @@ def fill_steps(
                 token_log_probs, i + 1, target_length, canvas, position, canvas_length
             )
             cost = _cost(log_prob)
-            skip_cost = cost
             left = left + delta * _cost(left_log_prob)
             left_step = tl.zeros([], tl.int32)
             by_align = cost - blank_cost + above_left
+            by_skip = above + delta * cost
             if observed_mask is not None:
-                # What is skipped behind an observed position is paid at the one that follows.
-                is_seen = tl.load(observed_mask + position, mask=is_inside, other=0) != 0
-                is_moved = is_seen & (column < canvas_length)
                 row = token_log_probs + i * canvas
-                moved_cost = _cost(tl.load(row + column, mask=is_moved, other=0.0))
-                skip_cost = tl.where(is_moved, moved_cost, skip_cost)
-            by_skip = above + delta * skip_cost
-            if observed_mask is not None:
-                # An observed target is reached by aligning it with its own position only, for
-                # nothing.
+                cost = _cost_behind_observed(cost, row, observed_mask, position, canvas_length)
+                # An observed target is reached by aligning it with its own position, for nothing.
                 is_shown = tl.load(observed_mask + i, mask=i < canvas, other=0) != 0
                 own = tl.where(position == i, above_left, float("inf"))
                 by_align = tl.where(is_shown, own, by_align)
-                by_skip = tl.where(is_shown, float("inf"), by_skip)
+                by_skip = tl.where(is_shown, float("inf"), above + delta * cost)
                 left = tl.where(is_shown, float("inf"), left)
             if TILED:
                 edge = ((tile // BLOCK + 1) % 2) * target + i

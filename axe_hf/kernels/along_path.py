@@ -21,28 +21,16 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 class TritonPath(NamedTuple):
-    """What the gradient kernel needs to know of the path; the batch comes first in every tensor.
+    """What the gradient kernel needs to know of the path."""
 
-    Args:
-        tokens: `(batch, target)`, long. The target tokens, the blank at padding.
-        target_to_position: `(batch, target)`, long. Where a token is aligned or skipped; -1 at
-            padding.
-        token_weight: `(batch, target)`, float. 1 if aligned, delta if skipped, 0 if not scored.
-        token_log_prob: `(batch, target)`, float. `log P_position(token)`.
-        is_blank: `(batch, canvas)`, bool. True where the label is the blank.
-        blank_log_prob: `(batch, canvas)`, float. `log P_j(blank)`.
-        row_max: `(batch, canvas)`, float. The largest logit of the position.
-        row_log_sum: `(batch, canvas)`, float. The logarithm of the sum of `exp(logit - row_max)`.
-    """
-
-    tokens: Tensor
-    target_to_position: Tensor
-    token_weight: Tensor
-    token_log_prob: Tensor
-    is_blank: Tensor
-    blank_log_prob: Tensor
-    row_max: Tensor
-    row_log_sum: Tensor
+    tokens: Tensor  # (batch, target) long: the target tokens, the blank at padding
+    target_to_position: Tensor  # (batch, target) long: where it is aligned or skipped; -1: padding
+    token_weight: Tensor  # (batch, target): 1 if aligned, delta if skipped, 0 if not scored
+    token_log_prob: Tensor  # (batch, target): log P_position(token)
+    is_blank: Tensor  # (batch, canvas) bool: True where the label is the blank
+    blank_log_prob: Tensor  # (batch, canvas): log P_j(blank)
+    row_max: Tensor  # (batch, canvas): the largest logit of the position
+    row_log_sum: Tensor  # (batch, canvas): the logarithm of the sum of exp(logit - row_max)
 
 
 def is_triton_available() -> bool:
