@@ -30,11 +30,16 @@ class EmaCallback(TrainerCallback):
         ValueError: `decay` out of range.
 
     Example:
-        >>> model = torch.nn.Linear(1, 1, bias=False)
-        >>> ema = EmaCallback(0.9)
+        >>> import torch
+        >>> from axe_hf import EmaCallback
+        >>> model, ema = torch.nn.Linear(1, 1, bias=False), EmaCallback(0.9)
+        >>> _ = model.weight.data.fill_(0.0)
         >>> ema.start(model)
-        >>> _ = model.weight.data.add_(1.0)
-        >>> ema.update()  # moves the average by 1 - 2/11 of that
+        >>> _ = model.weight.data.fill_(1.0)
+        >>> ema.update()
+        >>> with ema.applied():
+        ...     round(model.weight.item(), 3)  # 0 moved by 1 - 2/11 towards 1
+        0.818
     """
 
     def __init__(self, decay: float):
@@ -94,7 +99,8 @@ class EmaCallback(TrainerCallback):
         self.start(model)
         tensors = load_file(path)
         self.num_updates = int(tensors["num_updates"])
-        self._averages = [tensors[f"averages.{name}"] for name in self._weights]
+        for name, average in zip(self._weights, self._averages, strict=True):
+            average.copy_(tensors[f"averages.{name}"])
         self._write([tensors[f"weights.{name}"] for name in self._weights])
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -107,8 +113,8 @@ class EmaCallback(TrainerCallback):
         self.update()
 
     def on_train_end(self, args, state, control, **kwargs):
-        # The best checkpoint, if it was loaded, holds averaged weights already.
         if not (args.load_best_model_at_end and state.best_model_checkpoint):
+            # Else the best checkpoint was loaded, which holds averaged weights already.
             self._write(self._averages)
         self._weights, self._averages = {}, []
 
@@ -132,9 +138,13 @@ def average_checkpoints(
         FileExistsError: `output_dir` holds something.
 
     Example:
-        >>> from axe_hf import CmlmConfig
-        >>> config = CmlmConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1)
-        >>> folders = [str(tmp / name) for name in ("first", "second")]
+        >>> from tempfile import TemporaryDirectory
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, average_checkpoints
+        >>> model = CmlmForConditionalGeneration(CmlmConfig(vocab_size=20, d_model=8))
+        >>> with TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     average_checkpoints([folder, folder]).config.d_model
+        8
     """
     if isinstance(checkpoints, str | Path) or not checkpoints:
         raise ValueError(f"`checkpoints` must be a list of folders, got {checkpoints!r}.")
@@ -149,9 +159,14 @@ def average_checkpoints(
     sums = {name: p.float().clone() for name, p in average.named_parameters()}
     for folder in folders[1:]:
         weights = dict(CmlmForConditionalGeneration.from_pretrained(folder).named_parameters())
-        _check_same_shapes(folders[0], sums, folder, weights)
-        for name, total in sums.items():
-            total += weights[name].float()
+        for name in sorted(sums.keys() | weights.keys()):
+            expected, got = (tuple(d[name].shape) if name in d else None for d in (sums, weights))
+            if expected != got:
+                raise ValueError(
+                    f"`checkpoints` must be of one model: {name} has shape {expected} in "
+                    f"{folders[0]} and {got} in {folder}."
+                )
+            sums[name] += weights[name].float()
     for name, parameter in average.named_parameters():
         parameter.copy_(sums[name] / len(folders))
     if output_dir is not None:
@@ -159,13 +174,3 @@ def average_checkpoints(
         if (folders[0] / "tokenizer_config.json").is_file():
             AutoTokenizer.from_pretrained(folders[0]).save_pretrained(output_dir)
     return average.eval()
-
-
-def _check_same_shapes(first: Path, sums: dict, other: Path, weights: dict) -> None:
-    for name in sorted(sums.keys() | weights.keys()):
-        expected, got = (tuple(d[name].shape) if name in d else None for d in (sums, weights))
-        if expected != got:
-            raise ValueError(
-                f"`checkpoints` must be of one model: {name} has shape {expected} in {first} and "
-                f"{got} in {other}."
-            )
