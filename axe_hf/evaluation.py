@@ -130,7 +130,7 @@ class TranslationMetric(evaluate.Metric):
         if len(predictions) != len(references):
             raise ValueError(
                 f"`predictions` and `references` must pair up, got {len(predictions)} predictions "
-                f"and {len(references)} references. Those of one go into one list: [[first, second]]."
+                f"and {len(references)} references. Those of one go into one list: [[a, b]]."
             )
         super().add_batch(predictions=predictions, references=references)
 

@@ -42,7 +42,6 @@ RECIPE: dict[str, Any] = {
     "training": {
         "max_tokens_per_batch": 256,  # on a CPU many small steps learn more than few large ones
         "learning_rate": 1.2e-3,  # small models bear twice Mask-Predict's 5e-4
-        "warmup_steps": 0.05,  # share of the run
         "bf16": True,  # 1.4 times faster than fp32 on CPUs; left off where it would be emulated
         "optim": "adamw_torch_fused",  # one call for all weights
         "logging_steps": 25,
@@ -59,7 +58,6 @@ RECIPE: dict[str, Any] = {
         "axe": {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2},
     },
     "num_iterations": (1, 4, 10),  # passes of the decoder
-    "batch_size": 64,  # sentences decoded at once
     "num_shown": 3,  # test sentences printed
     "shown_iterations": 4,
 }
@@ -143,35 +141,26 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
         _say(f"\n[{number}/5] Training with {name} for {arguments.minutes / 2:g} minutes")
         trained[loss] = _train(loss, folder, arguments, recipe)
     _say(f"\n[4/5] Translating {len(sources)} sentences never seen before")
-    scores, translations = {}, {}
+    models, translations = {}, {}
     for loss, result in trained.items():
-        scores[loss], translations[loss] = _score(result, sources, references, recipe)
+        models[loss], translations[loss] = _score(result, sources, references, recipe)
         result.trainer.create_model_card(
             **LANGUAGES,
             model_name=f"{Path(arguments.output_dir).name}-{loss}",
             dataset="the phrasebook of axe_hf, written by a grammar",
-            scores={"test": scores[loss][str(recipe["num_iterations"][0])]},
+            scores={"test": models[loss]["scores"][str(recipe["num_iterations"][0])]},
         )
-    _say("\n" + _table(scores, repetition_rate(first_choices)))
+    _say("\n" + _table(models, repetition_rate(first_choices)))
     _say("\n[5/5] Loading the AXE model from its folder, and watching it decode")
-    named = {LOSSES[loss]: texts for loss, texts in translations.items()}
-    columns = {"source": sources, **named, "reference": first_choices}
-    logs = {LOSSES[loss]: r.trainer.state.log_history for loss, r in trained.items()}
+    columns = {LOSSES[loss]: texts for loss, texts in translations.items()}
+    columns = {"source": sources, **columns, "reference": first_choices}
+    logs = {LOSSES[loss]: model["log"] for loss, model in models.items()}
     _show(folder, columns, logs if has_matplotlib else None, recipe)
     libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
     return {
         "arguments": asdict(arguments),
         "recipe": recipe,
-        "models": {
-            loss: {
-                "scores": scores[loss],
-                "num_parameters": result.model.num_parameters(),
-                "training_minutes": result.trainer.elapsed_minutes,
-                "steps": result.trainer.state.global_step,
-                "log": result.trainer.state.log_history,
-            }
-            for loss, result in trained.items()
-        },
+        "models": models,
         "references_repetition_rate": repetition_rate(first_choices),
         "translations": {"source": sources, "reference": first_choices, **translations},
         "versions": {"axe_hf": __version__} | {n: metadata.version(n) for n in libraries},
@@ -189,7 +178,6 @@ def _write_data(folder: Path, recipe) -> tuple[list[str], list[list[str]]]:
         write_text(folder / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
     test = load_translations(folder / "test.jsonl", **LANGUAGES)
     pairs = list(test["translation"])
-    _say(f'      such as "{pairs[0]["en"]}" and "{pairs[0]["de"]}"')
     return [pair["en"] for pair in pairs], list(test["references"])
 
 
@@ -216,7 +204,6 @@ def _train(loss: Any, folder: Path, arguments, recipe) -> "TrainingResult":
         train_minutes=arguments.minutes / 2,
         seed=arguments.seed,
         use_cpu=not torch.cuda.is_available(),
-        per_device_eval_batch_size=recipe["batch_size"],
         **settings,
     )
     model_args = ModelArguments(training_loss=loss, **recipe["model"])
@@ -239,36 +226,37 @@ def _has_fast_bf16() -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
-def _translated(model, tokenizer, sources, recipe, num_iterations: int) -> list[str]:
+def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict, list[str]]:
+    """What results.json says of a model, and its translations with the first `num_iterations`."""
+    from .evaluation import TranslationMetric
     from .translation import translate
 
-    options = {"batch_size": recipe["batch_size"], "num_iterations": num_iterations}
-    return translate(model, tokenizer, sources, show_progress=False, **options)
-
-
-def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict, list[str]]:
-    """Scores by the number of iterations, and the translations with the first of them."""
-    from .evaluation import TranslationMetric
-
-    translated = partial(_translated, result.model, result.tokenizer)
-    translated(sources[: recipe["batch_size"]], recipe, 1)  # warm up
+    translated = partial(translate, result.model, result.tokenizer, show_progress=False)
+    translated(sources[:64], num_iterations=1)  # warm up
     scores, translations = {}, []
     for count in recipe["num_iterations"]:
         start = time.perf_counter()
-        found = translated(sources, recipe, count)
+        found = translated(sources, num_iterations=count)
         speed = len(found) / (time.perf_counter() - start)
         metric: Any = TranslationMetric().compute(predictions=found, references=references)
         scores[str(count)] = metric | {"sentences_per_second": speed}
         translations.append(found)
-    return scores, translations[0]
+    facts = {
+        "scores": scores,
+        "num_parameters": result.model.num_parameters(),
+        "training_minutes": result.trainer.elapsed_minutes,
+        "steps": result.trainer.state.global_step,
+        "log": result.trainer.state.log_history,
+    }
+    return facts, translations[0]
 
 
-def _table(scores: dict[str, dict[str, dict[str, Any]]], reference_rate: float) -> str:
-    """For each number of iterations T, both models; `scores` by model and T."""
+def _table(models: dict[str, dict[str, Any]], reference_rate: float) -> str:
+    """For each number of iterations T, both models."""
     lines = ["  ".join(("  T", "trained with ", *(title for title, _, _ in _COLUMNS)))]
-    for count in scores["axe"]:
+    for count in models["axe"]["scores"]:
         for loss, name in LOSSES.items():
-            row = scores[loss][count]
+            row = models[loss]["scores"][count]
             numbers = [format(row[key], layout) for _, key, layout in _COLUMNS]
             lines.append("  ".join((f"{count:>3}", f"{name:<13}", *numbers)))
     lines += [
@@ -286,14 +274,13 @@ def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from .history import format_history
+    from .translation import translate
 
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "axe")
     tokenizer = AutoTokenizer.from_pretrained(folder / "axe")
     sources = columns["source"]
-    if (
-        _translated(model, tokenizer, sources, recipe, recipe["num_iterations"][0])
-        != columns["AXE"]
-    ):
+    settings: dict[str, Any] = {"num_iterations": recipe["num_iterations"][0]}
+    if translate(model, tokenizer, sources, show_progress=False, **settings) != columns["AXE"]:
         raise RuntimeError(f"The model in {folder / 'axe'} translates otherwise than when saved.")
     _say(f"      It gives the same {len(sources)} translations.")
     # Sentences that are long enough to be of interest first, if there are any.

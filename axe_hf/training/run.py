@@ -146,12 +146,9 @@ def _make_tokenizer(
         return AutoTokenizer.from_pretrained(name)
     languages = _languages(data_args).values()
     texts = (pair[language] for pair in train["translation"] for language in languages)
-    given: dict[str, Any] = {}
-    if data_args.vocab_size is not None:
-        given["vocab_size"] = data_args.vocab_size
-    if data_args.tokenizer_algorithm is not None:
-        given["algorithm"] = data_args.tokenizer_algorithm
-    return train_tokenizer(filter(None, texts), **given)
+    given = {"vocab_size": data_args.vocab_size, "algorithm": data_args.tokenizer_algorithm}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return train_tokenizer(filter(None, texts), **settings)
 
 
 def _make_model(
@@ -172,13 +169,11 @@ def _make_model(
         present = getattr(model.config, setting)
         if value == present:
             continue
-        if checkpoint is not None:
+        if checkpoint is not None or setting not in _CHANGEABLE:
+            built = "the run to resume has" if checkpoint else f"{name} was built with"
             raise ValueError(
-                f"`{setting}` is {value!r}, but the run to resume has {present!r}. Leave it out."
-            )
-        if setting not in _CHANGEABLE:
-            raise ValueError(
-                f"`{setting}` is {value!r}, but {name} was built with {present!r}. Leave it out."
+                f"`{setting}` is {value!r}, but {built} {present!r}, which cannot change. Leave it "
+                "out."
             )
         setattr(model.config, setting, value)
     if given.keys() & _CHANGEABLE and checkpoint is None:
@@ -210,10 +205,8 @@ def _tokenize_for_scoring(
     """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        sources, targets = (
-            [pair[language] or "" for pair in batch["translation"]]
-            for language in languages.values()
-        )
+        sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
+        sources, targets = sides
         cut = {"truncation": True, "verbose": False}
         return {
             "input_ids": tokenizer(sources, max_length=config.max_source_length, **cut).input_ids,

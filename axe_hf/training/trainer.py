@@ -277,28 +277,23 @@ class AxeTrainer(Seq2SeqTrainer):
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         rates = self._eval_losses.read(self.accelerator, self.model.config.length_loss_weight)
         if rates["num_labels"]:
-            for name in ("loss", *_LOGGED_RATES):
-                if name in rates:
-                    output.metrics[f"{metric_key_prefix}_{name}"] = rates[name]
+            names = [name for name in ("loss", *_LOGGED_RATES) if name in rates]
+            output.metrics.update({f"{metric_key_prefix}_{n}": rates[n] for n in names})
         return output
 
     @torch.no_grad()
     def prediction_step(
         self, model, inputs, prediction_loss_only: bool, ignore_keys=None, **gen_kwargs: Any
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Loss on the fully masked canvas; with `predict_with_generate`, a translation.
-
-        Both come from one encoder pass.
-        """
+        """Loss on the fully masked canvas and, from the same encoder pass, a translation."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels")
         batch = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
         loss, encoder_outputs = None, None
         if labels is not None:
             labels, _ = whole_target(labels, inputs.get("decoder_input_ids"), self.model.config)
-            canvas = self.model.prepare_decoder_input_ids_from_labels(
-                labels, self.args.length_multiplier
-            )
+            multiplier = self.args.length_multiplier
+            canvas = self.model.prepare_decoder_input_ids_from_labels(labels, multiplier)
             with self.compute_loss_context_manager():
                 outputs = model(**batch, decoder_input_ids=canvas, labels=labels)
             self._add_eval_losses(outputs, batch | {"labels": labels, "decoder_input_ids": canvas})
@@ -340,9 +335,9 @@ class AxeTrainer(Seq2SeqTrainer):
         return TranslationMetric().compute(predictions=predictions, references=references)
 
     def _decode(self, token_ids: np.ndarray) -> list[str]:
-        padding = self.processing_class.pad_token_id
-        token_ids = np.where(token_ids == IGNORE_INDEX, padding, token_ids)
-        return self.processing_class.batch_decode(token_ids, skip_special_tokens=True)
+        tokenizer = self.processing_class
+        token_ids = np.where(token_ids == IGNORE_INDEX, tokenizer.pad_token_id, token_ids)
+        return tokenizer.batch_decode(token_ids, skip_special_tokens=True)
 
 
 def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -386,9 +381,10 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str 
     `asked` is None or False for a new run, True or "last" for the last checkpoint in `output_dir`,
     or a folder.
     """
-    if asked is None or str(asked).lower() in ("", "false"):
+    asked = str(asked or "")
+    if asked.lower() in ("", "false"):
         return None
-    if str(asked).lower() in ("true", "last"):
+    if asked.lower() in ("true", "last"):
         last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
         if last is None:
             raise ValueError(
@@ -396,12 +392,12 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str 
                 "run without it."
             )
         return last
-    if not (Path(str(asked)) / "trainer_state.json").is_file():
+    if not Path(asked, "trainer_state.json").is_file():
         raise ValueError(
             "`resume_from_checkpoint` must be 'last' or a checkpoint folder of the trainer; "
             f"{asked} holds no trainer_state.json."
         )
-    return str(asked)
+    return asked
 
 
 def collator_of(
@@ -428,16 +424,13 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
     if not hasattr(dataset, "__len__"):
         raise ValueError(
             "`max_tokens_per_batch` needs a `train_dataset` with a length, got a stream. Use "
-            "`per_device_train_batch_size` for streams."
+            "`per_device_train_batch_size`."
         )
     if not hasattr(dataset, "column_names"):
         return [(len(row["input_ids"]), len(row["labels"])) for row in dataset]
-    missing = {"input_ids", "labels"} - set(dataset.column_names)
+    missing = sorted({"input_ids", "labels"} - set(dataset.column_names))
     if missing:
-        raise ValueError(
-            f"`train_dataset` lacks the columns {sorted(missing)}; tokenize it with "
-            "axe_hf.data.tokenize_translations."
-        )
+        raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
     sides = (table[name].combine_chunks().value_lengths() for name in ("input_ids", "labels"))
     return list(zip(*(side.to_pylist() for side in sides), strict=True))
@@ -466,8 +459,8 @@ class RunningLosses:
         source = inputs.get("attention_mask", inputs["input_ids"])
         num_labels = (labels != IGNORE_INDEX).sum()
         nothing = num_labels.new_zeros(())
-        skips = [outputs.num_skipped_targets, outputs.num_skipped_predictions]
         self._has_skips = outputs.num_skipped_targets is not None
+        skips = (outputs.num_skipped_targets, outputs.num_skipped_predictions)
         values = [outputs.token_loss.sum(), outputs.length_loss.sum()]
         values += [nothing if skip is None else skip.sum() for skip in skips]
         values += [num_labels, num_labels + source.count_nonzero(), nothing + len(labels)]
@@ -479,11 +472,10 @@ class RunningLosses:
         `loss` and `token_loss` are in nats per label, `length_loss` in nats per sentence, the two
         skip rates (AXE only) per label; `num_tokens` are source tokens and labels.
         """
-        sums = self._sums
+        sums, self._sums = self._sums, torch.zeros_like(self._sums)
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums, reduction="sum")
         total = dict(zip(self._SUMS + self._COUNTS, sums.tolist(), strict=True))
-        self._sums = torch.zeros_like(self._sums)
         num_labels, num_sentences = max(total["num_labels"], 1), max(total["num_sentences"], 1)
         rates = {
             "loss": (total["token_loss"] + length_loss_weight * total["length_loss"]) / num_labels,
