@@ -171,6 +171,13 @@ class TranslationMetric(evaluate.Metric):
         # sacreBLEU wants one list per reference number; it leaves out None, and signs "nrefs:var"
         # if there is any. Repeating a reference instead would sign a number that is not so.
         streams = [list(stream) for stream in zip_longest(*references)]
+        length_errors = [
+            min(
+                abs(len(_tokens(text, self._bleu)) - len(_tokens(right, self._bleu)))
+                for right in row
+            )
+            for text, row in zip(predictions, references, strict=True)
+        ]
         bleu = self._bleu.corpus_score(predictions, streams)
         chrf = self._chrf.corpus_score(predictions, streams)
         return {
@@ -180,7 +187,7 @@ class TranslationMetric(evaluate.Metric):
             "chrf_signature": str(self._chrf.get_signature()),
             "brevity_penalty": bleu.bp,
             "length_ratio": bleu.ratio,
-            "length_error": _length_error(predictions, references, self._bleu),
+            "length_error": sum(length_errors) / len(predictions),
             "repetition_rate": _repetition_rate(predictions, self._bleu),
         }
 
@@ -201,16 +208,6 @@ def _repetition_rate(texts: Sequence[str], bleu: BLEU) -> float:
     num_tokens = sum(map(len, rows))
     num_repeated = sum(token == previous for row in rows for previous, token in pairwise(row))
     return num_repeated / num_tokens if num_tokens else 0.0
-
-
-def _length_error(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], bleu: BLEU
-) -> float:
-    total = 0
-    for prediction, row in zip(predictions, references, strict=True):
-        length = len(_tokens(prediction, bleu))
-        total += min(abs(length - len(_tokens(reference, bleu))) for reference in row)
-    return total / len(predictions)
 
 
 def _check_list(name: str, value: Iterable) -> list:

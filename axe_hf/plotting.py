@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Costs from here on look alike: a probability of e^-8 is as good as none.
 _MAX_COST = 8.0
-_PATH, _BLANK_PATH = "#d94801", "#238b45"
+_PATH, _BLANK = "#d94801", "#238b45"
 _GREY, _DARK_GREY = "#e4e4e4", "#8a8a8a"
 # Dollar signs are text here, not formulas.
 _TEXT: dict[str, Any] = {"parse_math": False}
@@ -139,40 +139,37 @@ def _draw_alignment(logits, labels, alignment, tokenizer, title) -> "Figure":
     rows = [*labels.tolist(), tokenizer.blank_token_id]
     costs = -logits.log_softmax(dim=1)[:, rows].T.cpu()  # (target + 1, canvas)
     num_rows, num_positions = costs.shape
-    figure = _new_figure(max(2.6 + 0.42 * num_positions, 5.5), 1.9 + 0.32 * num_rows)
+    figure = _new_figure(max(2.6 + 0.42 * num_positions, 5.5), 1.9 + 0.32 * num_rows, title)
     axes = figure.add_subplot()
     image = axes.imshow(costs.numpy(), cmap="Blues_r", vmin=0, vmax=_MAX_COST, aspect="auto")
     axes.axhline(num_rows - 1.5, color="white", linewidth=3)
-    _draw_path(axes, alignment, num_rows - 1)
+    positions = alignment.target_to_position[0].tolist()
+    axes.plot(positions, range(num_rows - 1), color=_PATH, linewidth=1.5, alpha=0.8)
+    is_aligned = alignment.is_aligned[0].tolist()
+    points = list(zip(positions, range(num_rows - 1), is_aligned, strict=True))
+    aligned = [(j, i) for j, i, is_said in points if is_said]
+    unsaid = [(j, i) for j, i, is_said in points if not is_said]
+    blanks = (alignment.position_to_target[0] < 0).nonzero()[:, 0].tolist()
+    marks = (
+        ("align", aligned, "o", _PATH),
+        ("skip target", unsaid, "X", "black"),
+        ("skip prediction (should be blank)", [(j, num_rows - 1) for j in blanks], "s", _BLANK),
+    )
+    look: dict[str, Any] = {"edgecolors": "white", "s": 45, "zorder": 3}
+    for label, places, marker, color in marks:
+        if places:
+            axes.scatter(
+                *zip(*places, strict=True), label=label, marker=marker, color=color, **look
+            )
     tokens = enumerate(readable_tokens(tokenizer, logits.argmax(dim=1)), start=1)
     predicted = [f"{token}  {j}" for j, token in tokens]
     axes.set_xticks(range(num_positions), predicted, rotation=90, **_TEXT)
     axes.set_yticks(range(num_rows), [*readable_tokens(tokenizer, labels), "ε (blank)"], **_TEXT)
     axes.set_xlabel("canvas position and its most probable token")
     axes.set_ylabel("target")
-    _finish(figure, axes, image, title, label="−log P (nats)", extend="max")
+    _finish(figure, axes, image, label="−log P (nats)", extend="max")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure
-
-
-def _draw_path(axes, alignment, blank_row: int) -> None:
-    positions = alignment.target_to_position[0].tolist()
-    is_aligned = alignment.is_aligned[0].tolist()
-    skipped = (alignment.position_to_target[0] < 0).nonzero()[:, 0].tolist()
-    axes.plot(positions, range(len(positions)), color=_PATH, linewidth=1.5, alpha=0.8)
-    points = list(zip(positions, range(len(positions)), is_aligned, strict=True))
-    aligned = [(j, i) for j, i, said in points if said]
-    unsaid = [(j, i) for j, i, said in points if not said]
-    blanks = [(j, blank_row) for j in skipped]
-    marks = (
-        ("align", aligned, "o", _PATH),
-        ("skip target", unsaid, "X", "black"),
-        ("skip prediction (should be blank)", blanks, "s", _BLANK_PATH),
-    )
-    for label, places, marker, color in marks:
-        if places:
-            look = {"marker": marker, "color": color, "edgecolors": "white"}
-            axes.scatter(*zip(*places, strict=True), label=label, s=45, zorder=3, **look)
 
 
 def plot_history(
@@ -189,12 +186,8 @@ def plot_history(
 
     Args:
         output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
-        tokenizer: the tokenizer of the model.
+        tokenizer, title: as in `plot_alignment`, which returns the same.
         sentence (default 0): which sentence of the batch.
-        title: above the picture; none by default.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -218,7 +211,7 @@ def plot_history(
     rows = [readable_tokens(tokenizer, step[sentence, :length]) for step in history["tokens"]]
     widths = [0.25 + 0.1 * max(map(display_width, column)) for column in zip(*rows, strict=True)]
     starts = [sum(widths[:j]) for j in range(length + 1)]  # inches
-    figure = _new_figure(max(starts[-1] + 1.9, 4.5), 1.2 + 0.36 * len(rows))
+    figure = _new_figure(max(starts[-1] + 1.9, 4.5), 1.2 + 0.36 * len(rows), title)
     axes = figure.add_subplot()
     from matplotlib.cm import ScalarMappable
 
@@ -240,7 +233,7 @@ def plot_history(
     axes.set_yticks(range(len(rows)), [str(t + 1) for t in range(len(rows))])
     axes.set_ylabel("iteration")
     axes.set_xlabel("grey: masked and predicted again" if len(rows) > 1 else "")
-    _finish(figure, axes, scale, title, label="probability", ticks=[0, 0.5, 1])
+    _finish(figure, axes, scale, label="probability", ticks=[0, 0.5, 1])
     return figure
 
 
@@ -252,7 +245,7 @@ def plot_losses(
     Args:
         log_histories: the name of each run and its `trainer.state.log_history`, or the same list
             as read from `trainer_state.json`.
-        title: above the picture; none by default.
+        title: as in `plot_alignment`.
 
     Returns:
         A `matplotlib.figure.Figure`: losses by step, thin in training and thick in evaluation,
@@ -282,7 +275,7 @@ def plot_losses(
     panels = {"loss (nats per target token)": {"loss": ", training", "eval_loss": ", evaluation"}}
     if any("eval_bleu" in entry for run in runs.values() for entry in run):
         panels["BLEU"] = {"eval_bleu": ""}
-    figure = _new_figure(5.2 * len(panels) + 0.6, 3.6)
+    figure = _new_figure(5.2 * len(panels) + 0.6, 3.6, title)
     subplots = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (label, curves) in zip(subplots, panels.items(), strict=True):
         for number, (name, run) in enumerate(runs.items()):
@@ -299,26 +292,24 @@ def plot_losses(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+    return figure
+
+
+def _new_figure(width: float, height: float, title: str | None) -> "Figure":
+    """An empty figure of that size in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = 'Pictures need matplotlib. Install it: python -m pip install "axe-hf[plot]".'
+        raise ImportError(message) from error
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     if title:
         figure.suptitle(title, **_TEXT)
     return figure
 
 
-def _new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that size in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            'Pictures need matplotlib. Install it: python -m pip install "axe-hf[plot]".'
-        ) from error
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
-
-
-def _finish(figure: "Figure", axes, colors, title: str | None, **bar: Any) -> None:
-    """What alignment and decoding share: no frame, a bar that explains the colours, a title."""
+def _finish(figure: "Figure", axes, colors, **bar: Any) -> None:
+    """What alignment and decoding share: no frame, and a bar that explains the colours."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(colors, ax=axes, pad=0.02, **bar).outline.set_visible(False)
-    if title:
-        figure.suptitle(title, **_TEXT)

@@ -61,14 +61,6 @@ RECIPE: dict[str, Any] = {
     "num_shown": 3,  # test sentences printed
     "shown_iterations": 4,
 }
-# Of the table: title, and name and format of the score.
-_COLUMNS = (
-    (" BLEU", "bleu", "5.1f"),
-    (" chrF", "chrf", "5.1f"),
-    ("repeated", "repetition_rate", "8.2%"),
-    ("length", "length_ratio", "6.3f"),
-    ("sentences/s", "sentences_per_second", "11.0f"),
-)
 _say = partial(print, flush=True)
 
 
@@ -150,7 +142,8 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
             dataset="the phrasebook of axe_hf, written by a grammar",
             scores={"test": models[loss]["scores"][str(recipe["num_iterations"][0])]},
         )
-    _say("\n" + _table(models, repetition_rate(first_choices)))
+    reference_rate = repetition_rate(first_choices)
+    _say("\n" + _table(models, reference_rate))
     _say("\n[5/5] Loading the AXE model from its folder, and watching it decode")
     columns = {LOSSES[loss]: texts for loss, texts in translations.items()}
     columns = {"source": sources, **columns, "reference": first_choices}
@@ -161,7 +154,7 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
         "arguments": asdict(arguments),
         "recipe": recipe,
         "models": models,
-        "references_repetition_rate": repetition_rate(first_choices),
+        "references_repetition_rate": reference_rate,
         "translations": {"source": sources, "reference": first_choices, **translations},
         "versions": {"axe_hf": __version__} | {n: metadata.version(n) for n in libraries},
     }
@@ -253,12 +246,15 @@ def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict,
 
 def _table(models: dict[str, dict[str, Any]], reference_rate: float) -> str:
     """For each number of iterations T, both models."""
-    lines = ["  ".join(("  T", "trained with ", *(title for title, _, _ in _COLUMNS)))]
+    lines = ["  T  trained with    BLEU   chrF  repeated  length  sentences/s"]
     for count in models["axe"]["scores"]:
         for loss, name in LOSSES.items():
             row = models[loss]["scores"][count]
-            numbers = [format(row[key], layout) for _, key, layout in _COLUMNS]
-            lines.append("  ".join((f"{count:>3}", f"{name:<13}", *numbers)))
+            lines.append(
+                f"{count:>3}  {name:<13}  {row['bleu']:5.1f}  {row['chrf']:5.1f}  "
+                f"{row['repetition_rate']:8.2%}  {row['length_ratio']:6.3f}  "
+                f"{row['sentences_per_second']:11.0f}"
+            )
     lines += [
         "",
         "T: passes of the decoder. repeated: tokens equal to the one before (of the references",

@@ -21,7 +21,6 @@ PHRASEBOOK = Path(__file__).with_name("phrasebook")
 
 _PAIR_FORMATS = (".jsonl", ".json", ".tsv")
 _Languages: TypeAlias = tuple[str, str]  # source and target
-_Row: TypeAlias = dict[str, Any]
 
 
 def load_translations(
@@ -84,8 +83,8 @@ def load_translations(
     elif _bare_suffix(paths[0]) == ".tsv":
         rows = _read_tsv(paths[0], languages)
     else:
-        rows = _read_json(paths[0], languages)
-    return _to_dataset(list(rows), languages, source)
+        rows = _read_json(paths[0])
+    return _to_dataset([_checked(row, languages, place) for place, row in rows], source)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
@@ -146,17 +145,18 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
     return lines
 
 
-def _read_json(path: Path, languages: _Languages) -> Iterator[_Row]:
+def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows, each behind the place where it stands; so do the other readers."""
     lines = read_lines(path)
     first = next((line for line in lines if line.strip()), "")
     if _bare_suffix(path) == ".json" and first.lstrip().startswith("["):
-        for number, row in enumerate(_parse("\n".join(lines), str(path)), start=1):
-            yield _checked_row(row, languages, f"{path}, item {number}")
+        rows = _parse("\n".join(lines), str(path))
+        yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, start=1))
         return
     for number, line in enumerate(lines, start=1):
         if line.strip():
             place = f"{path}, line {number}"
-            yield _checked_row(_parse(line, place), languages, place)
+            yield place, _parse(line, place)
 
 
 def _parse(text: str, place: str) -> Any:
@@ -168,38 +168,7 @@ def _parse(text: str, place: str) -> Any:
         ) from error
 
 
-def _checked_row(row: Any, languages: _Languages, place: str) -> _Row:
-    pair = row.get("translation") if isinstance(row, dict) else None
-    has_pair = isinstance(pair, dict)
-    if not has_pair:
-        got = sorted(row) if isinstance(row, dict) else type(row).__name__
-        form = ", ".join(f'"{language}": "..."' for language in languages)
-        raise ValueError(f'{place}: must be {{"translation": {{{form}}}}}, got {got}.')
-    checked: _Row = {"translation": _checked_pair(pair, languages, place)}
-    if "references" not in row:
-        return checked
-    references = row["references"]
-    is_list = isinstance(references, list) and references
-    if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
-        raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
-    return checked | {"references": references}
-
-
-def _checked_pair(pair: Any, languages: _Languages, place: str) -> dict[str, str]:
-    _check_languages(languages, pair, place)
-    for language in languages:
-        text = pair[language]
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{place}: the side {language!r} must be a sentence, got {text!r}.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
-            message = f"{place}: the side {language!r} must be valid Unicode, got {text!r}."
-            raise ValueError(message) from error
-    return {language: pair[language] for language in languages}
-
-
-def _read_tsv(path: Path, languages: _Languages) -> Iterator[_Row]:
+def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
     order = languages
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -213,11 +182,10 @@ def _read_tsv(path: Path, languages: _Languages) -> Iterator[_Row]:
         if number == 1 and set(columns) == set(languages):
             order = (columns[0], columns[1])
             continue
-        pair = dict(zip(order, columns, strict=True))
-        yield {"translation": _checked_pair(pair, languages, place)}
+        yield place, {"translation": dict(zip(order, columns, strict=True))}
 
 
-def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[_Row]:
+def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[str, Any]]:
     if tuple(_bare_suffix(path).lstrip(".") for path in paths) == languages[::-1]:
         paths = paths[::-1]
     sources, targets = map(read_lines, paths)
@@ -227,12 +195,37 @@ def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[_Row]:
             f"{len(targets)}."
         )
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
-        pair = dict(zip(languages, (source, target), strict=True))
         place = f"{paths[1] if source.strip() else paths[0]}, line {number}"
-        yield {"translation": _checked_pair(pair, languages, place)}
+        yield place, {"translation": dict(zip(languages, (source, target), strict=True))}
 
 
-def _to_dataset(rows: list[_Row], languages: _Languages, source) -> "Dataset":
+def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
+    pair: Any = row.get("translation") if isinstance(row, dict) else None
+    has_pair = isinstance(pair, dict)
+    if not has_pair:
+        got = sorted(row) if isinstance(row, dict) else type(row).__name__
+        form = ", ".join(f'"{language}": "..."' for language in languages)
+        raise ValueError(f'{place}: must be {{"translation": {{{form}}}}}, got {got}.')
+    _check_languages(languages, pair, place)
+    pair = {language: pair[language] for language in languages}
+    for language, text in pair.items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{place}: the side {language!r} must be a sentence, got {text!r}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
+            message = f"{place}: the side {language!r} must be valid Unicode, got {text!r}."
+            raise ValueError(message) from error
+    if "references" not in row:
+        return {"translation": pair}
+    references = row["references"]
+    is_list = isinstance(references, list) and references
+    if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
+        raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
+    return {"translation": pair, "references": references}
+
+
+def _to_dataset(rows: list[dict[str, Any]], source: Any) -> "Dataset":
     from datasets import Dataset
 
     if not rows:

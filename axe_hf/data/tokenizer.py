@@ -153,22 +153,19 @@ def _choose_alphabet(sentences: list[str]) -> tuple[list[str], list[str]]:
     """Characters that get a token of their own, and those left to the fallback bytes."""
     counts = Counter(chain.from_iterable(sentences))
     del counts[" "]  # spaces become SPACE, which is always in the alphabet
-    # Ties are broken by code point: the same texts in any order give the same alphabet.
     budget = int((1 - CHARACTER_COVERAGE) * counts.total())
     others = []
+    # Ties are broken by code point: the same texts in any order give the same alphabet.
     for char in sorted(counts, key=lambda char: (counts[char], -ord(char))):
         budget -= counts[char]
         if budget < 0:
             break
         others.append(char)
     others = [char for char in others if not char.isascii()]
-    alphabet = {SPACE, *PRINTABLE_ASCII, *counts} - set(others)
-    return sorted(alphabet), others
+    return sorted({SPACE, *PRINTABLE_ASCII, *counts} - set(others)), others
 
 
-def _train_unigram(
-    tokenizer: Tokenizer, sentences: Iterable[str], trainer: trainers.UnigramTrainer
-) -> None:
+def _train_unigram(tokenizer: Tokenizer, sentences: Iterable[str], trainer: Any) -> None:
     """Train with the frequent words doubled, so that they can become pieces at all.
 
     The trainer looks for candidates among strings that two different words share. A word such as
@@ -205,12 +202,9 @@ def _with_fallback_bytes(tokenizer: Tokenizer) -> models.Model:
     if trained["type"] == "BPE":
         pieces = sorted(trained["vocab"], key=trained["vocab"].get)
         pieces = [*pieces[:num_special], *FALLBACK_BYTES, *pieces[num_special:]]
-        return models.BPE(
-            vocab={piece: index for index, piece in enumerate(pieces)},
-            merges=[tuple(merge) for merge in trained["merges"]],
-            unk_token=UNK,
-            byte_fallback=True,
-        )
+        vocab = {piece: index for index, piece in enumerate(pieces)}
+        merges = [tuple(merge) for merge in trained["merges"]]
+        return models.BPE(vocab=vocab, merges=merges, unk_token=UNK, byte_fallback=True)
     reserved = [(piece, 0.0) for piece in SPECIAL_TOKENS + FALLBACK_BYTES]
     # Text never matches "<0x80>", whose brackets stand alone, so its score is never looked at.
     scored = [*reserved, *_in_fixed_order(trained["vocab"][num_special:])]

@@ -89,7 +89,7 @@ class EmaCallback(TrainerCallback):
         save_file(tensors, Path(directory) / EMA_STATE_NAME)
 
     def load(self, model: nn.Module, directory: str | Path) -> None:
-        """Take up what `save` wrote, the trained weights into the model."""
+        """Take up what `save` wrote, the trained weights into the model, or FileNotFoundError."""
         path = Path(directory) / EMA_STATE_NAME
         if not path.is_file():
             raise FileNotFoundError(

@@ -68,9 +68,8 @@ class AxeTrainer(Seq2SeqTrainer):
         >>> from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig
         >>> from axe_hf import CmlmForConditionalGeneration, train_tokenizer
         >>> tokenizer = train_tokenizer(["one two", "eins zwei"] * 9, vocab_size=300)
-        >>> model = CmlmForConditionalGeneration(CmlmConfig(
-        ...     vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
-        ...     max_source_length=20, max_target_length=20))
+        >>> config = CmlmConfig(len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config)
         >>> pairs = [dict(tokenizer("one two", text_target="eins zwei"))] * 4
         >>> with TemporaryDirectory() as folder:
         ...     args = AxeTrainingArguments(folder, max_steps=2, save_strategy="no")
