@@ -33,7 +33,11 @@ def repetition_rate(texts: Iterable[str], *, tokenize: str = "13a") -> float:
     >>> repetition_rate(["we see the house house."])
     0.16666666666666666
     """
-    return _repetition_rate(_check_texts("texts", texts), _bleu(tokenize))
+    bleu = _bleu(tokenize)
+    rows = [_tokens(text, bleu) for text in _check_texts("texts", texts)]
+    num_tokens = sum(map(len, rows))
+    num_repeated = sum(token == previous for row in rows for previous, token in pairwise(row))
+    return num_repeated / num_tokens if num_tokens else 0.0
 
 
 class TranslationMetric(evaluate.Metric):
@@ -77,7 +81,7 @@ class TranslationMetric(evaluate.Metric):
         **kwargs: Any,
     ):
         # The scorers are built first: a wrong name must fail before the base class makes folders.
-        self._bleu, self._chrf = _bleu(tokenize), CHRF()
+        self._tokenize, self._bleu, self._chrf = tokenize, _bleu(tokenize), CHRF()
         if num_process > 1 and experiment_id is None:
             raise ValueError(
                 f"`experiment_id` is missing, by which {num_process} processes find each other's "
@@ -188,7 +192,7 @@ class TranslationMetric(evaluate.Metric):
             "brevity_penalty": bleu.bp,
             "length_ratio": bleu.ratio,
             "length_error": sum(length_errors) / len(predictions),
-            "repetition_rate": _repetition_rate(predictions, self._bleu),
+            "repetition_rate": repetition_rate(predictions, tokenize=self._tokenize),
         }
 
 
@@ -201,13 +205,6 @@ def _bleu(tokenize: str) -> BLEU:
 
 def _tokens(text: str, bleu: BLEU) -> list[str]:
     return bleu.tokenizer(text.rstrip()).split()
-
-
-def _repetition_rate(texts: Sequence[str], bleu: BLEU) -> float:
-    rows = [_tokens(text, bleu) for text in texts]
-    num_tokens = sum(map(len, rows))
-    num_repeated = sum(token == previous for row in rows for previous, token in pairwise(row))
-    return num_repeated / num_tokens if num_tokens else 0.0
 
 
 def _check_list(name: str, value: Iterable) -> list:
