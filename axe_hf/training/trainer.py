@@ -68,7 +68,7 @@ class AxeTrainer(Seq2SeqTrainer):
         >>> from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig
         >>> from axe_hf import CmlmForConditionalGeneration, train_tokenizer
         >>> tokenizer = train_tokenizer(["one two", "eins zwei"] * 9, vocab_size=300)
-        >>> config = CmlmConfig(len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> config = CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1)
         >>> model = CmlmForConditionalGeneration(config)
         >>> pairs = [dict(tokenizer("one two", text_target="eins zwei"))] * 4
         >>> with TemporaryDirectory() as folder:
