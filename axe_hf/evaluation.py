@@ -25,27 +25,19 @@ References = Sequence[str] | Sequence[Sequence[str | None]]
 def repetition_rate(texts: Iterable[str], *, tokenize: str = "13a") -> float:
     """Share of tokens that equal the token before them, the typical fault of one-pass decoding.
 
-    The tokens are BLEU's, so "the house house." counts although no two of its words between
-    spaces are equal. Human text is not at zero ("..." is three equal tokens): compare with the
-    rate of the references. The first token of a text counts in the denominator and cannot repeat.
+    The tokens are BLEU's (`tokenize` is a tokenizer of sacreBLEU's), so "the house house." counts
+    although no two of its words between spaces are equal. Human text is not at zero ("..." is three
+    equal tokens): compare with the rate of the references. The first token of a text counts in the
+    denominator and cannot repeat; 0 where there is no token.
 
-    Args:
-        texts: Detokenized text, one sentence each.
-        tokenize: A tokenizer of sacreBLEU's.
-
-    Returns:
-        Between 0 and 1; 0 where there is no token.
-
-    Raises:
-        TypeError: A text is not a string.
-        ValueError: sacreBLEU has no tokenizer of that name.
-
-    Example:
-        >>> from axe_hf.evaluation import repetition_rate
-        >>> repetition_rate(["we see the house house."])
-        0.16666666666666666
+    >>> repetition_rate(["we see the house house."])
+    0.16666666666666666
     """
-    return _repetition_rate(_check_texts("texts", texts), _bleu(tokenize))
+    bleu = _bleu(tokenize)
+    rows = [_tokens(text, bleu) for text in _check_texts("texts", texts)]
+    num_tokens = sum(map(len, rows))
+    num_repeated = sum(token == previous for row in rows for previous, token in pairwise(row))
+    return num_repeated / num_tokens if num_tokens else 0.0
 
 
 class TranslationMetric(evaluate.Metric):
@@ -60,9 +52,8 @@ class TranslationMetric(evaluate.Metric):
         num_process: Number of processes that share the work.
         process_id: This process, from 0 to `num_process - 1`.
         experiment_id: With several processes: a name that all of them give and no other run gives.
-        **kwargs: Passed to `evaluate.Metric`, for instance `cache_dir`, `timeout`,
-            `keep_in_memory`. One process keeps the texts in memory, several exchange them through
-            `cache_dir`.
+        **kwargs: Passed to `evaluate.Metric`, for instance `timeout`, `keep_in_memory`, or
+            `cache_dir`, through which several processes exchange texts; one keeps them in memory.
 
     Raises:
         ValueError: sacreBLEU has no such tokenizer, or several processes have no `experiment_id`.
@@ -90,11 +81,11 @@ class TranslationMetric(evaluate.Metric):
         **kwargs: Any,
     ):
         # The scorers are built first: a wrong name must fail before the base class makes folders.
-        self._bleu, self._chrf = _bleu(tokenize), CHRF()
+        self._tokenize, self._bleu, self._chrf = tokenize, _bleu(tokenize), CHRF()
         if num_process > 1 and experiment_id is None:
             raise ValueError(
-                f"`experiment_id` is missing, and `num_process` is {num_process}: the processes "
-                "find each other's texts by it. Pass one name, new for this run, in all of them."
+                f"`experiment_id` is missing, by which {num_process} processes find each other's "
+                "texts. Pass one name, new for this run, in all of them."
             )
         super().__init__(
             keep_in_memory=kwargs.pop("keep_in_memory", num_process == 1),
@@ -130,12 +121,10 @@ class TranslationMetric(evaluate.Metric):
             ValueError: The two differ in number, or a translation has no reference.
 
         Example:
-            >>> from axe_hf.evaluation import TranslationMetric
             >>> metric = TranslationMetric()
-            >>> metric.add_batch(predictions=["a b", "c d"], references=["a b", "c e"])
-            >>> metric.add_batch(predictions=["e f"], references=[["e f", "f e"]])
+            >>> metric.add_batch(predictions=["a b", "c d"], references=["a b", ["c d", "d c"]])
             >>> len(metric)
-            3
+            2
         """
         predictions = _check_texts("predictions", predictions)
         references = [
@@ -145,8 +134,7 @@ class TranslationMetric(evaluate.Metric):
         if len(predictions) != len(references):
             raise ValueError(
                 f"`predictions` and `references` must pair up, got {len(predictions)} predictions "
-                f"and {len(references)} references. Several references of one prediction go into "
-                "one list: references=[[first, second], ...]."
+                f"and {len(references)} references. Those of one go into one list: [[a, b]]."
             )
         super().add_batch(predictions=predictions, references=references)
 
@@ -166,7 +154,7 @@ class TranslationMetric(evaluate.Metric):
             take the closest, as BLEU's brevity penalty does.
 
         Raises:
-            TypeError, ValueError: As in `add_batch`, or there is nothing to score.
+            TypeError, ValueError: As in `add_batch`; there is nothing to score.
         """
         if (predictions is None) != (references is None):
             missing = "predictions" if predictions is None else "references"
@@ -187,6 +175,13 @@ class TranslationMetric(evaluate.Metric):
         # sacreBLEU wants one list per reference number; it leaves out None, and signs "nrefs:var"
         # if there is any. Repeating a reference instead would sign a number that is not so.
         streams = [list(stream) for stream in zip_longest(*references)]
+        length_errors = [
+            min(
+                abs(len(_tokens(text, self._bleu)) - len(_tokens(right, self._bleu)))
+                for right in row
+            )
+            for text, row in zip(predictions, references, strict=True)
+        ]
         bleu = self._bleu.corpus_score(predictions, streams)
         chrf = self._chrf.corpus_score(predictions, streams)
         return {
@@ -196,8 +191,8 @@ class TranslationMetric(evaluate.Metric):
             "chrf_signature": str(self._chrf.get_signature()),
             "brevity_penalty": bleu.bp,
             "length_ratio": bleu.ratio,
-            "length_error": _length_error(predictions, references, self._bleu),
-            "repetition_rate": _repetition_rate(predictions, self._bleu),
+            "length_error": sum(length_errors) / len(predictions),
+            "repetition_rate": repetition_rate(predictions, tokenize=self._tokenize),
         }
 
 
@@ -212,27 +207,9 @@ def _tokens(text: str, bleu: BLEU) -> list[str]:
     return bleu.tokenizer(text.rstrip()).split()
 
 
-def _repetition_rate(texts: Sequence[str], bleu: BLEU) -> float:
-    rows = [_tokens(text, bleu) for text in texts]
-    num_tokens = sum(map(len, rows))
-    num_repeated = sum(token == previous for row in rows for previous, token in pairwise(row))
-    return num_repeated / num_tokens if num_tokens else 0.0
-
-
-def _length_error(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], bleu: BLEU
-) -> float:
-    total = 0
-    for prediction, row in zip(predictions, references, strict=True):
-        length = len(_tokens(prediction, bleu))
-        total += min(abs(length - len(_tokens(reference, bleu))) for reference in row)
-    return total / len(predictions)
-
-
 def _check_list(name: str, value: Iterable) -> list:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        kind = type(value).__name__
-        raise TypeError(f"`{name}` must be a list with one entry a sentence, got {kind}.")
+        raise TypeError(f"`{name}` must be a list of sentences, got {type(value).__name__}.")
     return list(value)
 
 
@@ -241,8 +218,7 @@ def _check_texts(name: str, texts: Iterable[str]) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(
-                f"`{name}` must hold strings, got {type(text).__name__} at [{row}]. "
-                "Token ids must be decoded first."
+                f"`{name}` must hold strings, got {type(text).__name__} at [{row}]; decode ids."
             )
     return texts
 

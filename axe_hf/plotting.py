@@ -19,11 +19,9 @@ from .rescoring import evaluation_mode
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_alignment", "plot_history", "plot_losses"]
-
 # Costs from here on look alike: a probability of e^-8 is as good as none.
 _MAX_COST = 8.0
-_PATH, _BLANK_PATH = "#d94801", "#238b45"
+_PATH, _BLANK = "#d94801", "#238b45"
 _GREY, _DARK_GREY = "#e4e4e4", "#8a8a8a"
 # Dollar signs are text here, not formulas.
 _TEXT: dict[str, Any] = {"parse_math": False}
@@ -66,7 +64,8 @@ def plot_alignment(
         ValueError: shapes that are not those of one sentence, or a tokenizer without a blank.
 
     Example:
-        >>> from axe_hf import train_tokenizer
+        >>> import torch
+        >>> from axe_hf import plot_alignment, train_tokenizer
         >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
         >>> target = tokenizer("A dog barks.").input_ids
         >>> logits = torch.zeros(len(target), len(tokenizer))
@@ -75,8 +74,7 @@ def plot_alignment(
 
     With a model: `plot_alignment(model, target, tokenizer, input_ids=tokenizer(source).input_ids)`.
     """
-    blank = getattr(tokenizer, "blank_token_id", None)
-    if blank is None:
+    if getattr(tokenizer, "blank_token_id", None) is None:
         raise ValueError("`tokenizer` has no `blank_token_id`; use one made by train_tokenizer.")
     if not isinstance(logits_or_model, (torch.Tensor, CmlmForConditionalGeneration)):
         raise TypeError(
@@ -89,35 +87,29 @@ def plot_alignment(
     if isinstance(logits_or_model, CmlmForConditionalGeneration):
         delta = logits_or_model.config.axe_delta if delta is None else delta
         logits, is_observed = _predict(logits_or_model, labels, input_ids, decoder_input_ids)
-    else:
-        _check_logits(logits_or_model, labels, delta, input_ids, decoder_input_ids)
-        logits = logits_or_model.detach()
-    logits = logits.float()
-    options = {"blank_token_id": blank, "delta": delta, "observed_mask": is_observed}
-    axe: Any = axe_loss(logits[None], labels[None], return_alignment=True, **options)
-    return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)
-
-
-def _check_logits(logits, labels, delta, input_ids, decoder_input_ids) -> None:
-    if input_ids is not None or decoder_input_ids is not None:
+    elif input_ids is not None or decoder_input_ids is not None:
         raise TypeError("`input_ids` and `decoder_input_ids` are for a model; logits were given.")
-    if delta is None:
+    elif delta is None:
         raise TypeError("`delta` is missing: logits come without one. Pass model.config.axe_delta.")
+    else:
+        logits = logits_or_model.detach()
     if logits.dim() != 2 or labels.dim() != 1 or not labels.numel():
         raise ValueError(
             "`logits_or_model` must be (canvas, vocab) and `labels` (target,), those of one "
             f"sentence, got {tuple(logits.shape)} and {tuple(labels.shape)}. Index the batch: "
             "outputs.logits[0]."
         )
+    logits, blank = logits.float(), tokenizer.blank_token_id
+    options = {"blank_token_id": blank, "delta": delta, "observed_mask": is_observed}
+    axe: Any = axe_loss(logits[None], labels[None], return_alignment=True, **options)
+    return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)
 
 
 @torch.no_grad()
 def _predict(model, labels, input_ids, decoder_input_ids) -> tuple[torch.Tensor, torch.Tensor]:
     """The logits (canvas, vocab) of a model and which canvas positions are observed (1, canvas)."""
     if input_ids is None:
-        raise TypeError(
-            "`input_ids` are missing: a model needs the source, tokenizer(sentence).input_ids."
-        )
+        raise TypeError("`input_ids` are missing: pass the source, tokenizer(sentence).input_ids.")
     if labels.dim() != 1 or not labels.numel():
         raise ValueError(f"`labels` must be (target,) and hold a token, got {tuple(labels.shape)}.")
     if decoder_input_ids is None:
@@ -128,18 +120,15 @@ def _predict(model, labels, input_ids, decoder_input_ids) -> tuple[torch.Tensor,
     source = torch.as_tensor(input_ids, device=model.device)
     for name, tokens in (("input_ids", source), ("decoder_input_ids", canvas)):
         if tokens.dim() != 1 or not tokens.numel():
-            raise ValueError(
-                f"`{name}` must be those of one sentence, one-dimensional and not empty, got "
-                f"{tuple(tokens.shape)}."
-            )
+            got = tuple(tokens.shape)
+            raise ValueError(f"`{name}` must be those of one sentence, and not empty, got {got}.")
     is_observed = canvas != model.config.mask_token_id
     if is_observed.any() and (
         canvas.shape != labels.shape or not canvas[is_observed].equal(labels[is_observed])
     ):
         raise ValueError(
             "`decoder_input_ids` may show tokens of the target only, each at its own position: got "
-            f"a canvas of {len(canvas)} positions, {int(is_observed.sum())} of them observed, for "
-            f"{len(labels)} labels."
+            f"{int(is_observed.sum())} in a canvas of {len(canvas)} for {len(labels)} labels."
         )
     with evaluation_mode(model):
         logits = model(input_ids=source[None], decoder_input_ids=canvas[None]).logits[0]
@@ -150,42 +139,37 @@ def _draw_alignment(logits, labels, alignment, tokenizer, title) -> "Figure":
     rows = [*labels.tolist(), tokenizer.blank_token_id]
     costs = -logits.log_softmax(dim=1)[:, rows].T.cpu()  # (target + 1, canvas)
     num_rows, num_positions = costs.shape
-    figure = _new_figure(max(2.6 + 0.42 * num_positions, 5.5), 1.9 + 0.32 * num_rows)
+    figure = _new_figure(max(2.6 + 0.42 * num_positions, 5.5), 1.9 + 0.32 * num_rows, title)
     axes = figure.add_subplot()
     image = axes.imshow(costs.numpy(), cmap="Blues_r", vmin=0, vmax=_MAX_COST, aspect="auto")
     axes.axhline(num_rows - 1.5, color="white", linewidth=3)
-    _draw_path(axes, alignment, num_rows - 1)
-    predicted = readable_tokens(tokenizer, logits.argmax(dim=1))
-    predicted = [f"{token}  {j}" for j, token in enumerate(predicted, start=1)]
+    positions = alignment.target_to_position[0].tolist()
+    axes.plot(positions, range(num_rows - 1), color=_PATH, linewidth=1.5, alpha=0.8)
+    is_aligned = alignment.is_aligned[0].tolist()
+    points = list(zip(positions, range(num_rows - 1), is_aligned, strict=True))
+    aligned = [(j, i) for j, i, is_said in points if is_said]
+    unsaid = [(j, i) for j, i, is_said in points if not is_said]
+    blanks = (alignment.position_to_target[0] < 0).nonzero()[:, 0].tolist()
+    marks = (
+        ("align", aligned, "o", _PATH),
+        ("skip target", unsaid, "X", "black"),
+        ("skip prediction (should be blank)", [(j, num_rows - 1) for j in blanks], "s", _BLANK),
+    )
+    look: dict[str, Any] = {"edgecolors": "white", "s": 45, "zorder": 3}
+    for label, places, marker, color in marks:
+        if places:
+            axes.scatter(
+                *zip(*places, strict=True), label=label, marker=marker, color=color, **look
+            )
+    tokens = enumerate(readable_tokens(tokenizer, logits.argmax(dim=1)), start=1)
+    predicted = [f"{token}  {j}" for j, token in tokens]
     axes.set_xticks(range(num_positions), predicted, rotation=90, **_TEXT)
     axes.set_yticks(range(num_rows), [*readable_tokens(tokenizer, labels), "ε (blank)"], **_TEXT)
     axes.set_xlabel("canvas position and its most probable token")
     axes.set_ylabel("target")
-    _finish(figure, axes, image, title, label="−log P (nats)", extend="max")
+    _finish(figure, axes, image, label="−log P (nats)", extend="max")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure
-
-
-def _draw_path(axes, alignment, blank_row: int) -> None:
-    positions = alignment.target_to_position[0].tolist()
-    is_aligned = alignment.is_aligned[0].tolist()
-    skipped = (alignment.position_to_target[0] < 0).nonzero()[:, 0].tolist()
-    axes.plot(positions, range(len(positions)), color=_PATH, linewidth=1.5, alpha=0.8)
-    points = list(zip(positions, range(len(positions)), is_aligned, strict=True))
-    marks = (
-        ("align", [(j, i) for j, i, said in points if said], "o", _PATH),
-        ("skip target", [(j, i) for j, i, said in points if not said], "X", "black"),
-        (
-            "skip prediction (should be blank)",
-            [(j, blank_row) for j in skipped],
-            "s",
-            _BLANK_PATH,
-        ),
-    )
-    for label, places, marker, color in marks:
-        if places:
-            look = {"marker": marker, "color": color, "edgecolors": "white"}
-            axes.scatter(*zip(*places, strict=True), label=label, s=45, zorder=3, **look)
 
 
 def plot_history(
@@ -202,24 +186,20 @@ def plot_history(
 
     Args:
         output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
-        tokenizer: the tokenizer of the model.
+        tokenizer, title: as in `plot_alignment`, which returns the same.
         sentence (default 0): which sentence of the batch.
-        title: above the picture; none by default.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: `output` holds no history, or has no such sentence.
 
     Example:
-        >>> from axe_hf import train_tokenizer
+        >>> import torch
+        >>> from axe_hf import MaskPredictOutput, plot_history, train_tokenizer
         >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
-        >>> ids = tokenizer("A dog barks.").input_ids
-        >>> tokens = torch.tensor([[ids]])  # (iterations, batch, canvas)
+        >>> tokens = torch.tensor([[tokenizer("A dog").input_ids]])  # (iterations, batch, canvas)
         >>> history = {"canvas": tokens * 0 + 3, "tokens": tokens, "log_probs": tokens * -0.01}
-        >>> output = MaskPredictOutput(lengths=torch.tensor([len(ids)]), history=history)
+        >>> output = MaskPredictOutput(lengths=torch.tensor([tokens.shape[2]]), history=history)
         >>> plot_history(output, tokenizer).axes[0].get_ylabel()
         'iteration'
     """
@@ -227,13 +207,11 @@ def plot_history(
     standing, log_probs = history_rows(output, tokenizer, sentence)
     standing, log_probs = standing[1:], log_probs[1:]
     length = len(standing[0])
-    assert output.history is not None  # or `history_rows` would have said so
-    rows = [
-        readable_tokens(tokenizer, step[sentence, :length]) for step in output.history["tokens"]
-    ]
+    history: Any = output.history  # there is one, or `history_rows` would have said so
+    rows = [readable_tokens(tokenizer, step[sentence, :length]) for step in history["tokens"]]
     widths = [0.25 + 0.1 * max(map(display_width, column)) for column in zip(*rows, strict=True)]
     starts = [sum(widths[:j]) for j in range(length + 1)]  # inches
-    figure = _new_figure(max(starts[-1] + 1.9, 4.5), 1.2 + 0.36 * len(rows))
+    figure = _new_figure(max(starts[-1] + 1.9, 4.5), 1.2 + 0.36 * len(rows), title)
     axes = figure.add_subplot()
     from matplotlib.cm import ScalarMappable
 
@@ -255,7 +233,7 @@ def plot_history(
     axes.set_yticks(range(len(rows)), [str(t + 1) for t in range(len(rows))])
     axes.set_ylabel("iteration")
     axes.set_xlabel("grey: masked and predicted again" if len(rows) > 1 else "")
-    _finish(figure, axes, scale, title, label="probability", ticks=[0, 0.5, 1])
+    _finish(figure, axes, scale, label="probability", ticks=[0, 0.5, 1])
     return figure
 
 
@@ -267,7 +245,7 @@ def plot_losses(
     Args:
         log_histories: the name of each run and its `trainer.state.log_history`, or the same list
             as read from `trainer_state.json`.
-        title: above the picture; none by default.
+        title: as in `plot_alignment`.
 
     Returns:
         A `matplotlib.figure.Figure`: losses by step, thin in training and thick in evaluation,
@@ -279,26 +257,25 @@ def plot_losses(
         ValueError: there is no loss in it.
 
     Example:
+        >>> from axe_hf import plot_losses
         >>> history = [{"step": 10, "loss": 5.0}, {"step": 20, "loss": 4.0}]
-        >>> history += [{"step": 20, "eval_loss": 4.2}]
-        >>> len(plot_losses({"AXE": history}).axes[0].get_lines())
-        2
+        >>> plot_losses({"AXE": history}).axes[0].get_xlabel()
+        'step'
     """
     if not isinstance(log_histories, Mapping):
         raise TypeError(
-            "`log_histories` must map the name of each run to its log history, got "
+            "`log_histories` must map names to log histories, got "
             f'{type(log_histories).__name__}. Pass {{"AXE": trainer.state.log_history}}.'
         )
     runs = {name: list(history) for name, history in log_histories.items()}
     if not any("loss" in entry or "eval_loss" in entry for run in runs.values() for entry in run):
         raise ValueError(
-            f"`log_histories` of {list(runs)} hold no `loss` and no `eval_loss`. Pass the lists of "
-            "trainer.state.log_history after training."
+            f"`log_histories` of {list(runs)} hold no `loss` and no `eval_loss`; train first."
         )
     panels = {"loss (nats per target token)": {"loss": ", training", "eval_loss": ", evaluation"}}
     if any("eval_bleu" in entry for run in runs.values() for entry in run):
         panels["BLEU"] = {"eval_bleu": ""}
-    figure = _new_figure(5.2 * len(panels) + 0.6, 3.6)
+    figure = _new_figure(5.2 * len(panels) + 0.6, 3.6, title)
     subplots = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (label, curves) in zip(subplots, panels.items(), strict=True):
         for number, (name, run) in enumerate(runs.items()):
@@ -315,26 +292,24 @@ def plot_losses(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+    return figure
+
+
+def _new_figure(width: float, height: float, title: str | None) -> "Figure":
+    """An empty figure of that size in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = 'Pictures need matplotlib. Install it: python -m pip install "axe-hf[plot]".'
+        raise ImportError(message) from error
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     if title:
         figure.suptitle(title, **_TEXT)
     return figure
 
 
-def _new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that size in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            'Pictures need matplotlib. Install it: python -m pip install "axe-hf[plot]".'
-        ) from error
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
-
-
-def _finish(figure: "Figure", axes, colors, title: str | None, **bar: Any) -> None:
-    """What alignment and decoding share: no frame, a bar that explains the colours, a title."""
+def _finish(figure: "Figure", axes, colors, **bar: Any) -> None:
+    """What alignment and decoding share: no frame, and a bar that explains the colours."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(colors, ax=axes, pad=0.02, **bar).outline.set_visible(False)
-    if title:
-        figure.suptitle(title, **_TEXT)

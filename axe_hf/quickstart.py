@@ -4,12 +4,9 @@
 import io
 import json
 import math
-import os
-import platform
 import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata, util
@@ -21,51 +18,49 @@ from .output import check_new_folder, whole_folder, write_text
 if TYPE_CHECKING:
     from .training import TrainingResult
 
-LANGUAGES: dict[str, Any] = {
-    "source_lang": "en",
-    "target_lang": "de",
-}  # as the phrasebook names them
+LANGUAGES: dict[str, Any] = {"source_lang": "en", "target_lang": "de"}  # as in the phrasebook
 LOSSES = {"cross_entropy": "cross entropy", "axe": "AXE"}  # the two models, by their folders
 PICTURES = ("losses.png", "alignment.png", "decoding.png")
 
-# What both models share. All numbers are ours, for two CPU cores and minutes.
-_MODEL = {
-    "d_model": 192,  # the smallest that learns the word order; wider ones make too few steps
-    **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
-    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 768),
-    "dropout": 0.1,  # each sentence is seen a few times only: 0.3, Mask-Predict's, slows learning
-    "axe_delta": 3.0,  # with less the model leaves words out, with 1 most of them
-    "label_smoothing": 0.0,  # blurs the alignment; pays only in long training
-    "attn_implementation": "eager",  # with bf16 on CPUs PyTorch's SDPA is slower
+# All but the canvases is the same for both. The numbers are ours, for two CPU cores and minutes.
+RECIPE: dict[str, Any] = {
+    "num_pairs": 50_000,  # enough that no sentence is seen often in minutes of training
+    "num_validation": 200,  # scored several times during training
+    "num_test": 500,  # BLEU to within about a point and a half
+    "vocab_size": 2000,  # most words stay whole: short canvases, hence quick steps
+    "max_length": 64,  # in tokens; the phrasebook's sentences are shorter
+    "model": {
+        "d_model": 192,  # the smallest that learns the word order; wider ones make too few steps
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 768),
+        "dropout": 0.1,  # Mask-Predict's 0.3 slows learning where sentences are seen a few times
+        "axe_delta": 3.0,  # with less the model leaves words out, with 1 most of them
+        "label_smoothing": 0.0,  # blurs the alignment; pays only in long training
+        "attn_implementation": "eager",  # with bf16 on CPUs PyTorch's SDPA is slower
+    },
+    "training": {
+        "max_tokens_per_batch": 256,  # on a CPU many small steps learn more than few large ones
+        "learning_rate": 1.2e-3,  # small models bear twice Mask-Predict's 5e-4
+        "bf16": True,  # 1.4 times faster than fp32 on CPUs; left off where it would be emulated
+        "optim": "adamw_torch_fused",  # one call for all weights
+        "logging_steps": 25,
+        "eval_strategy": "steps",
+        "eval_steps": 500,  # points of the BLEU curve; not counted in the minutes
+        "save_strategy": "no",
+    },
+    # The baseline needs partly masked canvases to refine in several passes, as Mask-Predict trains.
+    # AXE is meant for one pass: each step trains on the canvas that decoding starts with. It is
+    # longer, for blanks, without which AXE is cross entropy on a full mask; and by a fifth more or
+    # less, because in decoding lengths are guessed.
+    "canvases": {
+        "cross_entropy": {"masking": "uniform"},
+        "axe": {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2},
+    },
+    "num_iterations": (1, 4, 10),  # passes of the decoder
+    "num_shown": 3,  # test sentences printed
+    "shown_iterations": 4,
 }
-_TRAINING = {
-    "max_tokens_per_batch": 256,  # on a CPU many small steps learn more than few large ones
-    "learning_rate": 1.2e-3,  # small models bear twice Mask-Predict's 5e-4
-    "warmup_steps": 0.05,  # share of the run
-    "bf16": True,  # 1.4 times faster than fp32 on CPUs; left off where they have no instructions
-    "optim": "adamw_torch_fused",  # one call for all weights
-    "logging_steps": 25,
-    "eval_strategy": "steps",
-    "eval_steps": 500,  # points of the BLEU curve; not counted in the minutes
-    "save_strategy": "no",
-}
-# The baseline needs partly masked canvases to refine in several passes, as Mask-Predict trains. AXE
-# is meant for one pass: each step trains on the canvas that decoding starts with. It is longer, for
-# blanks, without which AXE is cross entropy on a full mask; and by a fifth more or less, because in
-# decoding lengths are guessed.
-_CANVASES: dict[str, dict[str, Any]] = {
-    "cross_entropy": {"masking": "uniform"},
-    "axe": {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2},
-}
-# Of the table: title, and name and format of the score.
-_COLUMNS = (
-    (" BLEU", "bleu", "5.1f"),
-    (" chrF", "chrf", "5.1f"),
-    ("repeated", "repetition_rate", "8.2%"),
-    ("length", "length_ratio", "6.3f"),
-    ("sentences/s", "sentences_per_second", "11.0f"),
-)
 _say = partial(print, flush=True)
 
 
@@ -75,23 +70,7 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class QuickstartArguments:
-    """What a user of the quick start chooses.
-
-    Args:
-        output_dir (default "axe_hf_quickstart"): where everything goes; a new or an empty folder.
-        minutes (default 4.8): minutes of training for both models together, half of it each.
-        seed (default 0): of the first weights, the batches and the masks.
-        overwrite (default False): replace an earlier quick start in `output_dir`; other files stay.
-
-    Raises:
-        ValueError: a value out of its range.
-
-    Example:
-        >>> QuickstartArguments(minutes=0)
-        Traceback (most recent call last):
-        ...
-        ValueError: `minutes` must be a positive number, got 0.
-    """
+    """What a user of the quick start chooses; each field says what it is for."""
 
     output_dir: str = _option("axe_hf_quickstart", "Folder for models, pictures and results.")
     minutes: float = _option(4.8, "Minutes of training for both models together, half of it each.")
@@ -107,49 +86,16 @@ class QuickstartArguments:
             raise ValueError("`output_dir` must name a folder, got an empty name.")
 
 
-@dataclass(frozen=True)
-class QuickstartRecipe:
-    """Everything else: data, models, training and scoring."""
-
-    num_pairs: int = 50_000  # enough that no sentence is seen often in minutes of training
-    num_validation: int = 200  # scored several times during training
-    num_test: int = 500  # BLEU to within about a point and a half
-    vocab_size: int = 2000  # most words stay whole: short canvases, hence quick steps
-    max_length: int = 64  # in tokens; the phrasebook's sentences are shorter
-    model: dict[str, Any] = field(default_factory=_MODEL.copy)
-    training: dict[str, Any] = field(default_factory=_TRAINING.copy)
-    canvases: dict[str, dict[str, Any]] = field(default_factory=_CANVASES.copy)
-    num_iterations: tuple[int, ...] = (1, 4, 10)  # passes of the decoder
-    batch_size: int = 64  # sentences decoded at once
-    num_shown: int = 3  # test sentences printed
-    shown_iterations: int = 4
-
-
 def run_quickstart(
-    arguments: QuickstartArguments | None = None, recipe: QuickstartRecipe | None = None
+    arguments: QuickstartArguments | None = None, recipe: dict[str, Any] = RECIPE
 ) -> dict[str, Any]:
     """Train two small models on the phrasebook, by cross entropy and by AXE, and compare them.
 
     Both get the same sentences, batches, first weights and minutes. Leaves the data, both models,
     pictures and results.json in `arguments.output_dir`: all of it or, if anything fails, nothing.
-
-    Args:
-        arguments: folder, minutes and seed; the defaults of `QuickstartArguments` if None.
-        recipe: everything else; the defaults of `QuickstartRecipe` if None.
-
-    Returns:
-        What results.json holds.
-
-    Raises:
-        FileExistsError: the folder holds something, and `overwrite` is off.
-        ImportError: sacrebleu, which scores the translations, is not installed.
-
-    Example:
-        >>> arguments = QuickstartArguments("my-first-models", minutes=4)
-        >>> results = run_quickstart(arguments)  # doctest: +SKIP
-        >>> results["models"]["axe"]["scores"]["1"]["bleu"]  # doctest: +SKIP
+    Returns what results.json holds.
     """
-    arguments, recipe = arguments or QuickstartArguments(), recipe or QuickstartRecipe()
+    arguments = arguments or QuickstartArguments()
     output_dir = Path(arguments.output_dir)
     if not arguments.overwrite or output_dir.is_file():
         advice = "Choose another one, or replace the quick start in it by --overwrite."
@@ -162,13 +108,11 @@ def run_quickstart(
     )
     has_matplotlib = util.find_spec("matplotlib") is not None
     if not has_matplotlib:
-        _say(
-            "\nNOTE: matplotlib is not installed, so there will be no pictures. For them, stop "
-            "here\n"
-            'and run: python -m pip install "axe-hf[plot]"'
-        )
+        _say('\nNo matplotlib, no pictures. For them: python -m pip install "axe-hf[plot]"')
+    start = time.perf_counter()
     with whole_folder(output_dir) as folder:
         results = _run(arguments, recipe, folder, has_matplotlib)
+        results["seconds"] = round(time.perf_counter() - start, 2)
         text = json.dumps(results, indent=2, ensure_ascii=False)
         write_text(folder / "results.json", text + "\n")
     for name in () if has_matplotlib else PICTURES:  # those of an earlier quick start
@@ -178,110 +122,88 @@ def run_quickstart(
 
 
 def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any]:
+    from . import __version__
     from .evaluation import repetition_rate
 
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(name: str, text: str) -> Iterator[None]:
-        _say(f"\n[{len(seconds) + 1}/6] {text}")
-        start = time.perf_counter()
-        yield
-        seconds[name] = round(time.perf_counter() - start, 2)
-
-    with stage("data", f"Reading {recipe.num_pairs:,} sentence pairs"):
-        sources, references = _write_data(folder / "data", recipe)
+    _say(f"\n[1/5] Reading {recipe['num_pairs']:,} sentence pairs")
+    sources, references = _write_data(folder / "data", recipe)
     first_choices = [right[0] for right in references]
     trained: dict[str, TrainingResult] = {}
-    for loss, name in LOSSES.items():
-        with stage(loss, f"Training with {name} for {arguments.minutes / 2:g} minutes"):
-            trained[loss] = _train(loss, folder, arguments, recipe)
-    scores, translations = {}, {}
-    with stage("scoring", f"Translating {len(sources)} sentences never seen before"):
-        for loss, result in trained.items():
-            scores[loss], translations[loss] = _score(result, sources, references, recipe)
-            result.trainer.create_model_card(
-                **LANGUAGES,
-                model_name=f"{Path(arguments.output_dir).name}-{loss}",
-                dataset="the phrasebook of axe_hf, written by a grammar",
-                scores={"test": scores[loss][str(recipe.num_iterations[0])]},
-            )
-        _say("\n" + _table(scores, repetition_rate(first_choices)))
-    with stage("reloading", "Loading the AXE model from its folder"):
-        model, tokenizer = _reload(folder / "axe", sources, translations["axe"], recipe)
-    with stage("pictures", "Watching it decode"):
-        found = {LOSSES[loss]: of_model for loss, of_model in translations.items()}
-        columns = {"source": sources, **found, "reference": first_choices}
-        # Sentences that are long enough to be of interest, if there are any.
-        order = sorted(range(len(sources)), key=lambda i: not 8 <= len(sources[i].split()) <= 12)
-        for i in order[: recipe.num_shown]:
-            sides = {name: texts[i] for name, texts in columns.items()}
-            _say("\n" + _sentence(model, tokenizer, sides, recipe))
-        if has_matplotlib:
-            logs = {LOSSES[loss]: r.trainer.state.log_history for loss, r in trained.items()}
-            example = sources[order[0]], first_choices[order[0]]
-            _save_pictures(folder, model, tokenizer, *example, logs, recipe)
+    for number, (loss, name) in enumerate(LOSSES.items(), start=2):
+        _say(f"\n[{number}/5] Training with {name} for {arguments.minutes / 2:g} minutes")
+        trained[loss] = _train(loss, folder, arguments, recipe)
+    _say(f"\n[4/5] Translating {len(sources)} sentences never seen before")
+    models, translations = {}, {}
+    for loss, result in trained.items():
+        models[loss], translations[loss] = _score(result, sources, references, recipe)
+        result.trainer.create_model_card(
+            **LANGUAGES,
+            model_name=f"{Path(arguments.output_dir).name}-{loss}",
+            dataset="the phrasebook of axe_hf, written by a grammar",
+            scores={"test": models[loss]["scores"][str(recipe["num_iterations"][0])]},
+        )
+    reference_rate = repetition_rate(first_choices)
+    _say("\n" + _table(models, reference_rate))
+    _say("\n[5/5] Loading the AXE model from its folder, and watching it decode")
+    columns = {LOSSES[loss]: texts for loss, texts in translations.items()}
+    columns = {"source": sources, **columns, "reference": first_choices}
+    logs = {LOSSES[loss]: model["log"] for loss, model in models.items()}
+    _show(folder, columns, logs if has_matplotlib else None, recipe)
+    libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
     return {
         "arguments": asdict(arguments),
-        "recipe": asdict(recipe),
-        "models": {loss: {"scores": scores[loss], **_facts(r)} for loss, r in trained.items()},
-        "references_repetition_rate": repetition_rate(first_choices),
-        "reloaded_model_translates_the_same": True,  # or it would not have come this far
+        "recipe": recipe,
+        "models": models,
+        "references_repetition_rate": reference_rate,
         "translations": {"source": sources, "reference": first_choices, **translations},
-        "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
-        **_environment(),
+        "versions": {"axe_hf": __version__} | {n: metadata.version(n) for n in libraries},
     }
 
 
-def _write_data(folder: Path, recipe: QuickstartRecipe) -> tuple[list[str], list[list[str]]]:
+def _write_data(folder: Path, recipe) -> tuple[list[str], list[list[str]]]:
     """Copy as much of the phrasebook as is wanted; returns the test's sources and references."""
     from .data import PHRASEBOOK, load_translations, read_lines
 
     folder.mkdir()
-    sizes = {"train": recipe.num_pairs, "validation": recipe.num_validation}
-    for split, size in (sizes | {"test": recipe.num_test}).items():
-        lines = read_lines(PHRASEBOOK / f"{split}.jsonl.gz")[:size]
+    sizes = {"train": "num_pairs", "validation": "num_validation", "test": "num_test"}
+    for split, size in sizes.items():
+        lines = read_lines(PHRASEBOOK / f"{split}.jsonl.gz")[: recipe[size]]
         write_text(folder / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
     test = load_translations(folder / "test.jsonl", **LANGUAGES)
     pairs = list(test["translation"])
-    _say(f'      such as "{pairs[0]["en"]}" and "{pairs[0]["de"]}"')
     return [pair["en"] for pair in pairs], list(test["references"])
 
 
-def _train(loss: Any, folder: Path, arguments, recipe: QuickstartRecipe) -> "TrainingResult":
+def _train(loss: Any, folder: Path, arguments, recipe) -> "TrainingResult":
     """Train one model and save it; all but the loss and the canvases is the same for both."""
     import torch
 
     from .training import AxeTrainingArguments, DataArguments, ModelArguments, run_training
 
-    tokenizer: dict[str, Any] = {"vocab_size": recipe.vocab_size}
-    if (folder / "cross_entropy").exists():  # the second model takes the tokenizer of the first
-        tokenizer = {"tokenizer_name_or_path": str(folder / "cross_entropy")}
-    settings = recipe.training | recipe.canvases[loss]
-    model_args = ModelArguments(training_loss=loss, **recipe.model)
+    first = folder / "cross_entropy"  # the second model takes its tokenizer
     data_args = DataArguments(
         **LANGUAGES,
         train_file=str(folder / "data" / "train.jsonl"),
         validation_file=str(folder / "data" / "validation.jsonl"),
-        max_source_length=recipe.max_length,
-        max_target_length=recipe.max_length,
-        **tokenizer,
+        max_source_length=recipe["max_length"],
+        max_target_length=recipe["max_length"],
+        tokenizer_name_or_path=str(first) if first.exists() else None,
+        vocab_size=None if first.exists() else recipe["vocab_size"],
     )
+    settings = recipe["training"] | recipe["canvases"][loss]
+    settings["bf16"] = settings["bf16"] and _has_fast_bf16()
     training_args = AxeTrainingArguments(
         str(folder / loss),
         train_minutes=arguments.minutes / 2,
         seed=arguments.seed,
         use_cpu=not torch.cuda.is_available(),
-        per_device_eval_batch_size=recipe.batch_size,
-        **settings | {"bf16": settings["bf16"] and _has_fast_bf16()},
+        **settings,
     )
+    model_args = ModelArguments(training_loss=loss, **recipe["model"])
     with redirect_stdout(io.StringIO()):  # the lines of the log; progress bars are on stderr
         result = run_training(model_args, data_args, training_args)
     state, bleu = result.trainer.state, result.metrics["eval_bleu"]
-    _say(
-        f"      {state.global_step:,} steps, {state.epoch:.1f} times through the data; BLEU of the "
-        f"validation sentences {bleu:.1f}"
-    )
+    _say(f"      {state.global_step:,} steps, {state.epoch:.1f} epochs; validation BLEU {bleu:.1f}")
     result.model.set_attn_implementation("sdpa")  # which the saved model will be loaded with
     result.model.eval()
     return result
@@ -297,38 +219,42 @@ def _has_fast_bf16() -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
-def _translated(model, tokenizer, sources, recipe, num_iterations: int) -> list[str]:
+def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict, list[str]]:
+    """What results.json says of a model, and its translations with the first `num_iterations`."""
+    from .evaluation import TranslationMetric
     from .translation import translate
 
-    options = {"batch_size": recipe.batch_size, "num_iterations": num_iterations}
-    return translate(model, tokenizer, sources, show_progress=False, **options)
-
-
-def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict, list[str]]:
-    """Scores by the number of iterations, and the translations with the first of them."""
-    from .evaluation import TranslationMetric
-
-    translated = partial(_translated, result.model, result.tokenizer)
-    translated(sources[: recipe.batch_size], recipe, 1)  # warm up
-    scores, translations = {}, {}
-    for count in recipe.num_iterations:
+    translated = partial(translate, result.model, result.tokenizer, show_progress=False)
+    translated(sources[:64], num_iterations=1)  # warm up
+    scores, translations = {}, []
+    for count in recipe["num_iterations"]:
         start = time.perf_counter()
-        found = translations[count] = translated(sources, recipe, count)
-        speed = {"sentences_per_second": len(found) / (time.perf_counter() - start)}
+        found = translated(sources, num_iterations=count)
+        speed = len(found) / (time.perf_counter() - start)
         metric: Any = TranslationMetric().compute(predictions=found, references=references)
-        scores[str(count)] = metric | speed
-    return scores, translations[recipe.num_iterations[0]]
+        scores[str(count)] = metric | {"sentences_per_second": speed}
+        translations.append(found)
+    facts = {
+        "scores": scores,
+        "num_parameters": result.model.num_parameters(),
+        "training_minutes": result.trainer.elapsed_minutes,
+        "steps": result.trainer.state.global_step,
+        "log": result.trainer.state.log_history,
+    }
+    return facts, translations[0]
 
 
-def _table(scores: dict[str, dict[str, dict[str, Any]]], reference_rate: float) -> str:
-    """For each number of iterations T, both models; `scores` by model and T."""
-    titles = [title for title, _, _ in _COLUMNS]
-    lines = ["  ".join(("  T", "trained with ", *titles))]
-    for count in scores["axe"]:
+def _table(models: dict[str, dict[str, Any]], reference_rate: float) -> str:
+    """For each number of iterations T, both models."""
+    lines = ["  T  trained with    BLEU   chrF  repeated  length  sentences/s"]
+    for count in models["axe"]["scores"]:
         for loss, name in LOSSES.items():
-            row = scores[loss][count]
-            numbers = [format(row[key], layout) for _, key, layout in _COLUMNS]
-            lines.append("  ".join((f"{count:>3}", f"{name:<13}", *numbers)))
+            row = models[loss]["scores"][count]
+            lines.append(
+                f"{count:>3}  {name:<13}  {row['bleu']:5.1f}  {row['chrf']:5.1f}  "
+                f"{row['repetition_rate']:8.2%}  {row['length_ratio']:6.3f}  "
+                f"{row['sentences_per_second']:11.0f}"
+            )
     lines += [
         "",
         "T: passes of the decoder. repeated: tokens equal to the one before (of the references",
@@ -339,80 +265,45 @@ def _table(scores: dict[str, dict[str, dict[str, Any]]], reference_rate: float) 
     return "\n".join(f"      {line}".rstrip() for line in lines)
 
 
-def _reload(folder: Path, sources, expected: list[str], recipe) -> tuple[Any, Any]:
-    """The saved model and tokenizer, which must translate as those in memory did."""
+def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe) -> None:
+    """Print sentences with the steps of the saved AXE model; draw the pictures if given `logs`."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    found = _translated(model, tokenizer, sources, recipe, recipe.num_iterations[0])
-    if found != expected:
-        raise RuntimeError(
-            f"The model saved in {folder} does not translate as before it was saved."
-        )
-    _say(f"      It gives the same {len(found)} translations.")
-    return model, tokenizer
-
-
-def _decode(model, tokenizer, source: str, recipe: QuickstartRecipe):
-    inputs = tokenizer([source], return_tensors="pt").to(model.device)
-    options = {"output_history": True, "return_dict_in_generate": True}
-    return model.generate(**inputs, num_iterations=recipe.shown_iterations, **options)
-
-
-def _sentence(model, tokenizer, sides: dict[str, str], recipe: QuickstartRecipe) -> str:
-    """A sentence with its translations, and below them the steps of the model."""
     from .history import format_history
+    from .translation import translate
 
-    history = _decode(model, tokenizer, sides["source"], recipe)
-    first, *others = format_history(history, tokenizer, width=90).splitlines()
-    title = f"AXE, T={recipe.shown_iterations}"
-    rows = [*sides.items(), (title, first), *(("", step) for step in others)]
-    return "\n".join(f"      {name:<13}  {text}".rstrip() for name, text in rows)
-
-
-def _save_pictures(
-    folder: Path, model, tokenizer, source: str, reference: str, logs: dict, recipe
-) -> None:
-    """Draw the losses of both models, and how the model aligns and decodes one sentence."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "axe")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "axe")
+    sources = columns["source"]
+    settings: dict[str, Any] = {"num_iterations": recipe["num_iterations"][0]}
+    if translate(model, tokenizer, sources, show_progress=False, **settings) != columns["AXE"]:
+        raise RuntimeError(f"The model in {folder / 'axe'} translates otherwise than when saved.")
+    _say(f"      It gives the same {len(sources)} translations.")
+    # Sentences that are long enough to be of interest first, if there are any.
+    order = sorted(range(len(sources)), key=lambda i: not 8 <= len(sources[i].split()) <= 12)
+    options = {"output_history": True, "return_dict_in_generate": True}
+    histories = []
+    for i in order[: recipe["num_shown"]]:
+        inputs = tokenizer([sources[i]], return_tensors="pt").to(model.device)
+        output = model.generate(**inputs, num_iterations=recipe["shown_iterations"], **options)
+        first, *others = format_history(output, tokenizer, width=90).splitlines()
+        rows = [(name, texts[i]) for name, texts in columns.items()]
+        rows += [(f"AXE, T={recipe['shown_iterations']}", first), *(("", step) for step in others)]
+        _say("\n" + "\n".join(f"      {name:<13}  {text}".rstrip() for name, text in rows))
+        histories.append(output)
+    if logs is None:
+        return
     from .plotting import plot_alignment, plot_history, plot_losses
 
+    source, reference = sources[order[0]], columns["reference"][order[0]]
     ids, labels = tokenizer(source).input_ids, tokenizer(reference).input_ids
-    history = _decode(model, tokenizer, source, recipe)
     figures = (
         plot_losses(logs),
         plot_alignment(model, labels, tokenizer, input_ids=ids, title=source),
-        plot_history(history, tokenizer, title=source),
+        plot_history(histories[0], tokenizer, title=source),
     )
     for name, figure in zip(PICTURES, figures, strict=True):
         figure.savefig(folder / name)
-
-
-def _facts(result: "TrainingResult") -> dict[str, Any]:
-    trainer: Any = result.trainer
-    return {
-        "num_parameters": result.model.num_parameters(),
-        "training_minutes": trainer.elapsed_minutes,
-        "wall_clock_minutes": result.metrics["train_runtime"] / 60,
-        "steps": trainer.state.global_step,
-        "epochs": trainer.state.epoch,
-        "bf16": trainer.args.bf16,
-        "masking": trainer.args.masking,
-        "log": trainer.state.log_history,
-    }
-
-
-def _environment() -> dict[str, Any]:
-    import torch
-
-    from . import __version__
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = {"platform": platform.platform(), "cpu_count": os.cpu_count(), "gpu": gpu}
-    libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
-    versions = {name: metadata.version(name) for name in libraries}
-    versions |= {"axe_hf": __version__, "python": platform.python_version()}
-    return {"versions": versions, "machine": machine | {"torch_threads": torch.get_num_threads()}}
 
 
 def _what_next(results: dict[str, Any], folder: Path) -> str:
@@ -420,14 +311,14 @@ def _what_next(results: dict[str, Any], folder: Path) -> str:
     axe, data = (shlex.quote(str(folder / name)) for name in ("axe", "data"))
     names = [name for name in PICTURES if (folder / name).exists()]
     pictures = f", and the pictures {', '.join(names)}" if names else ""
-    settings = {"max_tokens_per_batch": results["recipe"]["training"]["max_tokens_per_batch"]}
-    settings |= results["recipe"]["canvases"]["axe"]
+    budget = results["recipe"]["training"]["max_tokens_per_batch"]
+    settings = results["recipe"]["canvases"]["axe"] | {"max_tokens_per_batch": budget}
     languages, options = (
         " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
         for given in (LANGUAGES, settings)
     )
     return f"""
-Done in {results["seconds"]["total"] / 60:.1f} minutes. {folder} holds both models with their cards
+Done in {results["seconds"] / 60:.1f} minutes. {folder} holds both models with their cards
 (axe, cross_entropy), the sentences (data), all numbers (results.json){pictures}.
 
 Try next:

@@ -13,21 +13,19 @@ class MaxTokensBatchSampler:
     budgets carry over.
 
     Every example comes exactly once an epoch. Examples are sorted by the longer of their two
-    sides; those of equal length are shuffled among each other, and so are the batches. The
-    boundaries hang on the sorted lengths alone, which are the same in every epoch: so is the
-    number of batches. The order is a function of (seed, epoch): a resumed run sees the same one.
+    sides; those of equal length are shuffled among each other, and so are the batches. The number
+    of batches hangs on the lengths alone, the order on (seed, epoch): a resumed run sees the same.
 
     Give it to `torch.utils.data.DataLoader(dataset, batch_sampler=...)`. `batch_size` is None,
-    which tells accelerate that the size varies; to share batches among processes, pass their
-    number as `num_replicas`, and accelerate hands each its part.
+    which tells accelerate that the size varies; it hands each process its part of the batches.
 
     Args:
         lengths: Per example the source and target length, `(num_examples, 2)`, or one size each,
             `(num_examples,)`; whole numbers from 1.
         max_tokens: Budget of one batch, in tokens.
         seed: Seed of the order.
-        num_replicas: The number of batches is made a multiple of this, by halving the batches with
-            the most rows, so that every process gets equally many.
+        num_replicas: Number of processes. The batches with the most rows are halved until each gets
+            equally many.
 
     Raises:
         ValueError: `lengths` is malformed, one example is over the budget, or there are fewer
@@ -35,11 +33,8 @@ class MaxTokensBatchSampler:
 
     Example:
         >>> sampler = MaxTokensBatchSampler([(3, 4), (9, 8), (4, 2), (5, 5)], max_tokens=10)
-        >>> sampler.set_epoch(2)
-        >>> sorted(sorted(batch) for batch in sampler)
-        [[0, 2], [1], [3]]
-        >>> len(sampler)
-        3
+        >>> len(sampler), sorted(sorted(batch) for batch in sampler)
+        (3, [[0, 2], [1], [3]])
     """
 
     batch_size = None
@@ -60,11 +55,11 @@ class MaxTokensBatchSampler:
         if self.sizes[longest] > max_tokens:
             raise ValueError(
                 f"`max_tokens` must hold every example, got {max_tokens}, but example {longest} "
-                f"has {self.sizes[longest]} tokens. Raise the budget or drop longer examples "
-                "(max_source_length, max_target_length)."
+                f"has {self.sizes[longest]} tokens. Raise it, or drop longer examples by "
+                "max_source_length and max_target_length."
             )
-        bounds = _fill_batches(np.sort(self.sizes), max_tokens)
-        self._bounds = _split_until_multiple(bounds, num_replicas)
+        self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
+        _split_until_multiple(self._bounds, num_replicas)
 
     @property
     def sampler(self) -> "MaxTokensBatchSampler":
@@ -95,7 +90,7 @@ def _sizes(lengths: Sequence[tuple[int, int]] | Sequence[int]) -> np.ndarray:
         raise ValueError(f"{expected}, got rows of different sizes.") from error
     if sizes.size == 0:
         raise ValueError(f"{expected}, got no example at all.")
-    if sizes.ndim > 2 or (sizes.ndim == 2 and sizes.shape[1] != 2) or sizes.dtype.kind not in "iu":
+    if sizes.shape[1:] not in ((), (2,)) or sizes.dtype.kind not in "iu":
         raise ValueError(f"{expected}, got shape {sizes.shape} of {sizes.dtype}.")
     if sizes.min() < 1:
         index = int(np.argwhere(sizes < 1)[0][0])
@@ -105,28 +100,24 @@ def _sizes(lengths: Sequence[tuple[int, int]] | Sequence[int]) -> np.ndarray:
 
 def _fill_batches(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, int]]:
     """Start and end of the batches in the sorted order, as many rows as the budget holds."""
-    bounds = []
-    start = 0
+    bounds, start = [], 0
     for end, size in enumerate(sorted_sizes.tolist()):
         if (end + 1 - start) * size > max_tokens:
             bounds.append((start, end))
             start = end
-    bounds.append((start, len(sorted_sizes)))
-    return bounds
+    return [*bounds, (start, len(sorted_sizes))]
 
 
-def _split_until_multiple(bounds: list[tuple[int, int]], multiple: int) -> list[tuple[int, int]]:
+def _split_until_multiple(bounds: list[tuple[int, int]], multiple: int) -> None:
     if multiple < 1:
         raise ValueError(f"`num_replicas` must be at least 1, got {multiple}.")
-    bounds = list(bounds)
     while len(bounds) % multiple:
         largest = max(range(len(bounds)), key=lambda index: bounds[index][1] - bounds[index][0])
         start, end = bounds[largest]
         if end - start < 2:
             raise ValueError(
-                f"`num_replicas`={multiple} needs a number of batches that it divides, got "
+                f"`num_replicas` must divide the number of batches, got {multiple} for "
                 f"{len(bounds)} batches of one example. Use more data or fewer processes."
             )
         middle = (start + end) // 2
         bounds[largest : largest + 1] = [(start, middle), (middle, end)]
-    return bounds

@@ -25,9 +25,9 @@ class DataCollatorForCmlm:
     masked canvas, with which decoding starts, is one of the N cases. With `masking="full"` it is
     the only one.
 
-    The draw depends on `seed` and on the content of the batch alone. The same batch always gets
-    the same masks, whatever the number of workers, processes or restarts; a sentence gets others
-    whenever it meets other sentences, as in a shuffled epoch.
+    The draw depends on `seed` and on the content of the batch alone: the same batch gets the same
+    masks, whatever the number of workers, processes or restarts; a sentence gets others whenever it
+    meets other sentences, as in a shuffled epoch.
 
     Args:
         tokenizer: Gives `pad_token_id`, `mask_token_id` and `blank_token_id`.
@@ -53,15 +53,12 @@ class DataCollatorForCmlm:
         ValueError: An argument, a missing or empty column, or a reserved token in a target.
 
     Example:
-        >>> from axe_hf.data import train_tokenizer
+        >>> from axe_hf import train_tokenizer
         >>> tokenizer = train_tokenizer(["good morning", "guten Morgen"] * 9, vocab_size=300)
         >>> collator = DataCollatorForCmlm(tokenizer, masking="full")
-        >>> features = [tokenizer("good morning", text_target="guten Morgen")]
-        >>> batch = collator(features)
-        >>> tokenizer.decode(batch["decoder_input_ids"][0])
-        '<mask><mask><mask>'
-        >>> tokenizer.decode(batch["labels"][0])
-        'guten Morgen</s>'
+        >>> batch = collator([tokenizer("good morning", text_target="guten Morgen")])
+        >>> tokenizer.decode(batch["decoder_input_ids"][0]), tokenizer.decode(batch["labels"][0])
+        ('<mask><mask><mask>', 'guten Morgen</s>')
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -81,28 +78,19 @@ class DataCollatorForCmlm:
         for name in _RESERVED_TOKENS:
             if getattr(self.tokenizer, f"{name}_id", None) is None:
                 raise ValueError(
-                    f"`tokenizer` must have a {name}, this {type(self.tokenizer).__name__} has "
-                    "none. Train one with axe_hf.data.train_tokenizer, or load yours with "
-                    "AutoTokenizer.from_pretrained(..., extra_special_tokens={'blank_token': "
-                    "'<blank>'}, mask_token='<mask>') and call model.resize_token_embeddings."
+                    f"`tokenizer` must have a {name}. Train one with train_tokenizer, or load "
+                    "yours with AutoTokenizer.from_pretrained(..., mask_token='<mask>', "
+                    "extra_special_tokens={'blank_token': '<blank>'}) and call "
+                    "model.resize_token_embeddings."
                 )
 
     def for_evaluation(self) -> "DataCollatorForCmlm":
-        """A collator like this with every target position masked, as decoding starts, no jitter.
-
-        Example:
-            >>> from axe_hf.data import train_tokenizer
-            >>> tokenizer = train_tokenizer(["good morning"], vocab_size=300)
-            >>> DataCollatorForCmlm(tokenizer, seed=7).for_evaluation().masking
-            'full'
-        """
+        """A collator like this with every target position masked, as decoding starts, no jitter."""
         return replace(self, masking="full", length_jitter=0.0)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        sources = _column(features, "input_ids")
-        targets = _column(features, "labels")
+        sources, targets = _column(features, "input_ids"), _column(features, "labels")
         self._check_targets(targets)
-
         pad_token_id = self.tokenizer.pad_token_id
         input_ids, is_source = _pad(sources, pad_token_id, self.pad_to_multiple_of)
         target_ids, is_target = _pad(targets, pad_token_id, self.pad_to_multiple_of)
@@ -129,18 +117,16 @@ class DataCollatorForCmlm:
     def _check_targets(self, targets: list[list[int]]) -> None:
         reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}
         for row, ids in enumerate(targets):
-            lowest = min(ids)
-            if lowest < 0:
+            if min(ids) < 0:
                 raise ValueError(
-                    f"'labels' of feature {row} must be token ids, got {lowest}. Give the bare "
-                    "target; padding and -100 are added here."
+                    f"'labels' of feature {row} must be token ids, got {min(ids)}. Padding and "
+                    "-100 are added here."
                 )
-            if not reserved.keys().isdisjoint(ids):
-                token_id = next(token_id for token_id in ids if token_id in reserved)
+            found = reserved.keys() & set(ids)
+            if found:
                 raise ValueError(
-                    f"'labels' of feature {row} must not hold the {reserved[token_id]}, got id "
-                    f"{token_id}. It stands for something else in training: remove it from the "
-                    "target (and tokenize without padding)."
+                    f"'labels' of feature {row} must not hold the {reserved[min(found)]}, got id "
+                    f"{min(found)}. Tokenize the bare target, without padding."
                 )
 
 
@@ -160,8 +146,7 @@ def check_canvas_options(masking: str, length_multiplier: float, length_jitter: 
     if is_canvas_stretched(length_multiplier, length_jitter) and masking != "full":
         raise ValueError(
             f"`length_multiplier` is {length_multiplier} and `length_jitter` {length_jitter}, but "
-            "where tokens are observed the canvas is as long as the target. Use masking='full', or "
-            "1.0 and 0.0."
+            "where tokens are observed the canvas is as long as the target. Use masking='full'."
         )
 
 
@@ -173,15 +158,12 @@ def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
         if name not in feature:
             raise ValueError(
                 f"feature {row} must have '{name}', got only {sorted(feature)}. Make the columns "
-                "with axe_hf.data.tokenize_translations or tokenizer(source, text_target=target)."
+                "with tokenize_translations."
             )
         ids = feature[name]
         ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
         if not ids:
-            raise ValueError(
-                f"'{name}' of feature {row} must not be empty. Tokenize with </s> at the end, or "
-                "drop the example."
-            )
+            raise ValueError(f"'{name}' of feature {row} must not be empty; </s> ends a text.")
         rows.append(ids)
     return rows
 

@@ -50,16 +50,12 @@ def tokenize_translations(
         ['▁guten', '▁Tag', '</s>']
     """
     if "translation" not in dataset.column_names:
-        raise ValueError(
-            f"`dataset` must have the column 'translation', got {dataset.column_names}."
-        )
+        raise ValueError(f"`dataset` lacks the column 'translation', got {dataset.column_names}.")
     found = sorted(dataset[0]["translation"]) if len(dataset) else []
     languages = {"source_lang": source_lang, "target_lang": target_lang}
     for name, language in languages.items():
         if found and language not in found:
-            raise ValueError(
-                f"`{name}` must be a language of `dataset`, {found}, got {language!r}."
-            )
+            raise ValueError(f"`{name}` must be one of `dataset`, {found}, got {language!r}.")
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
@@ -78,12 +74,11 @@ def tokenize_translations(
     limits = f"max_source_length={max_source_length}, max_target_length={max_target_length}"
     if not len(tokenized):
         raise ValueError(
-            f"`dataset` must have at least one pair within {limits}, got {num_dropped} pairs, all "
-            "of them empty or longer. Raise the limits."
+            f"`dataset` must have a pair within {limits}, got {num_dropped} pairs, all empty or "
+            "longer. Raise the limits."
         )
     if num_dropped:
         logger.warning(
-            f"Dropped {num_dropped} of {len(dataset)} sentence pairs: empty, or longer than "
-            f"{limits}."
+            f"Dropped {num_dropped} of {len(dataset)} sentence pairs: empty, or over {limits}."
         )
     return tokenized

@@ -21,7 +21,6 @@ PHRASEBOOK = Path(__file__).with_name("phrasebook")
 
 _PAIR_FORMATS = (".jsonl", ".json", ".tsv")
 _Languages: TypeAlias = tuple[str, str]  # source and target
-_Row: TypeAlias = dict[str, Any]
 
 
 def load_translations(
@@ -67,17 +66,14 @@ def load_translations(
         {'translation': {'en': 'Good morning.', 'de': 'Guten Morgen.'}}
     """
     if source_lang == target_lang:
-        raise ValueError(
-            f"`source_lang` and `target_lang` must differ, got {source_lang!r} for both."
-        )
+        raise ValueError(f"`source_lang` and `target_lang` must differ, got {source_lang!r} twice.")
     languages = (source_lang, target_lang)
     paths = _paths(source)
     if paths is None:
         return _load_from_hub(str(source), languages, split)
     if split is not None:
         raise ValueError(
-            f"`split` must be None for files, which have no splits, got {split!r} for {source}. "
-            "Give the file of that split."
+            f"`split` must be None for files, got {split!r} for {source}. Give that split's file."
         )
     for path in paths:
         if not path.is_file():
@@ -87,29 +83,15 @@ def load_translations(
     elif _bare_suffix(paths[0]) == ".tsv":
         rows = _read_tsv(paths[0], languages)
     else:
-        rows = _read_json(paths[0], languages)
-    return _to_dataset(list(rows), languages, source)
+        rows = _read_json(paths[0])
+    return _to_dataset([_checked(row, languages, place) for place, row in rows], source)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
-    """Read the lines of a UTF-8 text file, which may be gzipped (`.gz`), or of standard input.
+    """The lines of a UTF-8 text file, gzipped (`.gz`) or not, or of standard input for None.
 
-    Args:
-        path: the file, None for standard input.
-
-    Returns:
-        The lines without their ends, which are \\n or \\r\\n; a byte order mark is dropped.
-
-    Raises:
-        ValueError: text that is not UTF-8, with file and line, or a gzip file that is cut off.
-        OSError: the file cannot be read.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp(), "sentences.txt")
-        >>> _ = path.write_bytes("Good morning.\\r\\nGood night.\\n".encode())
-        >>> read_lines(path)
-        ['Good morning.', 'Good night.']
+    Lines end in \\n or \\r\\n; a byte order mark is dropped. What is not UTF-8, and a gzip
+    file that is cut off, is a ValueError with file and line.
     """
     if path is not None:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
@@ -126,9 +108,7 @@ def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | N
             raise ValueError(f"`source` must be a pair of text files, got {len(source)}: {source}.")
         return [Path(part) for part in source]
     if not isinstance(source, (str, Path)) or not str(source).strip():
-        raise ValueError(
-            f"`source` must be a path, a pair of paths or a data set name, got {source!r}."
-        )
+        raise ValueError(f"`source` must be a path, two paths or a data set name, got {source!r}.")
     path, parts = Path(source), str(source).split(",")
     if path.is_dir():
         return None
@@ -136,8 +116,8 @@ def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | N
         return [Path(part.strip()) for part in parts]
     if path.exists() and _bare_suffix(path) not in _PAIR_FORMATS:
         raise ValueError(
-            f"`source` must end in .jsonl, .json or .tsv (or that and .gz), got {source}. Parallel "
-            "text needs both files: 'train.en,train.de'."
+            f"`source` must end in .jsonl, .json or .tsv (and .gz), got {source}. Parallel text is "
+            "in two files: 'train.en,train.de'."
         )
     # A name that looks like a file is a misspelt file, not a data set to ask the hub for.
     is_file = path.suffix == ".gz" or _bare_suffix(path) in (*_PAIR_FORMATS, ".txt")
@@ -155,10 +135,9 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
         for line in file:
             lines.append(line.decode("utf-8" if lines else "utf-8-sig").rstrip("\r\n"))
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name}, line {len(lines) + 1}: must be UTF-8, got byte "
-            f"0x{error.object[error.start]:02x}. Convert the file, for example with iconv."
-        ) from error
+        byte = error.object[error.start]
+        place = f"{name}, line {len(lines) + 1}"
+        raise ValueError(f"{place}: must be UTF-8, got byte 0x{byte:02x}. Convert it.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(
             f"{name}: must be a complete gzip file, failed behind line {len(lines)} ({error})."
@@ -166,17 +145,18 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
     return lines
 
 
-def _read_json(path: Path, languages: _Languages) -> Iterator[_Row]:
+def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows, each behind the place where it stands; so do the other readers."""
     lines = read_lines(path)
     first = next((line for line in lines if line.strip()), "")
     if _bare_suffix(path) == ".json" and first.lstrip().startswith("["):
-        for number, row in enumerate(_parse("\n".join(lines), str(path)), start=1):
-            yield _checked_row(row, languages, f"{path}, item {number}")
+        rows = _parse("\n".join(lines), str(path))
+        yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, start=1))
         return
     for number, line in enumerate(lines, start=1):
         if line.strip():
             place = f"{path}, line {number}"
-            yield _checked_row(_parse(line, place), languages, place)
+            yield place, _parse(line, place)
 
 
 def _parse(text: str, place: str) -> Any:
@@ -188,47 +168,7 @@ def _parse(text: str, place: str) -> Any:
         ) from error
 
 
-def _checked_row(row: Any, languages: _Languages, place: str) -> _Row:
-    pair = row.get("translation") if isinstance(row, dict) else None
-    has_pair = isinstance(pair, dict)
-    if not has_pair:
-        got = sorted(row) if isinstance(row, dict) else type(row).__name__
-        raise ValueError(
-            f'{place}: must be {{"translation": {{"{languages[0]}": "...", '
-            f'"{languages[1]}": "..."}}}}, got {got}.'
-        )
-    checked = {"translation": _checked_pair(pair, languages, place)}
-    if "references" not in row:
-        return checked
-    references = row["references"]
-    is_list = isinstance(references, list) and references
-    if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
-        raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
-    return checked | {"references": references}
-
-
-def _checked_pair(pair: Any, languages: _Languages, place: str) -> dict[str, str]:
-    for language in languages:
-        if language not in pair:
-            raise ValueError(
-                f"{place}: must have the language {language!r}, got {sorted(pair)}. Check "
-                "source_lang and target_lang."
-            )
-        text = pair[language]
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"{place}: the side {language!r} must be a sentence, got {text!r}. Remove the pair."
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
-            raise ValueError(
-                f"{place}: the side {language!r} must be valid Unicode, got {text!r}."
-            ) from error
-    return {language: pair[language] for language in languages}
-
-
-def _read_tsv(path: Path, languages: _Languages) -> Iterator[_Row]:
+def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
     order = languages
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -236,33 +176,56 @@ def _read_tsv(path: Path, languages: _Languages) -> Iterator[_Row]:
         place, columns = f"{path}, line {number}", line.split("\t")
         if len(columns) != 2:
             raise ValueError(
-                f"{place}: must have 2 columns, {order[0]} and {order[1]}, separated by a tab, "
+                f"{place}: must have 2 columns, {order[0]} and {order[1]}, and a tab between them, "
                 f"got {len(columns)}: {line[:60]!r}."
             )
         if number == 1 and set(columns) == set(languages):
             order = (columns[0], columns[1])
             continue
-        pair = dict(zip(order, columns, strict=True))
-        yield {"translation": _checked_pair(pair, languages, place)}
+        yield place, {"translation": dict(zip(order, columns, strict=True))}
 
 
-def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[_Row]:
-    suffixes = tuple(_bare_suffix(path).lstrip(".") for path in paths)
-    if suffixes == languages[::-1]:
+def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[str, Any]]:
+    if tuple(_bare_suffix(path).lstrip(".") for path in paths) == languages[::-1]:
         paths = paths[::-1]
     sources, targets = map(read_lines, paths)
     if len(sources) != len(targets):
         raise ValueError(
-            f"{paths[0]} and {paths[1]} must have the same number of lines, got {len(sources)} and "
+            f"{paths[0]} and {paths[1]} must have equally many lines, got {len(sources)} and "
             f"{len(targets)}."
         )
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
-        pair = dict(zip(languages, (source, target), strict=True))
         place = f"{paths[1] if source.strip() else paths[0]}, line {number}"
-        yield {"translation": _checked_pair(pair, languages, place)}
+        yield place, {"translation": dict(zip(languages, (source, target), strict=True))}
 
 
-def _to_dataset(rows: list[_Row], languages: _Languages, source) -> "Dataset":
+def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
+    pair: Any = row.get("translation") if isinstance(row, dict) else None
+    has_pair = isinstance(pair, dict)
+    if not has_pair:
+        got = sorted(row) if isinstance(row, dict) else type(row).__name__
+        form = ", ".join(f'"{language}": "..."' for language in languages)
+        raise ValueError(f'{place}: must be {{"translation": {{{form}}}}}, got {got}.')
+    _check_languages(languages, pair, place)
+    pair = {language: pair[language] for language in languages}
+    for language, text in pair.items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{place}: the side {language!r} must be a sentence, got {text!r}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
+            message = f"{place}: the side {language!r} must be valid Unicode, got {text!r}."
+            raise ValueError(message) from error
+    if "references" not in row:
+        return {"translation": pair}
+    references = row["references"]
+    is_list = isinstance(references, list) and references
+    if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
+        raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
+    return {"translation": pair, "references": references}
+
+
+def _to_dataset(rows: list[dict[str, Any]], source: Any) -> "Dataset":
     from datasets import Dataset
 
     if not rows:
@@ -274,7 +237,7 @@ def _to_dataset(rows: list[_Row], languages: _Languages, source) -> "Dataset":
     elif num_with_references:
         logger.warning(
             f"{source}: only {num_with_references} of {len(rows)} rows have 'references'; the "
-            "column is left out. Give references to all rows to keep it."
+            "column is left out."
         )
     return Dataset.from_dict(columns)
 
@@ -293,11 +256,14 @@ def _load_from_hub(name: str, languages: _Languages, split: str | None) -> "Data
         ) from error
     if "translation" not in dataset.column_names:
         raise ValueError(f"{name}: must have the column 'translation', got {dataset.column_names}.")
-    found = sorted(dataset[0]["translation"]) if len(dataset) else []
+    _check_languages(languages, dataset[0]["translation"] if len(dataset) else (), name)
+    return dataset
+
+
+def _check_languages(languages: _Languages, found: Iterable[str], place: str) -> None:
     for language in languages:
         if language not in found:
             raise ValueError(
-                f"{name}: must have the language {language!r}, got {found}. Check source_lang and "
-                "target_lang."
+                f"{place}: must have the language {language!r}, got {sorted(found)}. Check "
+                "source_lang and target_lang."
             )
-    return dataset

@@ -3,18 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Literal
 
-from tokenizers import (
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, UNK, MASK, BLANK = SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>", "<blank>")
@@ -68,14 +61,13 @@ def train_tokenizer(
         TypeError: `texts` is a single string or yields something that is not a string.
 
     Example:
+        >>> from axe_hf import train_tokenizer
         >>> tokenizer = train_tokenizer(["Good morning.", "Guten Morgen."] * 20, vocab_size=300)
         >>> ids = tokenizer("Guten Morgen.").input_ids
         >>> tokenizer.convert_ids_to_tokens(ids)
         ['▁Guten', '▁Morgen', '.', '</s>']
         >>> tokenizer.decode(ids, skip_special_tokens=True)
         'Guten Morgen.'
-        >>> tokenizer.blank_token_id
-        4
     """
     if algorithm not in ("bpe", "unigram"):
         raise ValueError(f"`algorithm` must be 'bpe' or 'unigram', got {algorithm!r}.")
@@ -85,9 +77,8 @@ def train_tokenizer(
     smallest = len(SPECIAL_TOKENS) + len(FALLBACK_BYTES) + len(alphabet)
     if vocab_size < smallest:
         raise ValueError(
-            f"`vocab_size` must be at least {smallest} for these texts ({len(SPECIAL_TOKENS)} "
-            f"special tokens, {len(FALLBACK_BYTES)} bytes, {len(alphabet)} characters), got "
-            f"{vocab_size}. Ask for more: 2000 suits small data, 8000 to 32000 large."
+            f"`vocab_size` must be at least {smallest} for these texts (special tokens, bytes and "
+            f"{len(alphabet)} characters), got {vocab_size}. 2000 suits small data, 8000 large."
         )
     # Rare characters leave the training text, so that neither algorithm can learn them.
     as_space = dict.fromkeys(map(ord, others), " ")
@@ -131,10 +122,8 @@ def _empty_tokenizer(algorithm: str) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([mark_words, split])
     spaces, strip = decoders.Replace(SPACE, " "), decoders.Strip(" ", 1, 0)
     tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse(), strip])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {EOS}",
-        pair=f"$A {EOS} $B {EOS}",
-        special_tokens=[(EOS, SPECIAL_TOKENS.index(EOS))],
+    tokenizer.post_processor = TemplateProcessing(
+        f"$A {EOS}", f"$A {EOS} $B {EOS}", [(EOS, SPECIAL_TOKENS.index(EOS))]
     )
     return tokenizer
 
@@ -145,46 +134,38 @@ def _normalised(texts: Iterable[str], tokenizer: Tokenizer) -> list[str]:
     sentences = []
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(
-                f"`texts` must yield strings, got {type(text).__name__} as number {index}."
-            )
+            kind = type(text).__name__
+            raise TypeError(f"`texts` must yield strings, got {kind} as number {index}.")
         try:
             sentences.append(tokenizer.normalizer.normalize_str(text))
         except UnicodeEncodeError as error:
-            raise ValueError(
-                f"`texts` must yield valid Unicode, got {text[:60]!r} as number {index}."
-            ) from error
+            message = f"`texts` must yield valid Unicode, got {text[:60]!r} as number {index}."
+            raise ValueError(message) from error
     if not any(sentences):
         raise ValueError(
-            f"`texts` must hold at least one sentence to learn from, got {len(sentences)} texts, "
-            "all of them empty. Was an iterator used up before?"
+            f"`texts` must hold at least one sentence, got {len(sentences)} texts, all of them "
+            "empty. Was an iterator used up before?"
         )
     return sentences
 
 
 def _choose_alphabet(sentences: list[str]) -> tuple[list[str], list[str]]:
     """Characters that get a token of their own, and those left to the fallback bytes."""
-    counts: Counter[str] = Counter()
-    for text in sentences:
-        counts.update(text)
+    counts = Counter(chain.from_iterable(sentences))
     del counts[" "]  # spaces become SPACE, which is always in the alphabet
-    # Ties are broken by code point: the same texts in any order give the same alphabet.
-    rarest_first = sorted(counts, key=lambda char: (counts[char], -ord(char)))
     budget = int((1 - CHARACTER_COVERAGE) * counts.total())
     others = []
-    for char in rarest_first:
+    # Ties are broken by code point: the same texts in any order give the same alphabet.
+    for char in sorted(counts, key=lambda char: (counts[char], -ord(char))):
         budget -= counts[char]
         if budget < 0:
             break
         others.append(char)
     others = [char for char in others if not char.isascii()]
-    alphabet = {SPACE, *PRINTABLE_ASCII, *counts} - set(others)
-    return sorted(alphabet), others
+    return sorted({SPACE, *PRINTABLE_ASCII, *counts} - set(others)), others
 
 
-def _train_unigram(
-    tokenizer: Tokenizer, sentences: Iterable[str], trainer: trainers.UnigramTrainer
-) -> None:
+def _train_unigram(tokenizer: Tokenizer, sentences: Iterable[str], trainer: Any) -> None:
     """Train with the frequent words doubled, so that they can become pieces at all.
 
     The trainer looks for candidates among strings that two different words share. A word such as
@@ -192,7 +173,7 @@ def _train_unigram(
     with 2000 entries that costs half as many tokens again. "▁ist▁ist" makes it a candidate, and
     seen once, it does not shift the statistics.
     """
-    split = tokenizer.pre_tokenizer
+    split, normalise = tokenizer.pre_tokenizer, tokenizer.normalizer
     num_doubled = trainer.vocab_size
     word_counts: Counter[str] = Counter()
 
@@ -204,7 +185,6 @@ def _train_unigram(
         for word, _ in word_counts.most_common(num_doubled):
             yield word + word
 
-    normalise = tokenizer.normalizer
     # Already split and normalised; the normalizer would also take SPACE for a space.
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.normalizer = normalizers.Sequence([])
@@ -222,12 +202,9 @@ def _with_fallback_bytes(tokenizer: Tokenizer) -> models.Model:
     if trained["type"] == "BPE":
         pieces = sorted(trained["vocab"], key=trained["vocab"].get)
         pieces = [*pieces[:num_special], *FALLBACK_BYTES, *pieces[num_special:]]
-        return models.BPE(
-            vocab={piece: index for index, piece in enumerate(pieces)},
-            merges=[tuple(merge) for merge in trained["merges"]],
-            unk_token=UNK,
-            byte_fallback=True,
-        )
+        vocab = {piece: index for index, piece in enumerate(pieces)}
+        merges = [tuple(merge) for merge in trained["merges"]]
+        return models.BPE(vocab=vocab, merges=merges, unk_token=UNK, byte_fallback=True)
     reserved = [(piece, 0.0) for piece in SPECIAL_TOKENS + FALLBACK_BYTES]
     # Text never matches "<0x80>", whose brackets stand alone, so its score is never looked at.
     scored = [*reserved, *_in_fixed_order(trained["vocab"][num_special:])]

@@ -31,10 +31,9 @@ class EmaCallback(TrainerCallback):
 
     Example:
         >>> import torch
-        >>> from axe_hf.training import EmaCallback
-        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> from axe_hf import EmaCallback
+        >>> model, ema = torch.nn.Linear(1, 1, bias=False), EmaCallback(0.9)
         >>> _ = model.weight.data.fill_(0.0)
-        >>> ema = EmaCallback(0.9)
         >>> ema.start(model)
         >>> _ = model.weight.data.fill_(1.0)
         >>> ema.update()
@@ -63,9 +62,7 @@ class EmaCallback(TrainerCallback):
         """Move the average towards the present weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        weights = [p.detach() for p in self._weights.values()]
-        if any(weight.dtype != torch.float32 for weight in weights):
-            weights = [weight.float() for weight in weights]
+        weights = [p.detach().float() for p in self._weights.values()]
         torch._foreach_lerp_(self._averages, weights, 1 - decay)
 
     @contextmanager
@@ -92,17 +89,12 @@ class EmaCallback(TrainerCallback):
         save_file(tensors, Path(directory) / EMA_STATE_NAME)
 
     def load(self, model: nn.Module, directory: str | Path) -> None:
-        """Take up what `save` wrote, the trained weights into the model.
-
-        Raises:
-            FileNotFoundError: The checkpoint holds no average.
-        """
+        """Take up what `save` wrote, the trained weights into the model, or FileNotFoundError."""
         path = Path(directory) / EMA_STATE_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"`ema_decay` is set, but {directory} holds no {EMA_STATE_NAME}. Resume with the "
-                "settings it was trained with, or start a new run from it as "
-                "`model_name_or_path`."
+                f"`ema_decay` is set, but {directory} holds no {EMA_STATE_NAME}. Resume as it was "
+                "trained, or start a new run from it as `model_name_or_path`."
             )
         self.start(model)
         tensors = load_file(path)
@@ -112,17 +104,17 @@ class EmaCallback(TrainerCallback):
         self._write([tensors[f"weights.{name}"] for name in self._weights])
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        if self.resume_from is not None:
-            self.load(model, self.resume_from)
-        else:
+        if self.resume_from is None:
             self.start(model)
+        else:
+            self.load(model, self.resume_from)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.update()
 
     def on_train_end(self, args, state, control, **kwargs):
-        # The best checkpoint, if it was loaded, holds averaged weights already.
         if not (args.load_best_model_at_end and state.best_model_checkpoint):
+            # Else the best checkpoint was loaded, which holds averaged weights already.
             self._write(self._averages)
         self._weights, self._averages = {}, []
 
@@ -147,14 +139,12 @@ def average_checkpoints(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-        >>> from axe_hf.training import average_checkpoints
-        >>> config = CmlmConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1)
-        >>> with TemporaryDirectory() as first, TemporaryDirectory() as second:
-        ...     for folder in (first, second):
-        ...         CmlmForConditionalGeneration(config).save_pretrained(folder)
-        ...     average_checkpoints([first, second]).num_parameters()
-        95336
+        >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, average_checkpoints
+        >>> model = CmlmForConditionalGeneration(CmlmConfig(vocab_size=20, d_model=8))
+        >>> with TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     average_checkpoints([folder, folder]).config.d_model
+        8
     """
     if isinstance(checkpoints, str | Path) or not checkpoints:
         raise ValueError(f"`checkpoints` must be a list of folders, got {checkpoints!r}.")
@@ -169,9 +159,14 @@ def average_checkpoints(
     sums = {name: p.float().clone() for name, p in average.named_parameters()}
     for folder in folders[1:]:
         weights = dict(CmlmForConditionalGeneration.from_pretrained(folder).named_parameters())
-        _check_same_shapes(folders[0], sums, folder, weights)
-        for name, total in sums.items():
-            total += weights[name].float()
+        for name in sorted(sums.keys() | weights.keys()):
+            expected, got = (tuple(d[name].shape) if name in d else None for d in (sums, weights))
+            if expected != got:
+                raise ValueError(
+                    f"`checkpoints` must be of one model: {name} has shape {expected} in "
+                    f"{folders[0]} and {got} in {folder}."
+                )
+            sums[name] += weights[name].float()
     for name, parameter in average.named_parameters():
         parameter.copy_(sums[name] / len(folders))
     if output_dir is not None:
@@ -179,13 +174,3 @@ def average_checkpoints(
         if (folders[0] / "tokenizer_config.json").is_file():
             AutoTokenizer.from_pretrained(folders[0]).save_pretrained(output_dir)
     return average.eval()
-
-
-def _check_same_shapes(first: Path, sums: dict, other: Path, weights: dict) -> None:
-    for name in sorted(sums.keys() | weights.keys()):
-        expected, got = (tuple(d[name].shape) if name in d else None for d in (sums, weights))
-        if expected != got:
-            raise ValueError(
-                f"`checkpoints` must be of one model: {name} has shape {expected} in {first} and "
-                f"{got} in {other}."
-            )

@@ -25,32 +25,19 @@ _SHOWN_GENERATION = (
 
 @dataclass(frozen=True)
 class ModelCardDetails:
-    """What a model card tells.
+    """What a model card tells."""
 
-    Args:
-        model_name: Name of the model, for the title and the code to load it.
-        config: The model's config.
-        source_lang, target_lang: Language codes, such as "en".
-        dataset: What it was trained on, in words or as a name on the Hub.
-        num_train_pairs: Sentence pairs it was trained on.
-        base_model: What was fine-tuned, None for a model trained from scratch.
-        license: Identifier of the model's licence, such as "apache-2.0"; None leaves it to you.
-        training: Setting to value, for the table of the training set-up.
-        generation: Setting to value, of Mask-Predict.
-        scores: Name of a data set, such as "test", to the scores of `TranslationMetric` on it.
-        num_parameters: Number of weights.
-    """
-
-    model_name: str
+    model_name: str  # for the title and the code to load it
     config: CmlmConfig
-    source_lang: str | None = None
+    source_lang: str | None = None  # language codes, such as "en"
     target_lang: str | None = None
-    dataset: str | None = None
+    dataset: str | None = None  # what it was trained on, in words or as a name on the Hub
     num_train_pairs: int | None = None
-    base_model: str | None = None
-    license: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
+    base_model: str | None = None  # what was fine-tuned, None for a model trained from scratch
+    license: str | None = None  # an identifier, such as "apache-2.0"
+    training: dict[str, Any] = field(default_factory=dict)  # setting to value, for the table
+    generation: dict[str, Any] = field(default_factory=dict)  # setting to value, of Mask-Predict
+    # Name of a data set, such as "test", to the scores of `TranslationMetric` on it.
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_parameters: int | None = None
 
@@ -65,12 +52,9 @@ def write_model_card(directory: str | Path, details: ModelCardDetails) -> Path:
 def model_card_text(details: ModelCardDetails) -> str:
     """The card in Markdown, with the Hub's metadata on top.
 
-    Example:
-        >>> from axe_hf import CmlmConfig
-        >>> from axe_hf.training import ModelCardDetails, model_card_text
-        >>> text = model_card_text(ModelCardDetails("en-de", CmlmConfig(), source_lang="en"))
-        >>> "pipeline_tag: translation" in text
-        True
+    >>> text = model_card_text(ModelCardDetails("en-de", CmlmConfig(), source_lang="en"))
+    >>> "pipeline_tag: translation" in text
+    True
     """
     languages = [code for code in (details.source_lang, details.target_lang) if code]
     is_local = details.base_model is not None and Path(details.base_model).exists()
@@ -84,11 +68,8 @@ def model_card_text(details: ModelCardDetails) -> str:
         model_name=details.model_name if details.scores else None,
         eval_results=_eval_results(details) or None,
     )
-    return str(
-        ModelCard.from_template(
-            data, template_path=str(_TEMPLATE), details=details, config=details.config
-        )
-    )
+    fields = {"details": details, "config": details.config}
+    return str(ModelCard.from_template(data, template_path=str(_TEMPLATE), **fields))
 
 
 def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
@@ -111,11 +92,7 @@ def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
 
 
 def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetails:
-    """What a trainer knows about its model, completed by `details` (fields of `ModelCardDetails`).
-
-    Raises:
-        TypeError: `details` holds something that is no field of `ModelCardDetails`.
-    """
+    """What a trainer knows about its model, completed by `details` (fields of the result)."""
     # What `push_to_hub` hands to the base class's card; ours is about one task and has its tags.
     for name in ("tags", "tasks", "dataset_tags", "dataset_args", "language"):
         details.pop(name, None)

@@ -17,31 +17,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # What a model to fine-tune may change; all else is the shape of its weights or hidden states.
-_CHANGEABLE = {
-    "dropout",
-    "attention_dropout",
-    "activation_dropout",
-    "training_loss",
-    "axe_delta",
-    "label_smoothing",
-    "length_loss_weight",
-}
+_CHANGEABLE = {"training_loss", "axe_delta", "label_smoothing", "length_loss_weight"}
+_CHANGEABLE |= {"dropout", "attention_dropout", "activation_dropout"}
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training run leaves in memory; `output_dir` holds the same on disk.
+    """What a training run leaves in memory; `output_dir` holds the same on disk."""
 
-    Args:
-        trainer: The trainer; `trainer.state.log_history` has the curves.
-        model: The trained model, averaged if `ema_decay` was set.
-        tokenizer: Its tokenizer.
-        metrics: All results by name: `train_*`, `eval_*` of the validation data, `test_*`.
-    """
-
-    trainer: AxeTrainer
-    model: CmlmForConditionalGeneration
+    trainer: AxeTrainer  # `trainer.state.log_history` has the curves
+    model: CmlmForConditionalGeneration  # averaged if `ema_decay` was set
     tokenizer: PreTrainedTokenizerBase
+    # All results by name: `train_*`, `eval_*` of the validation data, `test_*`.
     metrics: dict[str, Any]
 
 
@@ -60,15 +47,15 @@ def run_training(
         training_args: The training; `resume_from_checkpoint` may be a folder, or "last".
 
     Returns:
-        Trainer, model, tokenizer and metrics.
+        A `TrainingResult`: `trainer`, `model`, `tokenizer`, and `metrics` by name, `train_*`,
+        `eval_*` (of the validation data) and `test_*`.
 
     Raises:
         FileExistsError: `output_dir` holds something and nothing is to be resumed.
         ValueError: Settings that do not fit together, or unreadable data, with file and line.
 
     Example:
-        >>> from axe_hf import AxeTrainingArguments
-        >>> from axe_hf.training import DataArguments, ModelArguments, run_training
+        >>> from axe_hf import AxeTrainingArguments, DataArguments, ModelArguments, run_training
         >>> result = run_training(
         ...     ModelArguments(d_model=256, encoder_layers=3, decoder_layers=3),
         ...     DataArguments("en", "de", train_file="train.en,train.de", test_file="test.tsv"),
@@ -92,15 +79,12 @@ def run_training(
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is not None:
         model.set_attn_implementation(model_args.attn_implementation)
+    languages = _languages(data_args)
     train_dataset = tokenize_translations(
-        raw.pop("train"),
-        tokenizer,
-        source_lang=data_args.source_lang,
-        target_lang=data_args.target_lang,
-        **_limits(model.config, data_args),
+        raw.pop("train"), tokenizer, **languages, **_limits(model.config, data_args)
     )
     scored = {
-        split: _tokenize_for_scoring(dataset, tokenizer, model.config, data_args)
+        split: _tokenize_for_scoring(dataset, tokenizer, model.config, languages)
         for split, dataset in raw.items()
     }
     trainer = AxeTrainer(
@@ -114,12 +98,18 @@ def run_training(
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", metrics)
-    scores = {split: _score(trainer, split, dataset, metrics) for split, dataset in scored.items()}
+    scores = {}
+    for split, dataset in scored.items():
+        prefix = "eval" if split == "validation" else split
+        results = trainer.evaluate(dataset, metric_key_prefix=prefix)
+        trainer.save_metrics(prefix, results)
+        metrics |= results
+        scores[split] = {n.removeprefix(f"{prefix}_"): value for n, value in results.items()}
     trainer.save_state()
+    train_files = (data_args.train_file or "").split(",")
     trainer.create_model_card(
-        source_lang=data_args.source_lang,
-        target_lang=data_args.target_lang,
-        dataset=_describe_data(data_args),
+        **languages,
+        dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in train_files),
         base_model=model_args.model_name_or_path,
         scores={split: values for split, values in scores.items() if "bleu" in values},
     )
@@ -137,12 +127,7 @@ def _load(data_args: DataArguments) -> "dict[str, Dataset]":
         if source is None:
             continue
         try:
-            loaded[split] = load_translations(
-                source,
-                source_lang=data_args.source_lang,
-                target_lang=data_args.target_lang,
-                split=hub_split,
-            )
+            loaded[split] = load_translations(source, **_languages(data_args), split=hub_split)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"`{argument}`: {error}") from error
     return loaded
@@ -156,19 +141,14 @@ def _make_tokenizer(
         for option in ("vocab_size", "tokenizer_algorithm"):
             if checkpoint is None and getattr(data_args, option) is not None:
                 raise ValueError(
-                    f"`{option}` is for a tokenizer to train, but {name} brings its own. Leave it "
-                    "out."
+                    f"`{option}` is for a tokenizer to train, but {name} has one. Leave it out."
                 )
         return AutoTokenizer.from_pretrained(name)
-    languages = (data_args.source_lang, data_args.target_lang)
+    languages = _languages(data_args).values()
     texts = (pair[language] for pair in train["translation"] for language in languages)
-    settings: dict[str, Any] = {
-        "vocab_size": data_args.vocab_size,
-        "algorithm": data_args.tokenizer_algorithm,
-    }
-    return train_tokenizer(
-        filter(None, texts), **{name: value for name, value in settings.items() if value}
-    )
+    given = {"vocab_size": data_args.vocab_size, "algorithm": data_args.tokenizer_algorithm}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return train_tokenizer(filter(None, texts), **settings)
 
 
 def _make_model(
@@ -189,15 +169,11 @@ def _make_model(
         present = getattr(model.config, setting)
         if value == present:
             continue
-        if checkpoint is not None:
+        if checkpoint is not None or setting not in _CHANGEABLE:
+            built = "the run to resume has" if checkpoint else f"{name} was built with"
             raise ValueError(
-                f"`{setting}` is {value!r}, but the run to resume has {present!r}. Resume with the "
-                "same settings."
-            )
-        if setting not in _CHANGEABLE:
-            raise ValueError(
-                f"`{setting}` is {value!r}, but {name} was built with {present!r}, which cannot "
-                "change. Leave it out."
+                f"`{setting}` is {value!r}, but {built} {present!r}, which cannot change. Leave it "
+                "out."
             )
         setattr(model.config, setting, value)
     if given.keys() & _CHANGEABLE and checkpoint is None:
@@ -206,16 +182,17 @@ def _make_model(
     return model
 
 
-def _limits(config: CmlmConfig, data_args: DataArguments) -> dict[str, int]:
+def _languages(data_args: DataArguments) -> dict[str, Any]:
+    return {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
+
+
+def _limits(config: CmlmConfig, data_args: DataArguments) -> dict[str, Any]:
     limits = {}
     for name in ("max_source_length", "max_target_length"):
         most = getattr(config, name)
         limits[name] = getattr(data_args, name) or most
         if limits[name] > most:
-            raise ValueError(
-                f"`{name}` is {limits[name]}, over the model's limit of {most}. Ask for at most "
-                "that."
-            )
+            raise ValueError(f"`{name}` is {limits[name]}, over the model's limit of {most}.")
     return limits
 
 
@@ -223,13 +200,13 @@ def _tokenize_for_scoring(
     dataset: "Dataset",
     tokenizer: PreTrainedTokenizerBase,
     config: CmlmConfig,
-    data_args: DataArguments,
+    languages: dict[str, str],
 ) -> "Dataset":
     """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        sources = [pair[data_args.source_lang] or "" for pair in batch["translation"]]
-        targets = [pair[data_args.target_lang] or "" for pair in batch["translation"]]
+        sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
+        sources, targets = sides
         cut = {"truncation": True, "verbose": False}
         return {
             "input_ids": tokenizer(sources, max_length=config.max_source_length, **cut).input_ids,
@@ -237,23 +214,5 @@ def _tokenize_for_scoring(
             "references": batch.get("references") or [[target] for target in targets],
         }
 
-    return dataset.map(
-        tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing"
-    )
-
-
-def _score(
-    trainer: AxeTrainer, split: str, dataset: "Dataset", metrics: dict[str, Any]
-) -> dict[str, Any]:
-    """Evaluate, save the results, add them to `metrics`, and return them without their prefix."""
-    prefix = "eval" if split == "validation" else split
-    results = trainer.evaluate(dataset, metric_key_prefix=prefix)
-    trainer.save_metrics(prefix, results)
-    metrics |= results
-    return {name.removeprefix(f"{prefix}_"): value for name, value in results.items()}
-
-
-def _describe_data(data_args: DataArguments) -> str:
-    if data_args.dataset_name is not None:
-        return data_args.dataset_name
-    return " and ".join(Path(part.strip()).name for part in data_args.train_file.split(","))
+    columns = dataset.column_names
+    return dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")

@@ -13,19 +13,15 @@ from .arguments import AxeTrainingArguments
 
 
 class TrainingClock(TrainerCallback, ExportableState):
-    """Measures the time spent training and ends training when `train_minutes` are up.
+    """Ends training after `train_minutes`, less evaluation and saving; a resumed run goes on."""
 
-    Evaluation and saving are left out. The time is part of the trainer's state: a resumed run goes
-    on where the checkpoint was saved.
-    """
+    _running_since: float | None
 
     def __init__(self):
-        self.elapsed_seconds = 0.0
-        self._running_since: float | None = None
-        self._lap_start = 0.0
+        self.elapsed_seconds = self._lap_start = 0.0
+        self._running_since = None
 
     def state(self) -> dict:
-        """What a checkpoint keeps."""
         return {"args": {}, "attributes": {"elapsed_seconds": self.seconds()}}
 
     def seconds(self) -> float:
@@ -69,8 +65,7 @@ class TrainingClock(TrainerCallback, ExportableState):
     def on_epoch_end(self, args, state, control, **kwargs):
         self._pause()
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self._pause()
+    on_train_end = on_epoch_end
 
 
 class BudgetProgressCallback(ProgressCallback):
@@ -96,27 +91,23 @@ def timed_schedule(
     elapsed_minutes: Callable[[], float],
 ) -> LambdaLR:
     """A schedule over `args.train_minutes` or `num_training_steps`, whichever is over first."""
+    budget = args.train_minutes or math.inf
 
     def factor(step: int) -> float:
-        progress = max(step / num_training_steps, elapsed_minutes() / args.train_minutes)
+        progress = max(step / num_training_steps, elapsed_minutes() / budget)
         return timed_factor(progress, step, args.warmup_steps, args.lr_scheduler_type.value)
 
     return LambdaLR(optimizer, factor)
 
 
 def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) -> float:
-    """Share of the highest learning rate: up from 0 in a line, then down to 0 at the end.
+    """Share of the highest learning rate: up from 0 in a line, then down, `shape`, to 0.
 
-    Args:
-        progress: How much of the run is over, in steps or in time, whichever is more; 0 to 1.
-        step: Steps made.
-        warmup_steps: Length of the warm-up in steps, or below 1 as a share of the run.
-        shape: Of the way down, `"linear"` or `"cosine"`.
+    `progress` goes from 0 to 1, in steps or in time, whichever is more. `warmup_steps` below 1 are
+    a share of the run.
 
-    Example:
-        >>> from axe_hf.training.time_budget import timed_factor
-        >>> [timed_factor(progress, 7, 0.2, "linear") for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
-        [0.0, 0.5, 1.0, 0.5, 0.0]
+    >>> [timed_factor(progress, 7, 0.2, "linear") for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     progress = min(progress, 1.0)
     if warmup_steps >= 1:

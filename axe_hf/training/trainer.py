@@ -1,6 +1,6 @@
 """`AxeTrainer`: Transformers' sequence-to-sequence trainer for CMLMs, and what it needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,8 @@ class AxeTrainer(Seq2SeqTrainer):
         >>> from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig
         >>> from axe_hf import CmlmForConditionalGeneration, train_tokenizer
         >>> tokenizer = train_tokenizer(["one two", "eins zwei"] * 9, vocab_size=300)
-        >>> model = CmlmForConditionalGeneration(CmlmConfig(
-        ...     vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
-        ...     max_source_length=20, max_target_length=20))
+        >>> config = CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config)
         >>> pairs = [dict(tokenizer("one two", text_target="eins zwei"))] * 4
         >>> with TemporaryDirectory() as folder:
         ...     args = AxeTrainingArguments(folder, max_steps=2, save_strategy="no")
@@ -85,6 +84,8 @@ class AxeTrainer(Seq2SeqTrainer):
     train_dataset: Any
     eval_dataset: Any
     processing_class: PreTrainedTokenizerBase
+    compute_metrics: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -117,24 +118,20 @@ class AxeTrainer(Seq2SeqTrainer):
             if args.eval_strategy != "no":
                 from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not hours later)
             self.compute_metrics = self._score_translations
-        self._references: Sequence[Sequence[str]] | Sequence[str] | None = None
+        self._references: list | None = None
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._num_parameters: int | None = None
-        self._add_callbacks(args)
-
-    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """A new model of `model_init`, which gets the settings of `args` that live in a model."""
-        return honour_arguments(super().call_model_init(trial), self.args)
-
-    def _add_callbacks(self, args: AxeTrainingArguments) -> None:
-        self._ema = None
-        if args.ema_decay is not None:
-            self._ema = EmaCallback(args.ema_decay)
+        self._ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
+        if self._ema is not None:
             self.add_callback(self._ema)
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
         self.add_callback(TrainingClock)  # last: it sees what the others decided
+
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        """A new model of `model_init`, which gets the settings of `args` that live in a model."""
+        return honour_arguments(super().call_model_init(trial), self.args)
 
     @property
     def _clock(self) -> TrainingClock:
@@ -167,10 +164,24 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` sentences, or `max_tokens_per_batch` tokens."""
-        if self.args.max_tokens_per_batch is None or self.train_dataset is None:
+        args, dataset = self.args, self.train_dataset
+        if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
-        loader = token_budget_loader(self.train_dataset, self.data_collator, self.args)
-        self._sentences_per_batch = len(self.train_dataset) / len(loader.batch_sampler)
+        sampler = MaxTokensBatchSampler(
+            pair_lengths(dataset), args.max_tokens_per_batch, data_seed(args), args.world_size
+        )
+        self._sentences_per_batch = len(dataset) / len(sampler)
+        if hasattr(dataset, "column_names"):
+            dataset = dataset.select_columns(["input_ids", "labels"])
+        loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
         return self.accelerator.prepare(loader)
 
     def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
@@ -228,11 +239,7 @@ class AxeTrainer(Seq2SeqTrainer):
             self._ema.save(output_dir or self.args.output_dir)
 
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
-        """Write README.md into `args.output_dir`.
-
-        Args:
-            **details: Fields of `ModelCardDetails`: `source_lang`, `dataset`, `license` ...
-        """
+        """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
         if self.is_world_process_zero():
             write_model_card(self.args.output_dir, details_of_training(self, **details))
 
@@ -269,28 +276,23 @@ class AxeTrainer(Seq2SeqTrainer):
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         rates = self._eval_losses.read(self.accelerator, self.model.config.length_loss_weight)
         if rates["num_labels"]:
-            for name in ("loss", *_LOGGED_RATES):
-                if name in rates:
-                    output.metrics[f"{metric_key_prefix}_{name}"] = rates[name]
+            names = [name for name in ("loss", *_LOGGED_RATES) if name in rates]
+            output.metrics.update({f"{metric_key_prefix}_{n}": rates[n] for n in names})
         return output
 
     @torch.no_grad()
     def prediction_step(
         self, model, inputs, prediction_loss_only: bool, ignore_keys=None, **gen_kwargs: Any
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Loss on the fully masked canvas; with `predict_with_generate`, a translation.
-
-        Both come from one encoder pass.
-        """
+        """Loss on the fully masked canvas and, from the same encoder pass, a translation."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels")
         batch = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
         loss, encoder_outputs = None, None
         if labels is not None:
             labels, _ = whole_target(labels, inputs.get("decoder_input_ids"), self.model.config)
-            canvas = self.model.prepare_decoder_input_ids_from_labels(
-                labels, self.args.length_multiplier
-            )
+            multiplier = self.args.length_multiplier
+            canvas = self.model.prepare_decoder_input_ids_from_labels(labels, multiplier)
             with self.compute_loss_context_manager():
                 outputs = model(**batch, decoder_input_ids=canvas, labels=labels)
             self._add_eval_losses(outputs, batch | {"labels": labels, "decoder_input_ids": canvas})
@@ -321,33 +323,24 @@ class AxeTrainer(Seq2SeqTrainer):
         if num_own > 0:
             self._eval_losses.add(outputs, batch)
 
-    def _score_translations(self, prediction: EvalPrediction) -> dict[str, float | str]:
+    def _score_translations(self, prediction: EvalPrediction) -> dict[str, float | str] | None:
         """Scores on detokenized text; the labels stand in for references that are not there."""
         from ..evaluation import TranslationMetric
 
         references = self._references
         if references is None:
             references = self._decode(prediction.label_ids)
-        return TranslationMetric().compute(
-            predictions=self._decode(prediction.predictions), references=references
-        )
+        predictions = self._decode(prediction.predictions)
+        return TranslationMetric().compute(predictions=predictions, references=references)
 
     def _decode(self, token_ids: np.ndarray) -> list[str]:
-        padding = self.processing_class.pad_token_id
-        token_ids = np.where(token_ids == IGNORE_INDEX, padding, token_ids)
-        return self.processing_class.batch_decode(token_ids, skip_special_tokens=True)
-
-
-# What must fit together
+        tokenizer = self.processing_class
+        token_ids = np.where(token_ids == IGNORE_INDEX, tokenizer.pad_token_id, token_ids)
+        return tokenizer.batch_decode(token_ids, skip_special_tokens=True)
 
 
 def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise where training would fail later, or worse, would not.
-
-    Raises:
-        TypeError: `model` is no CMLM.
-        ValueError: A special token differs, or the tokenizer has more symbols than the model.
-    """
+    """Raise where training would fail later, or worse, would not."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
         raise TypeError(
@@ -358,69 +351,52 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
         if got != expected:
             raise ValueError(
                 f"The tokenizer's `{name}` is {got}, the model's config has {expected}. Build the "
-                f"config from the tokenizer, CmlmConfig({name}=tokenizer.{name}, ...), or give the "
-                "tokenizer such a token."
+                f"config with CmlmConfig({name}=tokenizer.{name}, ...), or add such a token."
             )
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"The tokenizer has {len(tokenizer)} symbols, `config.vocab_size` is "
-            f"{config.vocab_size}. Build the model with vocab_size=len(tokenizer) or call "
-            "model.resize_token_embeddings(len(tokenizer))."
+            f"{config.vocab_size}. Call model.resize_token_embeddings(len(tokenizer))."
         )
 
 
 def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
-    """Write the settings of `args` that travel with a model into it, and return it.
-
-    Raises:
-        ValueError: Stretched canvases for a model that is trained with cross entropy.
-    """
+    """Write the settings of `args` that travel with a model into it, and return it."""
     if args.label_smoothing_factor > 0:
         model.config.label_smoothing = args.label_smoothing_factor
     if args.is_canvas_stretched and model.config.training_loss != "axe":
         raise ValueError(
             f"`length_multiplier` is {args.length_multiplier} and `length_jitter` "
             f"{args.length_jitter}, but cross entropy needs a label at every position of the "
-            'canvas. Set `training_loss="axe"` in the model\'s config, or leave them at 1.0 and '
-            "0.0."
+            'canvas. Leave them at 1.0 and 0.0, or set `training_loss="axe"` in the config.'
         )
     model.generation_config.length_multiplier = args.length_multiplier
     return model
 
 
 def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str | None:
-    """The folder of the checkpoint that a run goes on from.
+    """The folder of the checkpoint that a run goes on from, None for a new run.
 
-    Args:
-        asked: None or False for a new run; True or "last" for the last checkpoint in `output_dir`;
-            or a folder.
-        output_dir: Of the run.
-
-    Returns:
-        The folder, None for a new run.
-
-    Raises:
-        ValueError: There is no such checkpoint.
+    `asked` is None or False for a new run, True or "last" for the last checkpoint in `output_dir`,
+    or a folder.
     """
-    if asked is None or str(asked).lower() in ("", "false"):
+    asked = str(asked or "")
+    if asked.lower() in ("", "false"):
         return None
-    if str(asked).lower() in ("true", "last"):
+    if asked.lower() in ("true", "last"):
         last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
         if last is None:
             raise ValueError(
                 f"`resume_from_checkpoint`: {output_dir} holds no checkpoint-* folder. Start a new "
-                "run instead, without `resume_from_checkpoint`."
+                "run without it."
             )
         return last
-    if not (Path(str(asked)) / "trainer_state.json").is_file():
+    if not Path(asked, "trainer_state.json").is_file():
         raise ValueError(
             "`resume_from_checkpoint` must be 'last' or a checkpoint folder of the trainer; "
             f"{asked} holds no trainer_state.json."
         )
-    return str(asked)
-
-
-# What is read of a data set
+    return asked
 
 
 def collator_of(
@@ -430,85 +406,50 @@ def collator_of(
     return DataCollatorForCmlm(
         tokenizer,
         masking=args.masking,
-        seed=args.seed if args.data_seed is None else args.data_seed,
+        seed=data_seed(args),
         length_multiplier=args.length_multiplier,
         length_jitter=args.length_jitter,
         max_canvas_length=getattr(config, "max_target_length", None),
     )
 
 
-def token_budget_loader(
-    dataset: Any, collate_fn: Callable, args: AxeTrainingArguments
-) -> DataLoader:
-    """Batches of at most `max_tokens_per_batch` tokens, in an order that seed and epoch fix."""
-    sampler = MaxTokensBatchSampler(
-        pair_lengths(dataset),
-        max_tokens=args.max_tokens_per_batch,
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        num_replicas=args.world_size,
-    )
-    if hasattr(dataset, "column_names"):
-        dataset = dataset.select_columns(["input_ids", "labels"])
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate_fn,
-        num_workers=args.dataloader_num_workers,
-        pin_memory=args.dataloader_pin_memory,
-        persistent_workers=args.dataloader_persistent_workers,
-        prefetch_factor=args.dataloader_prefetch_factor,
-    )
+def data_seed(args: AxeTrainingArguments) -> int:
+    """What fixes the order of the batches and the masks."""
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
-    """Source and target length of every example, in tokens.
-
-    Raises:
-        ValueError: The data set has no length, or lacks a column.
-    """
+    """Source and target length of every example, in tokens."""
     if not hasattr(dataset, "__len__"):
         raise ValueError(
             "`max_tokens_per_batch` needs a `train_dataset` with a length, got a stream. Use "
-            "`per_device_train_batch_size` for streams."
+            "`per_device_train_batch_size`."
         )
     if not hasattr(dataset, "column_names"):
         return [(len(row["input_ids"]), len(row["labels"])) for row in dataset]
-    missing = {"input_ids", "labels"} - set(dataset.column_names)
+    missing = sorted({"input_ids", "labels"} - set(dataset.column_names))
     if missing:
-        raise ValueError(
-            f"`train_dataset` lacks the columns {sorted(missing)}; tokenize it with "
-            "axe_hf.data.tokenize_translations."
-        )
+        raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
     sides = (table[name].combine_chunks().value_lengths() for name in ("input_ids", "labels"))
     return list(zip(*(side.to_pylist() for side in sides), strict=True))
 
 
-def references_of(dataset: Any) -> list[Sequence[str]] | None:
+def references_of(dataset: Any) -> list | None:
     """The column `references` of a data set, the right translations of each source, if any."""
-    if "references" not in (getattr(dataset, "column_names", None) or ()):
-        return None
-    return list(dataset["references"])
-
-
-# What is logged
+    has_references = "references" in (getattr(dataset, "column_names", None) or ())
+    return list(dataset["references"]) if has_references else None
 
 
 class RunningLosses:
     """Adds up losses, skips and counts on `device`, without waiting for it, until they are read."""
 
-    _NAMES = (
-        "token_loss",
-        "length_loss",
-        "num_skipped_targets",
-        "num_skipped_predictions",
-        "num_labels",
-        "num_tokens",
-        "num_sentences",
-    )
+    _COUNTS = ("num_labels", "num_tokens", "num_sentences")
+    _SUMS = ("token_loss", "length_loss", "num_skipped_targets", "num_skipped_predictions")
 
     def __init__(self, device: torch.device):
-        self._sums = torch.zeros(len(self._NAMES), dtype=torch.float64, device=device)
+        num_sums = len(self._SUMS + self._COUNTS)
+        self._sums = torch.zeros(num_sums, dtype=torch.float64, device=device)
         self._has_skips = False
 
     def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:
@@ -517,35 +458,23 @@ class RunningLosses:
         source = inputs.get("attention_mask", inputs["input_ids"])
         num_labels = (labels != IGNORE_INDEX).sum()
         nothing = num_labels.new_zeros(())
-        skips = [outputs.num_skipped_targets, outputs.num_skipped_predictions]
         self._has_skips = outputs.num_skipped_targets is not None
-        values = [
-            outputs.token_loss.sum(),
-            outputs.length_loss.sum(),
-            *(nothing if skip is None else skip.sum() for skip in skips),
-            num_labels,
-            num_labels + source.count_nonzero(),
-            nothing + len(labels),
-        ]
+        skips = (outputs.num_skipped_targets, outputs.num_skipped_predictions)
+        values = [outputs.token_loss.sum(), outputs.length_loss.sum()]
+        values += [nothing if skip is None else skip.sum() for skip in skips]
+        values += [num_labels, num_labels + source.count_nonzero(), nothing + len(labels)]
         self._sums += torch.stack([value.to(self._sums) for value in values])
 
     def read(self, accelerator: Any, length_loss_weight: float) -> dict[str, float]:
         """The sums of all processes as rates, and start again.
 
-        Args:
-            accelerator: Adds up the processes.
-            length_loss_weight: As in the model's config.
-
-        Returns:
-            `loss` and `token_loss` in nats per label, `length_loss` in nats per sentence, the two
-            skip rates per label (AXE only), and the plain counts `num_labels`, `num_tokens` (source
-            tokens and labels), `num_sentences`.
+        `loss` and `token_loss` are in nats per label, `length_loss` in nats per sentence, the two
+        skip rates (AXE only) per label; `num_tokens` are source tokens and labels.
         """
-        sums = self._sums
+        sums, self._sums = self._sums, torch.zeros_like(self._sums)
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums, reduction="sum")
-        total = dict(zip(self._NAMES, sums.tolist(), strict=True))
-        self._sums = torch.zeros_like(self._sums)
+        total = dict(zip(self._SUMS + self._COUNTS, sums.tolist(), strict=True))
         num_labels, num_sentences = max(total["num_labels"], 1), max(total["num_sentences"], 1)
         rates = {
             "loss": (total["token_loss"] + length_loss_weight * total["length_loss"]) / num_labels,
@@ -555,5 +484,4 @@ class RunningLosses:
         if self._has_skips:
             rates["skipped_target_rate"] = total["num_skipped_targets"] / num_labels
             rates["skipped_prediction_rate"] = total["num_skipped_predictions"] / num_labels
-        counts = ("num_labels", "num_tokens", "num_sentences")
-        return rates | {name: total[name] for name in counts}
+        return rates | {name: total[name] for name in self._COUNTS}
