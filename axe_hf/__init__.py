@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -56,19 +57,16 @@ class _Registration(MetaPathFinder):
         specs = (finder.find_spec(fullname, *args) for finder in others)
         spec = next(filter(None, specs), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore
+            spec.loader.exec_module = partial(self._load, spec.loader.exec_module)  # type: ignore
         return spec
 
-    def _watched(self, load: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
-        def exec_module(module: ModuleType) -> None:
-            self.num_half_loaded += 1
-            try:
-                load(module)
-            finally:
-                self.num_half_loaded -= 1
-            self.register_if_due()
-
-        return exec_module
+    def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
+        self.num_half_loaded += 1
+        try:
+            load(module)
+        finally:
+            self.num_half_loaded -= 1
+        self.register_if_due()
 
     def register_if_due(self) -> None:
         if self.num_half_loaded or "transformers" not in sys.modules or self not in sys.meta_path:

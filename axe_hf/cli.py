@@ -113,10 +113,9 @@ def _complain(prefix: str, message: str, code: int) -> int:
 
 
 def _one_line(error: Exception, again: str) -> str:
-    if type(error).__name__.startswith("StrictDataclass") and isinstance(
-        error.__cause__, Exception
-    ):
-        error = error.__cause__  # a config's own words, without the name of its validator
+    cause = error.__cause__
+    if type(error).__name__.startswith("StrictDataclass") and isinstance(cause, Exception):
+        error = cause  # a config's own words, without the name of its validator
     text = " ".join(str(error).split())
     # Failures that our own messages explain; any other is shown with the name of its type.
     if isinstance(error, ValueError | TypeError | OSError | ImportError) and text:

@@ -31,8 +31,8 @@ class CmlmConfig(PreTrainedConfig):
         d_model: width of every hidden state.
         encoder_layers: layers of the encoder.
         decoder_layers: layers of the decoder; a deep encoder with a shallow decoder decodes faster.
-        encoder_attention_heads, decoder_attention_heads: they must divide `d_model`.
-        encoder_ffn_dim, decoder_ffn_dim: inner width of the feed-forward blocks.
+        encoder_attention_heads, decoder_attention_heads: attention heads; they must divide `d_model`.
+        encoder_ffn_dim, decoder_ffn_dim: inner width of that stack's feed-forward blocks.
         activation_function: any name in `transformers.activations.ACT2FN`.
         dropout: dropout after each block.
         attention_dropout: dropout on the attention weights.
@@ -132,7 +132,7 @@ class CmlmConfig(PreTrainedConfig):
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             heads, width = getattr(self, name), self.d_model
             if heads < 1 or width % heads:
-                raise ValueError(f"`{name}` must divide `d_model`, {width}, got {heads}.")
+                raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {width}.")
         if self.activation_function not in ACT2FN:
             raise ValueError(
                 "`activation_function` must be a name in `transformers.activations.ACT2FN`, such "

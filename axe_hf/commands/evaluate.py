@@ -117,15 +117,9 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     translations = translate(model, tokenizer, [pair[source] for pair in pairs], **settings)
     seconds = time.perf_counter() - start
     decoding = {name: getattr(model.generation_config, name) for name in OFFERED_SETTINGS}
-    facts = {
-        "model": options.model,
-        "data": options.data,
-        "source_lang": source,
-        "target_lang": target,
+    asked = ("model", "data", "source_lang", "target_lang", "int8", "rescore_with", "batch_size")
+    facts = {name: getattr(options, name) for name in asked} | {
         "decoding": decoding | options.generation,
-        "int8": options.int8,
-        "rescore_with": options.rescore_with,
-        "batch_size": options.batch_size,
         "device": str(model.device),
         "seconds": seconds,
         "sentences_per_second": len(translations) / seconds,

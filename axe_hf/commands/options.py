@@ -11,6 +11,7 @@ from typing import Any
 from ..declarations import Declaration
 from .parsing import UsageError, add_option, flag
 
+Fields = Mapping[str, Declaration]
 _TRUTHS = dict.fromkeys(("yes", "true", "t", "y", "1"), True)
 _TRUTHS |= dict.fromkeys(("no", "false", "f", "n", "0"), False)
 _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
@@ -65,9 +66,7 @@ def add_field(group: Any, field: Declaration, text: str | None) -> None:
     add_option(group, field.name, **kwargs)
 
 
-def given_settings(
-    namespace: argparse.Namespace, fields: Mapping[str, Declaration]
-) -> dict[str, Any]:
+def given_settings(namespace: argparse.Namespace, fields: Fields) -> dict[str, Any]:
     """The fields that were given, by name; a single word for text or a list is text."""
     given = {name: value for name, value in vars(namespace).items() if name in fields}
     for name, value in given.items():
@@ -76,21 +75,21 @@ def given_settings(
     return given
 
 
-def unknown_option(words: list[str], fields: Mapping[str, Declaration]) -> UsageError:
+def unknown_option(words: list[str], fields: Fields) -> UsageError:
     """What is wrong with words that no option took."""
-    for word in words:
-        if word.startswith("--"):
-            name = word[2:].partition("=")[0].replace("-", "_")
-            return UsageError(f"there is no option {flag(name)}{_nearest(name, fields, flag)}")
-    return UsageError(f"there is no place for {' '.join(words)}")
+    option = next((word for word in words if word.startswith("--")), None)
+    if option is None:
+        return UsageError(f"there is no place for {' '.join(words)}")
+    name = option[2:].partition("=")[0].replace("-", "_")
+    return UsageError(f"there is no option {flag(name)}{_nearest(name, fields, flag)}")
 
 
-def _nearest(name: str, fields: Mapping[str, Declaration], show: Callable[[str], str]) -> str:
+def _nearest(name: str, fields: Fields, show: Callable[[str], str]) -> str:
     near = get_close_matches(name, fields, 1)
     return f"; did you mean {show(near[0])}?" if near else ""
 
 
-def read_settings(path: str, fields: Mapping[str, Declaration]) -> dict[str, Any]:
+def read_settings(path: str, fields: Fields) -> dict[str, Any]:
     """The settings in a JSON or YAML file, by name; UsageError for what is not one of `fields`."""
     settings = {}
     for name, value in _read_mapping(path).items():

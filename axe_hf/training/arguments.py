@@ -58,8 +58,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             instance 0.999, which is what gets evaluated and saved.
         num_train_epochs (default None): passes over the training data; 3, or as many as
             `train_minutes` has room for.
-        per_device_train_batch_size, per_device_eval_batch_size (default 64): sentences in one batch
-            of one device; in training only where `max_tokens_per_batch` is not given.
+        per_device_train_batch_size (default 64): sentences in one batch of one device, where
+            `max_tokens_per_batch` is not given.
+        per_device_eval_batch_size (default 64): sentences in one batch of one device in evaluation.
         learning_rate (default 5e-4): highest learning rate.
         warmup_steps (default 0.05): steps of linear warm-up; below 1, their share of the whole run.
         weight_decay (default 0.01): weight decay of AdamW.
@@ -171,9 +172,9 @@ class DataArguments:
         dataset_name (default None): owner/name or owner/name:config on the Hub, in place of files.
         validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
         test_split (default None): split of `dataset_name` to score at the end, such as test.
-        max_source_length, max_target_length (default None): longest source or target in tokens;
-            longer pairs are left out of training, and a new model is built for this length. Without
-            it the model's own limit.
+        max_source_length (default None): longest source in tokens; longer pairs are left out of
+            training, and a new model is built for this length. Without it the model's own limit.
+        max_target_length (default None): longest target in tokens, with the same effect.
         tokenizer_name_or_path (default None): a tokenizer to use; else that of the model to
             fine-tune, or one that is trained on the training data.
         vocab_size (default None): symbols of a tokenizer to train, as in `train_tokenizer`.
