@@ -31,7 +31,7 @@ class CmlmConfig(PreTrainedConfig):
         d_model: width of every hidden state.
         encoder_layers: layers of the encoder.
         decoder_layers: layers of the decoder; a deep encoder with a shallow decoder decodes faster.
-        encoder_attention_heads, decoder_attention_heads: attention heads; they must divide `d_model`.
+        encoder_attention_heads, decoder_attention_heads: their number must divide `d_model`.
         encoder_ffn_dim, decoder_ffn_dim: inner width of that stack's feed-forward blocks.
         activation_function: any name in `transformers.activations.ACT2FN`.
         dropout: dropout after each block.
