@@ -2,7 +2,8 @@
 
 import ast
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -27,16 +28,16 @@ __all__ = list(_MODULE_OF)
 def __getattr__(name: str) -> Any:
     # PyTorch, datasets or the Trainer stand behind most names: each is found on first use.
     if name in _MODULE_OF:
-        value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-        globals()[name] = value
-        return value
+        return globals().setdefault(
+            name, getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+        )
     if name in {module.split(".")[0] for module in _MODULE_OF.values()}:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted({*globals(), *__all__})
 
 
 class _Registration(MetaPathFinder):
@@ -47,31 +48,25 @@ class _Registration(MetaPathFinder):
     brings Transformers along in its middle.
     """
 
-    def __init__(self) -> None:
-        self.num_half_loaded = 0
+    num_half_loaded = 0
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, *args: Any) -> ModuleSpec | None:
         if fullname != "transformers" and not fullname.startswith(f"{__name__}."):
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
-        specs = (finder.find_spec(fullname, path, target) for finder in others)
-        spec = next((spec for spec in specs if spec is not None), None)
+        specs = (finder.find_spec(fullname, *args) for finder in others)
+        spec = next(filter(None, specs), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore
+            spec.loader.exec_module = partial(self._load, spec.loader.exec_module)  # type: ignore
         return spec
 
-    def _watched(self, load: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
-        def exec_module(module: ModuleType) -> None:
-            self.num_half_loaded += 1
-            try:
-                load(module)
-            finally:
-                self.num_half_loaded -= 1
-            self.register_if_due()
-
-        return exec_module
+    def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
+        self.num_half_loaded += 1
+        try:
+            load(module)
+        finally:
+            self.num_half_loaded -= 1
+        self.register_if_due()
 
     def register_if_due(self) -> None:
         if self.num_half_loaded or "transformers" not in sys.modules or self not in sys.meta_path:

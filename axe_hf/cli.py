@@ -1,10 +1,10 @@
 """The command `axe-hf`: runs a command, and turns every failure into one line and an exit code."""
 
-import argparse
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -19,9 +19,6 @@ COMMANDS = {
 }
 FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
-# Failures that our own messages explain; any other is shown with the name of its type.
-_EXPLAINED = (ValueError, TypeError, OSError, ImportError)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `axe-hf`.
@@ -30,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: what stands behind `axe-hf`; that of the process by default.
 
     Returns:
-        The exit code: 0, 1 (it failed), 2 (wrong arguments), 130 (Ctrl-C) or 141 (nobody reads the
-        output).
+        The exit code: 0, 1 (it failed), 2 (wrong arguments), 130 (Ctrl-C) or 141 (output unread).
 
     Example:
         >>> from axe_hf.cli import main
@@ -46,35 +42,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        _silence_stdout()
+        # Without this, Python complains about the closed pipe once more when it exits.
+        with suppress(OSError, ValueError):  # not a real file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    return code
 
 
 def _dispatch(argv: list[str]) -> int:
     num_global = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
-    parser = _parser()
+    parser, prefix = _parser(), "axe-hf"
     try:
-        options = parser.parse_args(argv[:num_global])
+        is_debugging = parser.parse_args(argv[:num_global]).debug
+        if num_global == len(argv):
+            parser.print_help(sys.stderr)
+            return WRONG_USAGE
+        name, *rest = argv[num_global:]
+        if name not in COMMANDS:
+            near = get_close_matches(name, COMMANDS, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
+            raise UsageError(f"there is no command {name!r}. {hint}")
+        prefix = f"axe-hf {name}"
+        return _run(name, rest, is_debugging=is_debugging)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     except UsageError as error:
-        return _complain("axe-hf", f"{error} (axe-hf --help)", WRONG_USAGE)
-    if num_global == len(argv):
-        parser.print_help(sys.stderr)
-        return WRONG_USAGE
-    name, *rest = argv[num_global:]
-    if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
-        return _complain("axe-hf", f"there is no command {name!r}. {hint}", WRONG_USAGE)
-    return _run(name, rest, is_debugging=options.debug)
+        return _complain(prefix, f"{error} ({prefix} --help)", WRONG_USAGE)
 
 
-def _parser() -> argparse.ArgumentParser:
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+def _parser() -> CommandParser:
+    commands = "\n".join(f"  {name:<10}  {text}" for name, text in COMMANDS.items())
     parser = CommandParser(
         prog="axe-hf",
         usage="axe-hf [--debug] COMMAND ...",
@@ -84,33 +82,27 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: axe-hf quickstart\nMore on a command: axe-hf COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"axe-hf {__version__}")
-    parser.add_argument(
-        "--debug", action="store_true", help="show where an error came from; stands before COMMAND"
-    )
+    text = "show where an error came from; stands before COMMAND"
+    parser.add_argument("--debug", action="store_true", help=text)
     return parser
 
 
 def _run(name: str, argv: list[str], *, is_debugging: bool) -> int:
-    command = import_module(f".commands.{name}", __package__)
-    prefix, options = f"axe-hf {name}", None
+    command, options = import_module(f".commands.{name}", __package__), None
     try:
         options = command.parse(argv)
         command.run(options)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except UsageError as error:
-        return _complain(prefix, f"{error} (axe-hf {name} --help)", WRONG_USAGE)
     except KeyboardInterrupt:
         hint = "" if options is None else command.after_interrupt(options)
-        print(f"\n{prefix}: stopped. {hint}".rstrip(), file=sys.stderr, flush=True)
+        print(f"\naxe-hf {name}: stopped. {hint}".rstrip(), file=sys.stderr, flush=True)
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, UsageError):
         raise
     except Exception as error:
         if is_debugging:
             raise
         again = shlex.join(["axe-hf", "--debug", name, *argv])
-        return _complain(prefix, _one_line(error, again), FAILED)
+        return _complain(f"axe-hf {name}", _one_line(error, again), FAILED)
     return 0
 
 
@@ -125,14 +117,7 @@ def _one_line(error: Exception, again: str) -> str:
     if type(error).__name__.startswith("StrictDataclass") and isinstance(cause, Exception):
         error = cause  # a config's own words, without the name of its validator
     text = " ".join(str(error).split())
-    if isinstance(error, _EXPLAINED) and text:
+    # Failures that our own messages explain; any other is shown with the name of its type.
+    if isinstance(error, ValueError | TypeError | OSError | ImportError) and text:
         return text
     return f"{type(error).__name__}: {text} (to see where: {again})"
-
-
-def _silence_stdout() -> None:
-    """Without this, Python complains about the closed pipe once more when it exits."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # not a real file
-        pass

@@ -31,10 +31,8 @@ class CmlmConfig(PreTrainedConfig):
         d_model: width of every hidden state.
         encoder_layers: layers of the encoder.
         decoder_layers: layers of the decoder; a deep encoder with a shallow decoder decodes faster.
-        encoder_attention_heads: attention heads of the encoder; they must divide `d_model`.
-        decoder_attention_heads: attention heads of the decoder; they must divide `d_model`.
-        encoder_ffn_dim: inner width of the encoder's feed-forward blocks.
-        decoder_ffn_dim: inner width of the decoder's feed-forward blocks.
+        encoder_attention_heads, decoder_attention_heads: their number must divide `d_model`.
+        encoder_ffn_dim, decoder_ffn_dim: inner width of that stack's feed-forward blocks.
         activation_function: any name in `transformers.activations.ACT2FN`.
         dropout: dropout after each block.
         attention_dropout: dropout on the attention weights.
@@ -47,18 +45,15 @@ class CmlmConfig(PreTrainedConfig):
         layer_norm_eps: epsilon of every layer normalisation.
         init_std: standard deviation of the normal initialisation.
         max_source_length: longest source in tokens, `</s>` included.
-        max_target_length: longest canvas in positions, `</s>` included; also the longest length the
-            length head knows.
+        max_target_length: longest canvas, and length that can be predicted, `</s>` included.
         tie_word_embeddings: one matrix for source, target and output embeddings.
         pad_token_id, eos_token_id, mask_token_id, blank_token_id: ids of the special tokens; the
-            defaults are those of `axe_hf.train_tokenizer`. The blank is AXE's epsilon, a symbol of
-            its own.
+            defaults are those of `axe_hf.train_tokenizer`. The blank is AXE's epsilon.
         training_loss: `"axe"`, or `"cross_entropy"` for the position-wise loss of Mask-Predict.
         axe_delta: penalty factor (>= 0) of leaving a target token without a prediction of its own.
             With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33, in the
             experiment of the README).
-        label_smoothing: share of the loss, in [0, 1), given to the uniform distribution over the
-            vocabulary.
+        label_smoothing: share of the loss, in [0, 1), of the uniform distribution over all symbols.
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
         fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's
             states and the output embedding, a few sentences at a time, with the same value and in
@@ -67,8 +62,7 @@ class CmlmConfig(PreTrainedConfig):
             `"always"`: in training, given labels; `"never"`. Evaluation always has logits.
 
     Raises:
-        StrictDataclassClassValidationError: sizes that do not fit together or special tokens that
-            collide.
+        StrictDataclassClassValidationError: sizes that do not fit, special tokens that collide.
 
     Example:
         >>> from axe_hf import CmlmConfig
@@ -136,16 +130,13 @@ class CmlmConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
-            heads = getattr(self, name)
-            if heads < 1 or self.d_model % heads:
-                raise ValueError(
-                    f"`{name}` must divide `d_model`, got {heads} heads for a width of "
-                    f"{self.d_model}."
-                )
+            heads, width = getattr(self, name), self.d_model
+            if heads < 1 or width % heads:
+                raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {width}.")
         if self.activation_function not in ACT2FN:
             raise ValueError(
-                f"`activation_function` must be a name in `transformers.activations.ACT2FN`, such "
-                f'as "gelu" or "relu", got "{self.activation_function}".'
+                "`activation_function` must be a name in `transformers.activations.ACT2FN`, such "
+                f'as "gelu", got "{self.activation_function}".'
             )
 
     def validate_special_tokens(self):
@@ -162,13 +153,10 @@ class CmlmConfig(PreTrainedConfig):
 
     def validate_loss(self):
         """Loss settings are in range."""
-        if self.axe_delta < 0:
-            raise ValueError(f"`axe_delta` must be >= 0, got {self.axe_delta}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"`label_smoothing` must be in [0, 1), got {self.label_smoothing}.")
-        if self.length_loss_weight < 0:
-            raise ValueError(f"`length_loss_weight` must be >= 0, got {self.length_loss_weight}.")
-        for name in ("dropout", "attention_dropout", "activation_dropout"):
+        for name in ("axe_delta", "length_loss_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be >= 0, got {getattr(self, name)}.")
+        for name in ("label_smoothing", "dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
 

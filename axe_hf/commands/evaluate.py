@@ -3,20 +3,21 @@
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from ..output import write_text
-from .models import add_model_options, check_model_options, load_model, load_rescorer
-from .parsing import (
+from .models import (
     OFFERED_SETTINGS,
-    CommandParser,
-    UsageError,
-    add_generation_options,
-    add_option,
+    add_model_options,
+    add_output_options,
+    after_interrupt,  # noqa: F401 (for axe_hf.cli)
     check_output,
-    flag,
-    generation_settings,
+    load_model,
+    load_rescorer,
+    parse_with_decoding,
 )
+from .parsing import CommandParser, UsageError, add_option, flag
 
 _DESCRIPTION = """\
 Translates the source side of a file of sentence pairs and scores the result against the target
@@ -35,8 +36,6 @@ examples:
 
 Texts are compared as they are; sacreBLEU splits them into words itself.
 """
-# Options of how a model runs, which mean nothing without one.
-_OF_RUNNING = ("device", "int8", "rescore_with")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -54,53 +53,41 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_option(texts, "source_lang", metavar="L", help="code of the source language in DATA")
     add_option(texts, "target_lang", metavar="L", help="code of the target language in DATA")
     add_option(texts, "translations", metavar="FILE", help="translations to score, one a line")
-    add_option(
-        texts,
-        "references",
-        metavar="FILE",
-        nargs="+",
-        help="right translations of the same lines; in a second file and further, lines may be "
-        "empty",
-    )
-    results = parser.add_argument_group("results")
-    add_option(results, "output", metavar="FILE", help="write the scores here too, as JSON")
-    add_option(results, "overwrite", action="store_true", help="replace the output file")
-    add_generation_options(parser)
-    options = parser.parse_intermixed_args(argv)
+    text = "right translations of the same lines; in a second file and further, lines may be empty"
+    add_option(texts, "references", metavar="FILE", nargs="+", help=text)
+    add_output_options(parser.add_argument_group("results"), "write the scores here too, as JSON")
+    options = parse_with_decoding(parser, argv)
     _check(options)
-    check_model_options(options)
-    options.generation = generation_settings(options)
     return options
 
 
 def _check(options: argparse.Namespace) -> None:
     """Either a model, data and languages, or translations, references and no model's options."""
-    of_model = ("model", "data", "source_lang", "target_lang")
-    of_texts = ("translations", "references")
-    given = {n for n in (*of_model, *of_texts) if getattr(options, n) is not None}
-    needed = of_texts if given & set(of_texts) else of_model
-    missing = [_shown(n) for n in needed if n not in given]
+
+    def shown(names: list[str]) -> str:
+        return ", ".join({"model": "MODEL", "data": "DATA"}.get(n, flag(n)) for n in names)
+
+    def given(names: Iterable[str]) -> list[str]:
+        return [name for name in names if getattr(options, name)]
+
+    of_model = ["model", "data", "source_lang", "target_lang"]
+    of_texts = ["translations", "references"]
+    needed = of_texts if given(of_texts) else of_model
+    missing = [name for name in needed if name not in given(needed)]
     if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
-    if needed == of_texts and given - set(of_texts):
+        raise UsageError(f"the following arguments are required: {shown(missing)}")
+    if needed == of_model:
+        return
+    if given(of_model):
         raise UsageError("give either MODEL and DATA or --translations and --references, not both")
-    if needed == of_texts:
-        useless = [n for n in _OF_RUNNING if getattr(options, n)]
-        useless += [n for n in OFFERED_SETTINGS if hasattr(options, n)]
-        if useless:
-            raise UsageError(
-                f"{', '.join(map(_shown, useless))}: for a MODEL only, and --translations need none"
-            )
-
-
-def _shown(name: str) -> str:
-    """An argument as it is written on the command line."""
-    return {"model": "MODEL", "data": "DATA"}.get(name, flag(name))
+    useless = [*given(["device", "int8", "rescore_with"]), *options.generation]
+    if useless:
+        raise UsageError(f"{shown(useless)}: for a MODEL only, and --translations need none")
 
 
 def run(options: argparse.Namespace) -> None:
     """Score, print, and write the scores."""
-    check_output(options.output, overwrite=options.overwrite)
+    check_output(options)
     from ..evaluation import TranslationMetric  # before any work: it may be missing
 
     is_given = options.translations is not None
@@ -117,29 +104,22 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     from .. import load_translations
     from ..translation import translate
 
-    languages = {"source_lang": options.source_lang, "target_lang": options.target_lang}
-    rows = load_translations(options.data, **languages)
-    model, tokenizer = load_model(options.model, options.device, is_int8=options.int8)
-    rescorer = load_rescorer(options)
-    sources = [pair[options.source_lang] for pair in rows["translation"]]
+    source, target = options.source_lang, options.target_lang
+    rows = load_translations(options.data, source_lang=source, target_lang=target)
+    model, tokenizer = load_model(options)
+    settings = {"batch_size": options.batch_size, **options.generation, **load_rescorer(options)}
+    pairs = rows["translation"]
     if "references" in rows.column_names:
         references = [list(references) for references in rows["references"]]
     else:
-        references = [[pair[options.target_lang]] for pair in rows["translation"]]
+        references = [[pair[target]] for pair in pairs]
     start = time.perf_counter()
-    translations = translate(
-        model, tokenizer, sources, batch_size=options.batch_size, **options.generation, **rescorer
-    )
+    translations = translate(model, tokenizer, [pair[source] for pair in pairs], **settings)
     seconds = time.perf_counter() - start
     decoding = {name: getattr(model.generation_config, name) for name in OFFERED_SETTINGS}
-    facts = {
-        "model": options.model,
-        "data": options.data,
-        **languages,
+    asked = ("model", "data", "source_lang", "target_lang", "int8", "rescore_with", "batch_size")
+    facts = {name: getattr(options, name) for name in asked} | {
         "decoding": decoding | options.generation,
-        "int8": options.int8,
-        "rescore_with": options.rescore_with,
-        "batch_size": options.batch_size,
         "device": str(model.device),
         "seconds": seconds,
         "sentences_per_second": len(translations) / seconds,
@@ -179,8 +159,3 @@ def _table(results: dict[str, Any]) -> str:
             f"{results['device']}, {results['batch_size']} at once, in {results['seconds']:.1f} s"
         )
     return "\n".join(lines)
-
-
-def after_interrupt(options: argparse.Namespace) -> str:
-    """What to say after Ctrl-C."""
-    return "" if options.output is None else f"Nothing was written to {options.output}."

@@ -1,4 +1,4 @@
-"""Loads the model that a command is given."""
+"""What `translate` and `evaluate` share: a model, how it decodes, and a file to write."""
 
 import argparse
 import os
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .parsing import CommandParser, UsageError, add_option, positive_int
+from ..cmlm.configuration_mask_predict import SETTINGS
+from .parsing import CommandParser, UsageError, add_option
 
 if TYPE_CHECKING:
     import torch
@@ -15,80 +16,100 @@ if TYPE_CHECKING:
 
     from .. import CmlmForConditionalGeneration
 
+OFFERED_SETTINGS = {name: setting for name, setting in SETTINGS.items() if setting.is_option}
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+_INT8 = "multiply in int8, on a CPU: about twice as fast for single sentences, slightly less exact"
+_RESCORE_WITH = """\
+let this autoregressive translation model, a folder or a name on the Hub, choose among the length
+candidates (with --num-length-candidates over 1)"""
+
 
 def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None:
     """Add MODEL and how to run it."""
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs=None if is_model_required else "?",
-        help="folder of a trained model, or its name on the Hub",
-    )
+    text = "folder of a trained model, or its name on the Hub"
+    nargs = None if is_model_required else "?"
+    parser.add_argument("model", metavar="MODEL", nargs=nargs, help=text)
     group = parser.add_argument_group("running")
-    add_option(
-        group,
-        "batch_size",
-        type=positive_int,
-        default=64,
-        metavar="N",
-        help="sentences at once (64)",
-    )
+    text = "sentences at once (64)"
+    add_option(group, "batch_size", type=_positive_int, default=64, metavar="N", help=text)
     add_option(group, "device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
-    add_option(
-        group,
-        "int8",
-        action="store_true",
-        help="multiply in int8, on a CPU: about twice as fast for single sentences, slightly less "
-        "exact",
-    )
-    add_option(
-        group,
-        "rescore_with",
-        metavar="MODEL",
-        help="let this autoregressive translation model, a folder or a name on the Hub, choose "
-        "among the length candidates (with --num-length-candidates over 1)",
-    )
+    add_option(group, "int8", action="store_true", help=_INT8)
+    add_option(group, "rescore_with", metavar="MODEL", help=_RESCORE_WITH)
 
 
-def check_model_options(options: argparse.Namespace) -> None:
-    """Refuse what does not go together, and fill in the device that `--int8` needs.
+def add_output_options(group: Any, text: str) -> None:
+    """Add the file to write."""
+    add_option(group, "output", metavar="FILE", help=text)
+    add_option(group, "overwrite", action="store_true", help="replace the output file")
 
-    Raises:
-        UsageError: `--int8` on another device than a CPU.
-    """
-    if not options.int8:
-        return
-    if options.device is None:
-        options.device = "cpu"
-    if options.device.split(":")[0] != "cpu":
+
+def parse_with_decoding(parser: CommandParser, argv: list[str]) -> argparse.Namespace:
+    """Add the decoding settings and parse; those that were given are put into `generation`."""
+    group = parser.add_argument_group("decoding (each by default as the model was saved)")
+    for name, setting in OFFERED_SETTINGS.items():
+        kwargs: dict[str, Any] = {"type": setting.kind, "metavar": _METAVARS.get(setting.kind)}
+        if setting.kind is bool:
+            kwargs = {"action": argparse.BooleanOptionalAction}
+        text = setting.help.rstrip(".").replace("`", "").replace("%", "%%")
+        add_option(group, name, default=argparse.SUPPRESS, help=text, **kwargs)
+    options = parser.parse_intermixed_args(argv)
+    given = {name: value for name, value in vars(options).items() if name in OFFERED_SETTINGS}
+    for name, value in given.items():
+        try:
+            SETTINGS[name].check(value)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    if options.int8 and options.device is not None and options.device.split(":")[0] != "cpu":
         raise UsageError(
             f"--int8 multiplies on a CPU: leave out --device {options.device}, or --int8"
         )
+    options.generation = given
+    return options
+
+
+def _positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Refuse, before any work, a file that cannot or should not be written."""
+    if options.output is None:
+        return
+    file = Path(options.output)
+    folder = file.absolute().parent
+    if file.exists() and not file.is_file():
+        raise FileExistsError(f"--output must name a plain file, {file} is something else.")
+    if file.exists() and not options.overwrite:
+        raise FileExistsError(f"--output: {file} exists already. Replace it by --overwrite.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--output: there is no folder {file.parent}. Make it first.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"--output: no permission to write into {folder}.")
+
+
+def after_interrupt(options: argparse.Namespace) -> str:
+    """What to say after Ctrl-C."""
+    return "" if options.output is None else f"Nothing was written to {options.output}."
 
 
 def load_model(
-    name: str, device: str | None, *, is_int8: bool = False
+    options: argparse.Namespace,
 ) -> "tuple[CmlmForConditionalGeneration, PreTrainedTokenizerBase]":
-    """A trained model, ready to decode, and its tokenizer; for int8 whatever its type, on a CPU.
-
-    Raises:
-        FileNotFoundError: `name` is a path where there is nothing.
-        ValueError: there is no CMLM of that name, it has no tokenizer, or there is no such device.
-    """
+    """MODEL, ready to decode, and its tokenizer."""
     from transformers import AutoConfig, AutoTokenizer
 
+    name = options.model
     _check_folder(name, "MODEL")
     with _told_of(f"MODEL: {name} is neither a folder with a model nor one on the Hub"):
-        config = AutoConfig.from_pretrained(name)
-    if config.model_type != "cmlm":
-        raise ValueError(
-            f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {config.model_type!r}."
-        )
-    place = _place(device)
-    model = _load_weights(name).to(place)  # type: ignore[arg-type]
+        kind = AutoConfig.from_pretrained(name).model_type
+    if kind != "cmlm":
+        raise ValueError(f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {kind!r}.")
+    model = _load_weights(name, options)
     with _told_of(f"MODEL: {name} has no tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name)
-    if is_int8:
+    if options.int8:
         from .. import quantize_int8
 
         model = quantize_int8(model.float())
@@ -96,11 +117,7 @@ def load_model(
 
 
 def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:
-    """`rescore_with` for `translate`, where a model is asked for.
-
-    Raises:
-        ValueError: there is no autoregressive translation model of that name with a tokenizer.
-    """
+    """`rescore_with` for `translate`, where a model is asked for."""
     name = options.rescore_with
     if name is None:
         return {}
@@ -108,42 +125,34 @@ def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:
 
     _check_folder(name, "--rescore-with")
     with _told_of(f"--rescore-with: {name} is no encoder-decoder with a tokenizer"):
-        model, tokenizer = _load_weights(name), AutoTokenizer.from_pretrained(name)
-    model = model.to(_place(options.device))  # type: ignore[arg-type]
-    return {"rescore_with": (model, tokenizer)}
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        return {"rescore_with": (_load_weights(name, options), tokenizer)}
 
 
-def _load_weights(name: str) -> "PreTrainedModel":
+def _load_weights(name: str, options: argparse.Namespace) -> "PreTrainedModel":
     from transformers import AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
+    device = _device(options)
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return AutoModelForSeq2SeqLM.from_pretrained(name).eval()
+        return AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(device)
     finally:
         if was_on:
             logging.enable_progress_bar()
 
 
-@contextmanager
-def _told_of(message: str) -> Iterator[None]:
-    """Put `message` before the first line of what Transformers says."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{message} ({_first_line(error)})") from error
-
-
-def _place(device: str | None) -> "torch.device":
+def _device(options: argparse.Namespace) -> "torch.device":
     import torch
 
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = "cpu" if options.int8 else options.device
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device).device
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {device!r} cannot be used ({_first_line(error)})") from error
+        raise ValueError(f"--device: {name!r} cannot be used ({_first_line(error)})") from error
 
 
 def _check_folder(name: str, argument: str) -> None:
@@ -153,14 +162,18 @@ def _check_folder(name: str, argument: str) -> None:
         raise ValueError(f"{argument}: {name} holds no model: there is no config.json in it.")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{argument}: must be the folder of a model, {name} is a file.")
-    is_path = (
-        name.startswith((".", "~", os.sep))
-        or name.count("/") > 1
-        or os.sep != "/"
-        and os.sep in name
-    )
+    is_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name
     if is_path and not path.exists():
         raise FileNotFoundError(f"{argument}: there is no folder {name}.")
+
+
+@contextmanager
+def _told_of(message: str) -> Iterator[None]:
+    """Put `message` before the first line of what Transformers says."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{message} ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:

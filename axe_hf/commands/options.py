@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ..declarations import Declaration
 from .parsing import UsageError, add_option, flag
 
-CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+Fields = Mapping[str, Declaration]
 _TRUTHS = dict.fromkeys(("yes", "true", "t", "y", "1"), True)
 _TRUTHS |= dict.fromkeys(("no", "false", "f", "n", "0"), False)
 _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
@@ -28,41 +29,29 @@ def _text_or_truth(text: str) -> str | bool:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a mapping in JSON, got {text!r}")
-    return value
+    with suppress(json.JSONDecodeError):
+        if isinstance(value := json.loads(text), dict):
+            return value
+    raise argparse.ArgumentTypeError(f"must be a mapping in JSON, got {text!r}")
+
+
+_READERS: dict[str, Callable[[str], Any]]
+_READERS = {"str": str, "bool": _truth, "float": float, "int": int, "dict": _mapping}
 
 
 def _reader(field: Declaration) -> Callable[[str], Any]:
-    """What makes a value of text, by the one of the field's types that text is read as."""
+    """What makes a value of text, by the first of the field's types in the order of `_READERS`."""
     if "str" in field.kinds and {"bool", "Literal"} & {*field.kinds}:
         return _text_or_truth
-    readers: dict[str, Callable[[str], Any]] = {
-        "str": str,
-        "bool": _truth,
-        "float": float,
-        "int": int,
-        "dict": _mapping,
-    }
-    return next((readers[kind] for kind in readers if kind in field.kinds), str)
+    return next((_READERS[kind] for kind in _READERS if kind in field.kinds), str)
 
 
 def add_field(group: Any, field: Declaration, text: str | None) -> None:
-    """Add a field as an option that has no default: what is not given is left to the dataclass.
-
-    Args:
-        group: of options, or a parser.
-        field: the field; True and False are given by `--x`, `--no-x` or a word.
-        text: its help, or None to hide it.
-    """
+    """Add a field as an option with this help, or hidden; what is not given has no default."""
     reader, hidden = _reader(field), argparse.SUPPRESS
-    kwargs: dict[str, Any] = {"type": reader, "default": argparse.SUPPRESS}
-    shown = "" if field.default in (None, "") else f" ({field.default})"
-    kwargs["help"] = hidden if text is None else f"{text}{shown}"
+    kwargs: dict[str, Any] = {"type": reader, "default": argparse.SUPPRESS, "help": hidden}
+    if text is not None:
+        kwargs["help"] = text if field.default in (None, "") else f"{text} ({field.default})"
     if field.kinds == ("Literal",):
         kwargs["choices"] = field.choices
     else:
@@ -77,9 +66,7 @@ def add_field(group: Any, field: Declaration, text: str | None) -> None:
     add_option(group, field.name, **kwargs)
 
 
-def given_settings(
-    namespace: argparse.Namespace, fields: Mapping[str, Declaration]
-) -> dict[str, Any]:
+def given_settings(namespace: argparse.Namespace, fields: Fields) -> dict[str, Any]:
     """The fields that were given, by name; a single word for text or a list is text."""
     given = {name: value for name, value in vars(namespace).items() if name in fields}
     for name, value in given.items():
@@ -88,44 +75,38 @@ def given_settings(
     return given
 
 
-def unknown_option(words: list[str], fields: Mapping[str, Declaration]) -> UsageError:
+def unknown_option(words: list[str], fields: Fields) -> UsageError:
     """What is wrong with words that no option took."""
-    for word in words:
-        if word.startswith("--"):
-            name = word[2:].partition("=")[0].replace("-", "_")
-            near = get_close_matches(name, fields, 1)
-            hint = f"; did you mean {flag(near[0])}?" if near else ""
-            return UsageError(f"there is no option {flag(name)}{hint}")
-    return UsageError(f"there is no place for {' '.join(words)}")
+    option = next((word for word in words if word.startswith("--")), None)
+    if option is None:
+        return UsageError(f"there is no place for {' '.join(words)}")
+    name = option[2:].partition("=")[0].replace("-", "_")
+    return UsageError(f"there is no option {flag(name)}{_nearest(name, fields, flag)}")
 
 
-def read_settings(path: str, fields: Mapping[str, Declaration]) -> dict[str, Any]:
-    """The settings in a file, by name.
+def _nearest(name: str, fields: Fields, show: Callable[[str], str]) -> str:
+    near = get_close_matches(name, fields, 1)
+    return f"; did you mean {show(near[0])}?" if near else ""
 
-    Args:
-        path: of a mapping in JSON or YAML.
-        fields: all that there are, by name.
 
-    Raises:
-        UsageError: the file cannot be read, or has a setting that is not there or of another type.
-    """
+def read_settings(path: str, fields: Fields) -> dict[str, Any]:
+    """The settings in a JSON or YAML file, by name; UsageError for what is not one of `fields`."""
     settings = {}
     for name, value in _read_mapping(path).items():
         if name not in fields:
-            near = get_close_matches(str(name), fields, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"{path}: there is no setting {name!r}{hint}")
+            near = _nearest(str(name), fields, repr)
+            raise UsageError(f"{path}: there is no setting {name!r}{near}")
         if value is None:
             raise UsageError(f"{path}: {name!r} has no value; leave it out for its default")
+        field = fields[name]
         try:
-            settings[name] = _checked(fields[name], value)
+            settings[name] = _checked(field, value)
         except (ValueError, argparse.ArgumentTypeError) as error:
-            expected = " or ".join(_WORDS[kind] for kind in fields[name].kinds if kind in _WORDS)
-            if fields[name].kinds == ("Literal",):
-                expected = f"one of {', '.join(fields[name].choices)}"
-            raise UsageError(
-                f"{path}: {name!r} must be {expected or 'text'}, got {value!r}"
-            ) from error
+            expected = " or ".join(_WORDS[kind] for kind in field.kinds if kind in _WORDS)
+            if field.kinds == ("Literal",):
+                expected = f"one of {', '.join(field.choices)}"
+            expected = f"{name!r} must be {expected or 'text'}"
+            raise UsageError(f"{path}: {expected}, got {value!r}") from error
     return settings
 
 
@@ -151,16 +132,15 @@ def _checked_word(field: Declaration, value: Any) -> Any:
 
 
 def _read_mapping(path: str) -> dict[str, Any]:
-    if Path(path).suffix not in CONFIG_SUFFIXES:
-        raise UsageError(
-            f"the first argument must be an option or a file {', '.join(CONFIG_SUFFIXES)}, got "
-            f"{path}"
-        )
     import yaml
 
+    suffix = Path(path).suffix
+    if suffix not in (".json", ".yaml", ".yml"):
+        expected = "an option or a file .json, .yaml, .yml"
+        raise UsageError(f"the first argument must be {expected}, got {path}")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        config = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+        config = json.loads(text) if suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -26,13 +26,12 @@ def parse(argv: list[str]) -> QuickstartArguments:
         description=_DESCRIPTION,
         epilog="example:\n  axe-hf quickstart --output-dir first_models --minutes 8 --seed 1",
     )
-    for option in fields(QuickstartArguments):
-        kind, help = type(option.default), option.metadata["help"]
+    for field in fields(QuickstartArguments):
+        kind, text = type(field.default), field.metadata["help"]
+        kwargs = {"type": kind, "metavar": _METAVARS.get(kind), "help": f"{text} ({field.default})"}
         if kind is bool:
-            add_option(parser, option.name, action="store_true", help=help)
-        else:
-            settings = {"type": kind, "default": option.default, "metavar": _METAVARS[kind]}
-            add_option(parser, option.name, **settings, help=f"{help} ({option.default})")
+            kwargs = {"action": "store_true", "help": text}
+        add_option(parser, field.name, default=field.default, **kwargs)
     try:
         return QuickstartArguments(**vars(parser.parse_args(argv)))
     except ValueError as error:

@@ -4,8 +4,7 @@ They are read from their source: help and wrong usage need neither PyTorch nor T
 """
 
 import shlex
-from argparse import SUPPRESS
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.util import find_spec
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..declarations import Declaration, declared_fields
 from .options import add_field, given_settings, read_settings, unknown_option
-from .parsing import CommandParser, UsageError, flag
+from .parsing import CommandParser, UsageError, add_option, flag
 
 if TYPE_CHECKING:
-    from ..training import AxeTrainingArguments, DataArguments, ModelArguments, TrainingResult
+    from ..training import AxeTrainingArguments, DataArguments, ModelArguments
 
 _DESCRIPTION = """\
 Trains a translation model on sentence pairs: a new one, with a vocabulary made from the same data,
@@ -68,11 +67,11 @@ _IMPORTANT = {
     "save_total_limit": None,
     "load_best_model_at_end": "keep the checkpoint that evaluates best, not the last one",
     "metric_for_best_model": "what is best: loss if not given, or bleu, chrf ...",
-    "resume_from_checkpoint": "go on with a run: 'last', for the last checkpoint in --output-dir, "
-    "or the folder of one",
+    "resume_from_checkpoint": "checkpoint to go on from: 'last' in --output-dir, or a folder",
     "push_to_hub": "upload the model to the Hub whenever it is saved",
     "use_cpu": "leave a GPU alone",
 }
+Declared = dict[str, Declaration]
 
 
 @dataclass(frozen=True)
@@ -83,51 +82,39 @@ class TrainOptions:
     argv: list[str]
 
     def arguments(self) -> "tuple[ModelArguments, DataArguments, AxeTrainingArguments]":
-        """The three kinds of arguments, which know what may go together.
-
-        Raises:
-            UsageError: settings that exclude each other, or a value out of its range.
-        """
+        """The three kinds of arguments, which know what may go together."""
         from ..training import AxeTrainingArguments, DataArguments, ModelArguments
 
-        of_model, of_data, of_training = (
-            {name: self.settings[name] for name in kind if name in self.settings}
-            for kind in declared_arguments()
-        )
         for field in fields(AxeTrainingArguments):
-            choices, value = field.metadata.get("choices"), of_training.get(field.name)
+            choices, value = field.metadata.get("choices"), self.settings.get(field.name)
             if choices and value is not None and value not in choices:
                 expected = ", ".join(map(repr, choices))
                 raise UsageError(f"argument {flag(field.name)}: {value!r} is none of {expected}")
+        model, data, training = (
+            {name: self.settings[name] for name in kind if name in self.settings}
+            for kind in declared_arguments()
+        )
         try:
-            return (
-                ModelArguments(**of_model),
-                DataArguments(**of_data),
-                AxeTrainingArguments(**of_training),
-            )
+            return ModelArguments(**model), DataArguments(**data), AxeTrainingArguments(**training)
         except ValueError as error:
             raise UsageError(" ".join(str(error).split())) from error
 
 
 @cache
-def declared_arguments() -> tuple[
-    dict[str, Declaration], dict[str, Declaration], dict[str, Declaration]
-]:
+def declared_arguments() -> tuple[Declared, Declared, Declared]:
     """The fields of the model's, the data's and the trainer's arguments."""
-    package = Path(__file__).parents[1]
-    ours = package / "training" / "arguments.py"
+    package, spec = Path(__file__).parents[1], find_spec("transformers")  # which imports nothing
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("Transformers is not installed: python -m pip install transformers")
+    theirs, ours = Path(spec.submodule_search_locations[0]), package / "training" / "arguments.py"
     config = declared_fields(package / "cmlm" / "configuration_cmlm.py", "CmlmConfig")
     model = {
         name: field if field.help else replace(config[name], kinds=field.kinds, is_required=False)
         for name, field in declared_fields(ours, "ModelArguments").items()
     }
-    spec = find_spec("transformers")  # which imports nothing
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("Transformers is not installed: python -m pip install transformers")
-    theirs = spec.submodule_search_locations[0]
     training = {
-        **declared_fields(Path(theirs, "training_args.py"), "TrainingArguments"),
-        **declared_fields(Path(theirs, "training_args_seq2seq.py"), "Seq2SeqTrainingArguments"),
+        **declared_fields(theirs / "training_args.py", "TrainingArguments"),
+        **declared_fields(theirs / "training_args_seq2seq.py", "Seq2SeqTrainingArguments"),
         **declared_fields(ours, "AxeTrainingArguments"),
     }
     training["output_dir"] = replace(training["output_dir"], is_required=True)
@@ -136,8 +123,6 @@ def declared_arguments() -> tuple[
 
 def _parser(*, is_complete: bool) -> CommandParser:
     """The parser of all options, of which the help shows the trainer's others only if asked to."""
-    model, data, training = declared_arguments()
-    everything = {**model, **data, **training}
     parser = CommandParser(
         prog="axe-hf train",
         usage="axe-hf train [CONFIG.json | CONFIG.yaml] [OPTIONS]",
@@ -145,27 +130,25 @@ def _parser(*, is_complete: bool) -> CommandParser:
         epilog=_EXAMPLES,
         add_help=False,
     )
-    groups: dict[str, Mapping[str, Any]] = {
-        "needed": dict.fromkeys(_FIRST),
+    model, data, training = declared_arguments()
+    left = {**model, **data, **training}
+    groups: dict[str, Iterable[str]] = {
+        "needed": _FIRST,
         "data and vocabulary": data,
         "model and loss": model,
         "training": _IMPORTANT,
         "everything else that Transformers' Seq2SeqTrainingArguments has": training,
     }
-    added: set[str] = set()
     for title, names in groups.items():
         group = parser.add_argument_group(title)
-        is_shown = is_complete or names is not training
-        for name in [name for name in names if name not in added]:
-            added.add(name)
-            text = _IMPORTANT.get(name) or everything[name].help
-            add_field(group, everything[name], text if is_shown else None)
+        rest = [left.pop(name) for name in names if name in left]
+        for field in rest:
+            text = _IMPORTANT.get(field.name) or field.help
+            add_field(group, field, None if names is training and not is_complete else text)
     more = parser.add_argument_group("help")
     more.add_argument("-h", "--help", action="help", help="show these options")
-    rest = len(training.keys() - _IMPORTANT.keys())
-    text = f"show {rest} more, of Transformers' trainer"
-    more.add_argument("--help-all", action="help", help=text)
-    more.add_argument("--help_all", action="help", help=SUPPRESS)
+    text = f"show {len(rest)} more, of Transformers' trainer"
+    add_option(more, "help_all", action="help", help=text)
     return parser
 
 
@@ -187,40 +170,32 @@ def parse(argv: list[str]) -> TrainOptions:
 
 
 def run(options: TrainOptions) -> None:
-    """Train."""
+    """Train, and print how well it went."""
     from ..training import run_training
 
     result = run_training(*options.arguments())
-    if result.trainer.is_world_process_zero():
-        print(_summary(options, result))
-
-
-def _summary(options: TrainOptions, result: "TrainingResult") -> str:
-    folder = options.settings["output_dir"]
-    lines = [f"\nSaved the model in {folder}."]
+    if not result.trainer.is_world_process_zero():
+        return
+    folder, metrics = options.settings["output_dir"], result.metrics
+    print(f"\nSaved the model in {folder}.")
     for prefix, data in (("eval", "validation"), ("test", "test")):
-        scores = {
-            name: result.metrics.get(f"{prefix}_{name}")
-            for name in ("bleu", "chrf", "repetition_rate", "bleu_signature")
-        }
-        if scores["bleu"] is not None:
-            lines.append(
+        scores = {name.removeprefix(f"{prefix}_"): metrics[name] for name in metrics}
+        if "bleu" in scores:
+            print(
                 f"On the {data} data: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, "
                 f"repetition rate {scores['repetition_rate']:.2%} ({scores['bleu_signature']})"
             )
-    lines.append(f'Try: axe-hf translate {shlex.quote(folder)} "..."')
-    return "\n".join(lines)
+    print(f'Try: axe-hf translate {shlex.quote(folder)} "..."')
 
 
 def after_interrupt(options: TrainOptions) -> str:
     """What to say after Ctrl-C: how to go on."""
     from transformers.trainer_utils import get_last_checkpoint
 
-    folder = options.settings["output_dir"]
-    if Path(folder).is_dir() and get_last_checkpoint(folder) is not None:
-        argv = options.argv
-        if "resume_from_checkpoint" not in options.settings:
-            argv = [*argv, "--resume-from-checkpoint", "last"]
-        return f"Go on from the last checkpoint: {shlex.join(['axe-hf', 'train', *argv])}"
-    every = "one comes every --save-steps steps"
-    return f"There was no checkpoint yet in {folder} ({every}): start again."
+    folder, argv = options.settings["output_dir"], ["axe-hf", "train", *options.argv]
+    if not Path(folder).is_dir() or get_last_checkpoint(folder) is None:
+        every = "one comes every --save-steps steps"
+        return f"There was no checkpoint yet in {folder} ({every}): start again."
+    if "resume_from_checkpoint" not in options.settings:
+        argv += ["--resume-from-checkpoint", "last"]
+    return f"Go on from the last checkpoint: {shlex.join(argv)}"

@@ -6,15 +6,16 @@ from functools import partial
 from typing import Any
 
 from ..output import write_text
-from .models import add_model_options, check_model_options, load_model, load_rescorer
-from .parsing import (
-    CommandParser,
-    UsageError,
-    add_generation_options,
-    add_option,
+from .models import (
+    add_model_options,
+    add_output_options,
+    after_interrupt,  # noqa: F401 (for axe_hf.cli)
     check_output,
-    generation_settings,
+    load_model,
+    load_rescorer,
+    parse_with_decoding,
 )
+from .parsing import CommandParser, UsageError, add_option
 
 _DESCRIPTION = """\
 Translates sentences: those on the command line, the lines of a file, or those of standard input.
@@ -31,6 +32,9 @@ examples:
 More iterations refine a translation and take as much longer; models trained with AXE on full
 canvases are made for one. Long texts must be split into sentences first, one a line.
 """
+_SHOW_STEPS = """\
+print each sentence and, line by line, how it was filled in above its translation; "_" is predicted
+again, "ε" is a blank, "·" goes on inside a word"""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -42,45 +46,32 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog=_EXAMPLES,
     )
     add_model_options(parser, is_model_required=True)
-    parser.add_argument(
-        "texts", metavar="TEXT", nargs="*", default=[], help="sentences; none: standard input"
-    )
+    text = "sentences; none: standard input"
+    parser.add_argument("texts", metavar="TEXT", nargs="*", default=[], help=text)
     files = parser.add_argument_group("input and output (UTF-8)")
     add_option(files, "input", metavar="FILE", help="read sentences from here, one a line")
-    add_option(files, "output", metavar="FILE", help="write translations here, all or nothing")
-    add_option(files, "overwrite", action="store_true", help="replace the output file")
-    add_option(
-        files,
-        "show_steps",
-        action="store_true",
-        help="print each sentence and, line by line, how it was filled in above its translation; "
-        '"_" is predicted again, "ε" is a blank, "·" goes on inside a word',
-    )
-    add_generation_options(parser)
-    options = parser.parse_intermixed_args(argv)
+    add_output_options(files, "write translations here, all or nothing")
+    add_option(files, "show_steps", action="store_true", help=_SHOW_STEPS)
+    options = parse_with_decoding(parser, argv)
     if options.texts and options.input is not None:
         raise UsageError("give sentences either as TEXT or in --input, not both")
-    check_model_options(options)
-    options.generation = generation_settings(options)
     return options
 
 
 def run(options: argparse.Namespace) -> None:
     """Translate; with `--output` nothing is written unless all is translated."""
-    check_output(options.output, overwrite=options.overwrite)
+    check_output(options)
     from ..data import read_lines
+    from ..translation import translate
 
     texts = options.texts or read_lines(options.input)
-    model, tokenizer = load_model(options.model, options.device, is_int8=options.int8)
-    options.generation |= load_rescorer(options)
+    model, tokenizer = load_model(options)
+    settings = options.generation | load_rescorer(options)
     if options.show_steps:
-        translations = [_with_steps(model, tokenizer, text, options) for text in texts]
+        translations = [_with_steps(model, tokenizer, text, settings) for text in texts]
     else:
-        from ..translation import translate
-
-        translations = translate(
-            model, tokenizer, texts, batch_size=options.batch_size, **options.generation
-        )
+        size = options.batch_size
+        translations = translate(model, tokenizer, texts, batch_size=size, **settings)
     # A line is a line, whatever a tokenizer makes of it.
     lines = [" ".join(translation.split("\n")) + "\n" for translation in translations]
     if options.output is not None:
@@ -89,34 +80,24 @@ def run(options: argparse.Namespace) -> None:
         sys.stdout.writelines(lines)
 
 
-def _with_steps(model: Any, tokenizer: Any, text: str, options: argparse.Namespace) -> str:
+def _with_steps(model: Any, tokenizer: Any, text: str, settings: dict[str, Any]) -> str:
     """Print the sentence, the iterations and the translation, and return the translation."""
     import torch
 
     from ..history import format_history
+    from ..rescoring import generate_rescored
     from ..translation import translate
 
     print(text)
     with torch.random.fork_rng():  # drawn tokens are drawn alike below
-        (translation,) = translate(
-            model, tokenizer, [text], show_progress=False, **options.generation
-        )
+        (translation,) = translate(model, tokenizer, [text], show_progress=False, **settings)
     if text.strip():
-        settings = {**options.generation, "output_history": True, "return_dict_in_generate": True}
-        rescore_with = settings.pop("rescore_with", None)
+        settings = {**settings, "output_history": True, "return_dict_in_generate": True}
         generate = model.generate
-        if rescore_with is not None:
-            from ..rescoring import generate_rescored
-
+        if rescore_with := settings.pop("rescore_with", None):
             generate = partial(generate_rescored, model, tokenizer, rescore_with)
         limit = model.config.max_source_length
         inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=limit)
-        output = generate(**inputs.to(model.device), **settings)
-        print(format_history(output, tokenizer))
+        print(format_history(generate(**inputs.to(model.device), **settings), tokenizer))
     print(f"{translation}\n", flush=True)
     return translation
-
-
-def after_interrupt(options: argparse.Namespace) -> str:
-    """What to say after Ctrl-C."""
-    return "" if options.output is None else f"Nothing was written to {options.output}."

@@ -1,8 +1,5 @@
-"""Arguments of a training run: of the trainer, of the data and of the model.
-
-Each argument is explained in its class's docstring, and nowhere else: the fields' help, which an
-`HfArgumentParser` shows, and the options of `axe-hf train` are taken from there.
-"""
+"""Arguments of a training run. The docstrings explain each, and nothing else does: the fields' help
+(for an `HfArgumentParser`) and the options of `axe-hf train` are taken from there."""
 
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -14,11 +11,7 @@ from ..cmlm.configuration_cmlm import CmlmConfig
 from ..data.collator import check_canvas_options, is_canvas_stretched
 from ..declarations import argument_texts
 
-# Passes over the data that nobody waits for: a run with `train_minutes` ends by its clock.
-UNLIMITED_EPOCHS = 1_000_000
-
 _T = TypeVar("_T")
-_TIMED_SCHEDULES = ("linear", "cosine")
 _CONFIG_DEFAULTS = {f.name: f.default for f in fields(CmlmConfig)}
 
 
@@ -39,13 +32,11 @@ def _with_help(kind: type[_T]) -> type[_T]:
 class AxeTrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the defaults and the few settings a CMLM needs.
 
-    The recipe of Mask-Predict (EMNLP 2019, section 4.1; in brackets) where a default follows or
-    leaves it: learning rate 5e-4 (5e-4), warm-up 5 % of the run (10,000 of 300,000 steps), linear
-    decay (inverse square root; ours, because it ends a short run at a rate of 0:
-    `lr_scheduler_type="inverse_sqrt"` has theirs), Adam's epsilon 1e-6 and second moment 0.999 (the
-    same), weight decay 0.01 (0.01). Dropout and label smoothing live in `CmlmConfig`. The batches
-    there hold about 128,000 tokens; on a CPU, small batches of 500 to 2,000 tokens learn more per
-    minute.
+    The recipe of Mask-Predict (EMNLP 2019, section 4.1; in brackets): learning rate 5e-4 (5e-4),
+    warm-up 5 % of the run (10,000 of 300,000 steps), linear decay (inverse square root; ours,
+    because it ends a short run at a rate of 0: `lr_scheduler_type="inverse_sqrt"` has theirs),
+    Adam's epsilon 1e-6 and second moment 0.999 (the same), weight decay 0.01 (0.01). Dropout and
+    label smoothing live in `CmlmConfig`. The batches there hold about 128,000 tokens.
 
     Args:
         max_tokens_per_batch (default None): tokens in one batch of one device, padding included
@@ -58,9 +49,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             `masking="full"` and AXE; also put into `model.generation_config`, since a model wants
             canvases like those it was trained on. Over 1 it leaves room for blanks, without which
             AXE hardly differs from cross entropy on a full mask: 1.4 serves AXE well.
-        length_jitter (default 0): share by which the canvas of every sentence is drawn longer or
-            shorter in training, with the same two conditions; it prepares a model for lengths that
-            are predicted wrongly: 0.2 serves AXE well.
+        length_jitter (default 0): share by which each canvas is drawn longer or shorter, under the
+            same two conditions, to prepare for lengths predicted wrongly: 0.2 serves AXE well.
         train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
             and saving not counted. The learning rate follows max(step / max_steps, elapsed /
             budget), and training ends with it. Resuming continues the same budget.
@@ -72,23 +62,19 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             `max_tokens_per_batch` is not given.
         per_device_eval_batch_size (default 64): sentences in one batch of one device in evaluation.
         learning_rate (default 5e-4): highest learning rate.
-        warmup_steps (default 0.05): steps of linear warm-up, or below 1 their share of the whole
-            run.
+        warmup_steps (default 0.05): steps of linear warm-up; below 1, their share of the whole run.
         weight_decay (default 0.01): weight decay of AdamW.
         adam_epsilon (default 1e-6): epsilon of AdamW.
         label_smoothing_factor (default 0): if positive, replaces `label_smoothing` in the model's
-            config; AXE has a smoothing of its own, and Transformers' position-wise one is never
-            used.
+            config (AXE smooths in its own way; Transformers' position-wise one is never used).
         predict_with_generate (default True): translate the evaluation data and score the
             translations (needs sacrebleu).
         logging_steps (default 100): log every so many steps, or below 1 this share of the run.
-        logging_nan_inf_filter (default False): leave losses that are nan or infinite out of the
-            log.
+        logging_nan_inf_filter (default False): leave losses that are nan or infinite out of logs.
         save_total_limit (default 5): checkpoints to keep; the oldest is deleted first.
-        report_to (default "none"): where to send logs besides the terminal, such as tensorboard or
-            wandb.
-        ddp_find_unused_parameters (default False): as in PyTorch's `DistributedDataParallel`; every
-            parameter of a CMLM is used in every step.
+        report_to (default "none"): where to log besides the terminal, such as tensorboard or wandb.
+        ddp_find_unused_parameters (default False): as in `DistributedDataParallel`; every parameter
+            of a CMLM is used in every step.
         others: as in `Seq2SeqTrainingArguments`.
 
     Raises:
@@ -124,32 +110,24 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self):
-        is_epochs_given = self.num_train_epochs is not None
-        if not is_epochs_given:
-            self.num_train_epochs = 3.0 if self.train_minutes is None else float(UNLIMITED_EPOCHS)
+        if self.num_train_epochs is None:  # a run with `train_minutes` ends by its clock
+            self.num_train_epochs = 3.0 if self.train_minutes is None else 1e6
         super().__post_init__()
-        self._check_ranges()
-        if self.train_minutes is not None:
-            self._check_time_budget()
-        if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
-            self.dataloader_pin_memory = False
-
-    def _check_ranges(self):
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(
-                f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}. "
-                "Leave it out to batch by sentences."
+                f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}."
             )
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(
-                f"`ema_decay` must be between 0 and 1, got {self.ema_decay}. Leave it out for "
-                "no average."
-            )
+            raise ValueError(f"`ema_decay` must be between 0 and 1 or None, got {self.ema_decay}.")
         if not 0 <= self.label_smoothing_factor < 1:
             raise ValueError(
                 f"`label_smoothing_factor` must be in [0, 1), got {self.label_smoothing_factor}."
             )
+        if self.train_minutes is not None:
+            self._check_time_budget()
+        if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
+            self.dataloader_pin_memory = False
 
     @property
     def is_canvas_stretched(self) -> bool:
@@ -159,22 +137,22 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     def _check_time_budget(self):
         if not self.train_minutes > 0:
             raise ValueError(f"`train_minutes` must be positive, got {self.train_minutes}.")
-        if self.lr_scheduler_type.value not in _TIMED_SCHEDULES:
+        schedule = self.lr_scheduler_type.value
+        if schedule not in ("linear", "cosine"):
             raise ValueError(
-                f"`lr_scheduler_type` must be one of {_TIMED_SCHEDULES} with `train_minutes`, got "
-                f"{self.lr_scheduler_type.value!r}."
+                "`lr_scheduler_type` must be one of linear and cosine with `train_minutes`, got "
+                f"{schedule!r}."
             )
-        if self.world_size > 1:
+        if self.world_size > 1:  # their clocks would end training at different steps
             raise ValueError(
-                f"`train_minutes` needs a single process, got {self.world_size}: their clocks "
-                "would end training at different steps. Use `max_steps` instead."
+                f"`train_minutes` needs a single process, got {self.world_size}. Use `max_steps`."
             )
         for name in ("logging_steps", "eval_steps", "save_steps"):
             value = getattr(self, name)
             if value is not None and 0 < value < 1 and self.max_steps < 0:
                 raise ValueError(
-                    f"`{name}` must be a number of steps with `train_minutes`, got the share "
-                    f"{value}: the number of steps of the run is not known beforehand."
+                    f"`{name}` must be a number of steps with `train_minutes`, got {value}: the "
+                    "length of the run, of which it is a share, is not known beforehand."
                 )
 
 
@@ -191,14 +169,12 @@ class DataArguments:
             train.en,train.de; .gz too.
         validation_file (default None): pairs to evaluate on while training, in the same forms.
         test_file (default None): pairs to score once at the end, in the same forms.
-        dataset_name (default None): a data set on the Hub, owner/name or owner/name:config, in
-            place of files.
+        dataset_name (default None): owner/name or owner/name:config on the Hub, in place of files.
         validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
         test_split (default None): split of `dataset_name` to score at the end, such as test.
         max_source_length (default None): longest source in tokens; longer pairs are left out of
             training, and a new model is built for this length. Without it the model's own limit.
-        max_target_length (default None): longest target in tokens; longer pairs are left out of
-            training, and a new model is built for this length. Without it the model's own limit.
+        max_target_length (default None): longest target in tokens, with the same effect.
         tokenizer_name_or_path (default None): a tokenizer to use; else that of the model to
             fine-tune, or one that is trained on the training data.
         vocab_size (default None): symbols of a tokenizer to train, as in `train_tokenizer`.
@@ -228,27 +204,25 @@ class DataArguments:
     tokenizer_algorithm: Literal["bpe", "unigram"] | None = None
 
     def __post_init__(self):
-        if (self.train_file is None) == (self.dataset_name is None):
+        file, dataset = self.train_file, self.dataset_name
+        if (file is None) == (dataset is None):
             raise ValueError(
-                f"Give either `train_file` or `dataset_name`, got {self.train_file!r} and "
-                f"{self.dataset_name!r}."
+                f"Give either `train_file` or `dataset_name`, got {file!r} and {dataset!r}."
             )
-        splits = {"validation_split": self.validation_split, "test_split": self.test_split}
-        for name, split in splits.items():
-            if split is not None and self.dataset_name is None:
+        for part in ("validation", "test"):
+            split, file = getattr(self, f"{part}_split"), getattr(self, f"{part}_file")
+            if split is not None and dataset is None:
                 raise ValueError(
-                    f"`{name}` is a split of `dataset_name`, which is missing. With files use "
-                    f"`{name.removesuffix('_split')}_file`."
+                    f"`{part}_split` is a split of `dataset_name`, which is missing. With files "
+                    f"use `{part}_file`."
                 )
-            if split is not None and getattr(self, name.replace("_split", "_file")) is not None:
-                raise ValueError(f"Give `{name}` or a file, not both, got {split!r} and a file.")
-        if self.tokenizer_name_or_path is not None:
-            for name in ("vocab_size", "tokenizer_algorithm"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"`{name}` is for a tokenizer to train, but `tokenizer_name_or_path` names "
-                        "one."
-                    )
+            if split is not None and file is not None:
+                raise ValueError(f"Give `{part}_split` or a file, not both: {split!r}, {file!r}.")
+        for name in ("vocab_size", "tokenizer_algorithm"):
+            if self.tokenizer_name_or_path is not None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` is for a tokenizer to train: `tokenizer_name_or_path` must be None."
+                )
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
             if value is not None and value < 2:
@@ -266,8 +240,7 @@ class ModelArguments:
         attn_implementation (default None): how attention is computed in this run, as in
             `from_pretrained`: eager, sdpa (what None means) or flash_attention_2; not saved with
             the model. On a CPU with bf16, eager is several times faster.
-        others (default None): replace the default of `CmlmConfig`, or what the model to fine-tune
-            has.
+        others (default None): in place of `CmlmConfig`'s defaults, or of the fine-tuned model's.
 
     Example:
         >>> from axe_hf import ModelArguments
