@@ -26,6 +26,10 @@ def axe_loss_definition(
 ) -> Tensor:
     """Returns AXE per sentence `(batch,)` by the recursion of the paper: one `min` a cell.
 
+    With `P` the positions, `Y` the targets and `e` the blank::
+
+        A[i,j] = min( A[i-1,j-1] - log P_j(Y_i),  A[i,j-1] - log P_j(e),  A[i-1,j] - delta log P_j(Y_i) )
+
     Python's `min` keeps the first of equals, so ties go to align, then skip prediction, then skip
     target; and autograd follows the chosen path only. It takes seconds where `axe_loss` takes
     milliseconds. Source: Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3.

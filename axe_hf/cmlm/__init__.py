@@ -6,7 +6,9 @@ from typing import Any
 # Found on first use: the settings of decoding can be read without loading PyTorch.
 _MODULE_OF = {
     "AlignedCrossEntropyLoss": "loss_axe",
+    "AxeOptions": "alignment_axe",
     "AxeOutput": "loss_axe",
+    "AxeTargets": "alignment_axe",
     "CmlmConfig": "configuration_cmlm",
     "CmlmForConditionalGeneration": "modeling_cmlm",
     "CmlmModel": "modeling_cmlm",

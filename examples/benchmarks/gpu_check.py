@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from axe_hf import axe_loss, linear_axe_loss
-from axe_hf.cmlm.alignment_axe import AxeOptions, AxeTargets
+from axe_hf.cmlm import AxeOptions, AxeTargets
 from axe_hf.kernels import align_log_probs, axe_along_path, is_triton_available, path_gradient
 
 BLANK, DELTA = 0, 4.0
