@@ -38,14 +38,11 @@ def generate_rescored(
         model: in evaluation mode.
         tokenizer: the tokenizer of `model`; the other model reads the texts.
         rescore_with: the other model and its tokenizer, see `autoregressive_scores`.
-        input_ids, attention_mask: (batch, source) long, as `model.generate` takes them.
-        generation_config, generator: as `model.generate` takes them.
-        **generation: settings of `MaskPredictGenerationConfig`, such as `num_length_candidates`.
+        input_ids, attention_mask, ... : as `model.generate` takes them, (batch, source) long.
 
     Returns:
         A row for each sentence, whose `ranking_scores` are the mean log-probabilities by the other
-        model, in nats per token. Of equally good candidates the one of the more probable length
-        wins.
+        model, in nats per token. Of equals the candidate of the more probable length wins.
 
     Raises:
         TypeError, ValueError: as `model.generate` and `autoregressive_scores`.
@@ -58,12 +55,7 @@ def generate_rescored(
     check_rescorer(rescore_with)
     saved = generation_config or model.generation_config
     settings = settings_of_call(model.config, saved, generation)
-    lengths = possible_lengths(
-        model.config.max_target_length,
-        length_multiplier=settings.length_multiplier,
-        min_length=settings.min_length,
-        max_length=settings.max_length,
-    )
+    lengths = possible_lengths(model.config.max_target_length, settings)
     num_candidates = min(settings.num_length_candidates, len(set(lengths)))
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
     output: Any = model.generate(
@@ -131,8 +123,8 @@ def autoregressive_scores(
 
     Raises:
         TypeError: `model` or `tokenizer` is something else, or a text is no string.
-        ValueError: sources and candidates do not match each other, or model and tokenizer do not,
-            or the model's log-probabilities are not numbers.
+        ValueError: sources and candidates, or model and tokenizer, do not match each other, or the
+            log-probabilities are not numbers.
 
     Example:
         >>> from axe_hf import train_tokenizer
@@ -150,25 +142,23 @@ def autoregressive_scores(
         (torch.Size([2, 2]), torch.Size([2]))
     """
     check_rescorer((model, tokenizer))
-    sources, candidates = _checked_texts(sources, candidates)
+    _check_texts(sources, candidates)
     if not isinstance(max_logits_elements, int) or max_logits_elements < 1:
-        raise ValueError(
-            f"`max_logits_elements` must be an integer >= 1, got {max_logits_elements!r}."
-        )
-    shape = (len(sources), len(candidates[0]) if candidates else 0)
+        complaint = f"`max_logits_elements` must be an integer >= 1, got {max_logits_elements!r}."
+        raise ValueError(complaint)
     pairs = [(x, y) for x, row in zip(sources, candidates, strict=True) for y in row]
+    pairs = [(valid_unicode(x), valid_unicode(y)) for x, y in pairs]
     if not pairs:
-        return torch.zeros(shape)
-    distinct = list(dict.fromkeys(pairs))
+        return torch.zeros(len(sources), 0)
+    number = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
     with torch.no_grad(), evaluation_mode(model):
-        scores = _scores_of_pairs(model, tokenizer, distinct, max_logits_elements)
+        scores = _scores_of_pairs(model, tokenizer, list(number), max_logits_elements)
     if scores.isnan().any():
         raise ValueError(
             f"The rescoring {type(model).__name__} gave log-probabilities that are not numbers in "
             f"{model.dtype}. Load it in torch.bfloat16 or torch.float32, or look at its weights."
         )
-    number = {pair: i for i, pair in enumerate(distinct)}
-    return scores[[number[pair] for pair in pairs]].view(shape)  # (batch, candidates)
+    return scores[[number[pair] for pair in pairs]].view(len(sources), -1)  # (batch, candidates)
 
 
 def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tensor:
@@ -209,16 +199,15 @@ def _source_encoder(model, tokenizer, sources: list[str]):
     input_ids, mask = (tensor.to(model.device) for tensor in _padded(token_ids, pad))
     mask = mask.long()  # (sources, source)
     encoder = model.get_encoder() if hasattr(model, "get_encoder") else model
-    parameters = inspect.signature(model.forward).parameters.values()
-    names = {parameter.name for parameter in parameters}
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    parameters = inspect.signature(model.forward).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
     def unencoded(rows: torch.Tensor) -> dict[str, Any]:
         rows = rows.to(mask.device)
         return {"input_ids": input_ids[rows], "attention_mask": mask[rows]}  # (rows, source)
 
     # `get_encoder` answers with the model itself where it finds none.
-    if encoder is model or not ("encoder_outputs" in names or takes_any):
+    if encoder is model or not ("encoder_outputs" in parameters or takes_any):
         return unencoded
     outputs = encoder(input_ids=input_ids, attention_mask=mask, return_dict=True)
     states = outputs.last_hidden_state  # (sources, source, d_model)
@@ -238,20 +227,14 @@ def _target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], in
     around = tokenizer(text_target="").input_ids  # what every target has
     end = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
     if end is None:
-        raise ValueError(
-            "The rescoring tokenizer has no end token, without which no sentence can be scored. "
-            "Set its `eos_token`."
-        )
+        raise ValueError("The rescoring tokenizer has no end token to score. Set its `eos_token`.")
     limit = _longest(model, tokenizer, "decoder")
     if end not in around:
         token_ids = _token_ids(tokenizer, "text_target", texts, limit - 1)
         return [[*ids, end] for ids in token_ids], len(around), 0
     num_after = around[::-1].index(end)
-    return (
-        _token_ids(tokenizer, "text_target", texts, limit),
-        len(around) - 1 - num_after,
-        num_after,
-    )
+    token_ids = _token_ids(tokenizer, "text_target", texts, limit)
+    return token_ids, len(around) - 1 - num_after, num_after
 
 
 def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[int]]:
@@ -300,11 +283,8 @@ def _decoder_inputs(model, labels: torch.Tensor) -> torch.Tensor:
             return shift(labels)
         except (TypeError, ValueError):  # no start token in `config`: it may stand elsewhere
             pass
-    generation_config = getattr(model, "generation_config", None)
-    start = _first_id(
-        getattr(model.config, "decoder_start_token_id", None),
-        getattr(generation_config, "decoder_start_token_id", None),
-    )
+    configs = (model.config, getattr(model, "generation_config", None))
+    start = _first_id(*(getattr(config, "decoder_start_token_id", None) for config in configs))
     if start is None:
         raise ValueError(
             f"{type(model).__name__} does not say how its decoder starts. Set "
@@ -312,9 +292,8 @@ def _decoder_inputs(model, labels: torch.Tensor) -> torch.Tensor:
         )
     shifted = labels.roll(1, dims=1)
     shifted[:, 0] = start
-    return shifted.masked_fill(
-        shifted == IGNORE_INDEX, _first_id(getattr(model.config, "pad_token_id", None), 0)
-    )
+    pad = _first_id(getattr(model.config, "pad_token_id", None), 0)
+    return shifted.masked_fill(shifted == IGNORE_INDEX, pad)
 
 
 def _chunks(order: list[int], targets: list[list[int]], max_positions: int) -> Iterator[list[int]]:
@@ -337,43 +316,37 @@ def check_rescorer(rescore_with: Any) -> None:
     """
     if not isinstance(rescore_with, tuple | list) or len(rescore_with) != 2:
         size = f" of {len(rescore_with)}" if isinstance(rescore_with, tuple | list) else ""
-        raise TypeError(
-            f"`rescore_with` must be a pair (model, tokenizer), got {type(rescore_with).__name__}"
-            f"{size}."
-        )
+        kind = type(rescore_with).__name__ + size
+        raise TypeError(f"`rescore_with` must be a pair (model, tokenizer), got {kind}.")
     model, tokenizer = rescore_with
-    name = type(model).__name__
     # Not isinstance: a PEFT model is none of Transformers' classes.
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
-        raise TypeError(
-            f"The rescoring model must be a model of Transformers, got {name}. Load it by "
-            "AutoModelForSeq2SeqLM.from_pretrained(...)."
-        )
-    if getattr(model.config, "model_type", None) == "cmlm":
-        raise TypeError(
-            f"The rescoring model must be autoregressive, got {name}, which predicts all tokens at "
-            "once. Use an autoregressive translation model, such as Marian."
-        )
-    if not getattr(model.config, "is_encoder_decoder", False):
-        raise TypeError(
-            f"The rescoring model must be an encoder-decoder, got {name}. Use a translation model, "
-            "such as Marian, or rank the candidates of `num_return_sequences` by your own prompt."
-        )
-    if getattr(model, "get_output_embeddings", lambda: None)() is None:
-        raise TypeError(
-            f"The rescoring model must have a head over the vocabulary, got {name}. Load it by "
-            "AutoModelForSeq2SeqLM, not AutoModel."
-        )
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        needed, advice = "be a model of Transformers", "Load it by AutoModelForSeq2SeqLM."
+    elif getattr(model.config, "model_type", None) == "cmlm":
+        needed, advice = "be autoregressive", "Use a translation model, such as Marian."
+    elif not getattr(model.config, "is_encoder_decoder", False):
+        needed = "be an encoder-decoder"
+        advice = "Use a translation model, such as Marian, or rank the candidates of "
+        advice += "`num_return_sequences` by your own prompt."
+    elif getattr(model, "get_output_embeddings", lambda: None)() is None:
+        needed = "have a head over the vocabulary"
+        advice = "Load it by AutoModelForSeq2SeqLM, not AutoModel."
+    elif isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    else:
         raise TypeError(
             "The rescoring tokenizer must be a tokenizer of Transformers, got "
             f"{type(tokenizer).__name__}. Load it by AutoTokenizer.from_pretrained(...)."
         )
+    raise TypeError(f"The rescoring model must {needed}, got {type(model).__name__}. {advice}")
 
 
-def _checked_texts(sources, candidates) -> tuple[list[str], list[list[str]]]:
-    """Lists of valid Unicode, as many candidates for each source, or an error."""
-    for name, texts in {"sources": sources, "candidates": candidates}.items():
+def _check_texts(sources: Any, candidates: Any) -> None:
+    """Lists of strings, as many candidates for each source, or an error."""
+    lists = {"sources": sources, "candidates": candidates}
+    if isinstance(candidates, list | tuple):
+        lists |= {f"candidates[{i}]": row for i, row in enumerate(candidates)}
+    for name, texts in lists.items():
         if not isinstance(texts, list | tuple):
             raise TypeError(f"`{name}` must be a list, got {type(texts).__name__}.")
     if len(sources) != len(candidates):
@@ -382,21 +355,17 @@ def _checked_texts(sources, candidates) -> tuple[list[str], list[list[str]]]:
             f"{len(candidates)} lists."
         )
     for i, row in enumerate(candidates):
-        if not isinstance(row, list | tuple):
-            raise TypeError(f"`candidates[{i}]` must be a list, got {type(row).__name__}.")
         if len(row) != len(candidates[0]):
             raise ValueError(
-                "Every source must have as many candidates, got "
-                f"{len(candidates[0])} for the first and {len(row)} for sources[{i}]."
+                f"Every source must have as many candidates, got {len(candidates[0])} for the "
+                f"first and {len(row)} for sources[{i}]."
             )
         for text in (sources[i], *row):
             if not isinstance(text, str):
+                kind = type(text).__name__
                 raise TypeError(
-                    "`sources` and `candidates` must hold strings, got "
-                    f"{type(text).__name__} at [{i}]."
+                    f"`sources` and `candidates` must hold strings, got {kind} at [{i}]."
                 )
-    rows = [[valid_unicode(text) for text in row] for row in candidates]
-    return [valid_unicode(text) for text in sources], rows
 
 
 def _check_ids(token_ids: list[list[int]], vocab_size: int, side: str) -> None:
