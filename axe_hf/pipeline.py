@@ -26,10 +26,8 @@ class CmlmTranslationPipeline(Pipeline):
     for each; called with a generator or a data set of texts it returns an iterator over them.
     Settings of `MaskPredictGenerationConfig`, such as `num_iterations`, are taken by the
     constructor and, with precedence, by each call. A text without a visible character has an empty
-    translation; a text that is longer than the model's `max_source_length` is cut there with a
-    warning.
-
-    For many sentences at once `axe_hf.translation.translate` is faster: it batches similar lengths.
+    translation; one longer than the model's `max_source_length` is cut there with a warning. For
+    many sentences `axe_hf.translation.translate` is faster: it batches similar lengths.
 
     Args:
         model: a `CmlmForConditionalGeneration`.
@@ -63,9 +61,7 @@ class CmlmTranslationPipeline(Pipeline):
                 "it by AutoModelForSeq2SeqLM.from_pretrained(...)."
             )
         if tokenizer is None:
-            raise TypeError(
-                "`tokenizer` is missing. Load it by AutoTokenizer.from_pretrained(...)."
-            )
+            raise TypeError("`tokenizer` is missing: load it by AutoTokenizer.from_pretrained.")
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
@@ -118,13 +114,7 @@ class CmlmTranslationPipeline(Pipeline):
 
 
 def valid_unicode(text: str) -> str:
-    """`text` with U+FFFD for each lone surrogate, which reading broken UTF-8 leaves behind.
-
-    Example:
-        >>> from axe_hf.pipeline import valid_unicode
-        >>> ascii(valid_unicode("a" + chr(0xDCFF)))
-        "'a\\\\ufffd'"
-    """
+    """`text` with U+FFFD for each lone surrogate, which reading broken UTF-8 leaves behind."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -34,18 +34,11 @@ def generate_rescored(
 ) -> MaskPredictOutput:
     """Decode every length candidate and keep the one that an autoregressive model likes best.
 
-    Args:
-        model: in evaluation mode.
-        tokenizer: the tokenizer of `model`; the other model reads the texts.
-        rescore_with: the other model and its tokenizer, see `autoregressive_scores`.
-        input_ids, attention_mask, ... : as `model.generate` takes them, (batch, source) long.
-
-    Returns:
-        A row for each sentence, whose `ranking_scores` are the mean log-probabilities by the other
-        model, in nats per token. Of equals the candidate of the more probable length wins.
-
-    Raises:
-        TypeError, ValueError: as `model.generate` and `autoregressive_scores`.
+    `input_ids` and `attention_mask` are (batch, source) long, the settings those of
+    `model.generate`; `model` is in evaluation mode, and the other model reads the texts that its
+    `tokenizer` decodes. There is a row for each sentence, whose `ranking_scores` are the mean
+    log-probabilities by the other model, in nats per token. Of equally good candidates the one of
+    the more probable length wins.
 
     Example:
         >>> output = generate_rescored(  # doctest: +SKIP
@@ -131,11 +124,8 @@ def autoregressive_scores(
         >>> from axe_hf.rescoring import autoregressive_scores
         >>> from transformers import MarianConfig, MarianMTModel
         >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-        >>> model = MarianMTModel(
-        ...     MarianConfig(vocab_size=len(tokenizer), d_model=16,
-        ...                  encoder_layers=1, decoder_layers=1,
-        ...                  pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
-        ... )
+        >>> ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+        >>> model = MarianMTModel(MarianConfig(vocab_size=len(tokenizer), d_model=16, **ids))
         >>> candidates = [["Ein Hund bellt.", "Ein Ein bellt."], ["Hund", ""]]
         >>> scores = autoregressive_scores(model, tokenizer, ["A dog barks.", "dog"], candidates)
         >>> scores.shape, scores.argmax(dim=1).shape  # the candidate to choose for each source
@@ -143,16 +133,16 @@ def autoregressive_scores(
     """
     check_rescorer((model, tokenizer))
     _check_texts(sources, candidates)
-    if not isinstance(max_logits_elements, int) or max_logits_elements < 1:
-        complaint = f"`max_logits_elements` must be an integer >= 1, got {max_logits_elements!r}."
-        raise ValueError(complaint)
+    limit = max_logits_elements
+    if not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"`max_logits_elements` must be an integer >= 1, got {limit!r}.")
     pairs = [(x, y) for x, row in zip(sources, candidates, strict=True) for y in row]
     pairs = [(valid_unicode(x), valid_unicode(y)) for x, y in pairs]
     if not pairs:
         return torch.zeros(len(sources), 0)
     number = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
     with torch.no_grad(), evaluation_mode(model):
-        scores = _scores_of_pairs(model, tokenizer, list(number), max_logits_elements)
+        scores = _scores_of_pairs(model, tokenizer, list(number), limit)
     if scores.isnan().any():
         raise ValueError(
             f"The rescoring {type(model).__name__} gave log-probabilities that are not numbers in "
@@ -181,7 +171,7 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
         positions = torch.arange(labels.shape[1])
         is_scored = ((positions >= first) & (positions < last)).to(logits.device)
         labels = labels.clamp(min=0).to(logits.device)
-        log_probs = logits.gather(2, labels.unsqueeze(2)).squeeze(2).float()
+        log_probs = logits.gather(2, labels[:, :, None])[:, :, 0].float()
         log_probs = log_probs - logits.float().logsumexp(dim=2)  # (rows, target)
         scores.append(log_probs.masked_fill(~is_scored, 0.0).sum(dim=1) / is_scored.sum(dim=1))
     in_order = torch.empty(len(pairs))
@@ -213,9 +203,8 @@ def _source_encoder(model, tokenizer, sources: list[str]):
     states = outputs.last_hidden_state  # (sources, source, d_model)
 
     def encoded(rows: torch.Tensor) -> dict[str, Any]:
-        # Of the encoder's own class: mixtures of experts read fields that others have not. And with
-        # the tokens, though nothing encodes them again: without them FSMT leaves out its causal
-        # mask.
+        # Of the encoder's own class: mixtures of experts read fields that others have not. The
+        # tokens are not encoded again, but without them FSMT leaves out its causal mask.
         repeated = type(outputs)(last_hidden_state=states[rows.to(states.device)])
         return {"encoder_outputs": repeated, **unencoded(rows)}
 
@@ -255,11 +244,10 @@ def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[
 
 def _longest(model, tokenizer, side: str) -> int:
     """How many tokens the "encoder" or the "decoder" of the model can read."""
-    limits = [tokenizer.model_max_length]
-    for config in (model.config, getattr(model.config, side, None)):
-        for name in (f"max_{side}_position_embeddings", "max_position_embeddings"):
-            limits.append(getattr(config, name, None) or limits[0])
-    return min(limits)
+    configs = (model.config, getattr(model.config, side, None))
+    names = (f"max_{side}_position_embeddings", "max_position_embeddings")
+    limits = [getattr(config, name, None) for config in configs for name in names]
+    return min([tokenizer.model_max_length, *filter(None, limits)])
 
 
 def _first_id(*ids: int | None) -> Any:
@@ -306,14 +294,7 @@ def _chunks(order: list[int], targets: list[list[int]], max_positions: int) -> I
 
 
 def check_rescorer(rescore_with: Any) -> None:
-    """Raise TypeError where `rescore_with` is no model and tokenizer that can rank translations.
-
-    Example:
-        >>> from axe_hf.rescoring import check_rescorer
-        >>> check_rescorer("my/model")
-        Traceback (most recent call last):
-        TypeError: `rescore_with` must be a pair (model, tokenizer), got str.
-    """
+    """Raise TypeError where `rescore_with` is no model and tokenizer that can rank translations."""
     if not isinstance(rescore_with, tuple | list) or len(rescore_with) != 2:
         size = f" of {len(rescore_with)}" if isinstance(rescore_with, tuple | list) else ""
         kind = type(rescore_with).__name__ + size
@@ -380,18 +361,7 @@ def _check_ids(token_ids: list[list[int]], vocab_size: int, side: str) -> None:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off inside the `with`, and leave every module as it was found.
-
-    Example:
-        >>> from torch import nn
-        >>> from axe_hf.rescoring import evaluation_mode
-        >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-        >>> with evaluation_mode(model):
-        ...     [module.training for module in model]
-        [False, False]
-        >>> [module.training for module in model]
-        [True, False]
-    """
+    """Turn dropout off inside the `with`, and leave every module as it was found."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
