@@ -18,15 +18,9 @@ _GREY = 244
 
 
 def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> list[str]:
-    """Tokens as a person reads them.
+    """Tokens (length,) as a person reads them, without the "▁" that marks the start of a word.
 
-    Args:
-        tokenizer: a tokenizer that marks the start of a word by "▁", as `train_tokenizer` makes it.
-        token_ids: ids of one sentence, (length,).
-
-    Returns:
-        For each token its text without the mark; a piece that goes on inside a word starts with
-        "·", the mask is "_" and the blank is "ε".
+    A piece that goes on inside a word starts with "·", the mask is "_" and the blank is "ε".
 
     Example:
         >>> from axe_hf import train_tokenizer

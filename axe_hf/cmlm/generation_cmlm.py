@@ -266,10 +266,8 @@ class MaskPredictOutput(ModelOutput):
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
         >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
         >>> model = CmlmForConditionalGeneration(config).eval()
-        >>> source = torch.tensor([[7, 8, 9, 1]])
-        >>> decoding = {"num_iterations": 3, "output_history": True}
-        >>> decoding["return_dict_in_generate"] = True
-        >>> output = model.generate(source, **decoding)
+        >>> decoding = {"output_history": True, "return_dict_in_generate": True}
+        >>> output = model.generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=3, **decoding)
         >>> output.num_iterations.tolist(), len(output.history["canvas"])
         ([3], 3)
     """
@@ -463,10 +461,10 @@ def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -
             f"`decoder_input_ids` must be (batch, canvas) with a batch of {num_sentences} and at "
             f"least one position, got {tuple(canvas.shape)}."
         )
-    if canvas.shape[1] > config.max_target_length:
+    width, limit = canvas.shape[1], config.max_target_length
+    if width > limit:
         raise ValueError(
-            f"`decoder_input_ids` have {canvas.shape[1]} positions but `config.max_target_length` "
-            f"is {config.max_target_length}."
+            f"`decoder_input_ids` have {width} positions, `config.max_target_length` is {limit}."
         )
     is_padding = canvas == config.pad_token_id
     problems = {

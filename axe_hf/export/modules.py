@@ -142,8 +142,8 @@ class ExportableMaskPredict(nn.Module):
     and `</s>`: decode with `skip_special_tokens=True`.
 
     Raises:
-        TypeError, ValueError: as `ExportableEncoder` and `generate`; or the graph does not follow
-            a setting, such as several length candidates.
+        TypeError, ValueError: as `ExportableEncoder` and `generate`, or for a setting that the
+            graph does not follow, such as several length candidates.
 
     Example:
         >>> import torch
@@ -222,8 +222,7 @@ class ExportableMaskPredict(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logits = logits.masked_fill(self.is_never, -torch.inf)
         largest, tokens = logits.max(dim=-1, keepdim=True)
-        # log P is -log(sum of exp(logit - largest)), which keeps more digits than largest -
-        # logsumexp.
+        # -log(sum of exp(logit - largest)) keeps more digits than largest - logsumexp.
         log_probs = -(logits - largest).exp().sum(dim=-1).log()
         return tokens[..., 0], log_probs
 
@@ -247,11 +246,8 @@ def _followed_settings(model: Any, overrides: dict[str, Any]) -> MaskPredictGene
 
 def _num_masked(settings: MaskPredictGenerationConfig, width: int) -> torch.Tensor:
     """(T - 1, width + 1) long: positions masked before pass t + 1 on a canvas of each length."""
-    total = settings.num_iterations
-    rows = [
-        [num_masked_again(settings.schedule, length, t, total) for length in range(width + 1)]
-        for t in range(1, total)
-    ]
+    schedule, total, lengths = settings.schedule, settings.num_iterations, range(width + 1)
+    rows = [[num_masked_again(schedule, n, t, total) for n in lengths] for t in range(1, total)]
     return torch.tensor(rows, dtype=torch.long).reshape(total - 1, width + 1)
 
 
