@@ -159,9 +159,9 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
     head = model.get_output_embeddings()
     vocab_size = getattr(head, "out_features", None) or head.weight.shape[0]
     _check_ids(targets, vocab_size, "target")
-    order = sorted(range(len(pairs)), key=lambda i: -len(targets[i]))  # longest first
-    scores = []
-    for rows in _chunks(order, targets, max_logits_elements // vocab_size):
+    order, scores = [], []
+    for rows in batches_by_length(targets, max_logits_elements // vocab_size):
+        order += rows
         inputs = encode(torch.tensor([sources[pairs[i][0]] for i in rows], device=model.device))
         labels, is_target = _padded([targets[i] for i in rows], IGNORE_INDEX)  # (rows, target)
         inputs["decoder_input_ids"] = _decoder_inputs(model, labels).to(model.device)
@@ -284,13 +284,20 @@ def _decoder_inputs(model, labels: torch.Tensor) -> torch.Tensor:
     return shifted.masked_fill(shifted == IGNORE_INDEX, pad)
 
 
-def _chunks(order: list[int], targets: list[list[int]], max_positions: int) -> Iterator[list[int]]:
-    """Parts of `order`, longest target first, of at most `max_positions`, or of one row."""
+def batches_by_length(
+    token_ids: list[list[int]], max_tokens: int, batch_size: int | None = None
+) -> Iterator[list[int]]:
+    """Indices of the rows with tokens, longest first: too little memory shows at once.
+
+    A batch has at most `max_tokens`, padding included, or a single row.
+    """
+    order = sorted((i for i, ids in enumerate(token_ids) if ids), key=lambda i: -len(token_ids[i]))
     start = 0
     while start < len(order):
-        num_rows = max(1, max_positions // len(targets[order[start]]))
-        yield order[start : start + num_rows]
-        start += num_rows
+        num_rows = max(1, max_tokens // len(token_ids[order[start]]))
+        end = start + min(num_rows, batch_size or num_rows)
+        yield order[start:end]
+        start = end
 
 
 def check_rescorer(rescore_with: Any) -> None:

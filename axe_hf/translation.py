@@ -1,7 +1,7 @@
 """Translate texts with a trained model."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 from numbers import Integral
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .cmlm import CmlmForConditionalGeneration
 from .cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from .pipeline import is_visible, valid_unicode
-from .rescoring import check_rescorer, evaluation_mode, generate_rescored
+from .rescoring import batches_by_length, check_rescorer, evaluation_mode, generate_rescored
 
 logger = logging.getLogger(__name__)
 
@@ -80,14 +80,13 @@ def translate(
     generation |= ONE_SEQUENCE_EACH | {"return_dict_in_generate": True}
     token_ids = _encode(sentences, tokenizer, model.config)
     translations = [""] * len(sentences)
-    batches = _batches(token_ids, batch_size, max_tokens_per_batch)
     disable = None if show_progress is None else not show_progress  # tqdm: None asks the terminal
     with (
         evaluation_mode(model),
         tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar,
     ):
         bar.update(sum(not ids for ids in token_ids))
-        for batch in batches:
+        for batch in batches_by_length(token_ids, max_tokens_per_batch, batch_size):
             # The model counts its positions from the left, whatever the tokenizer was set to.
             rows = {"input_ids": [token_ids[i] for i in batch]}
             inputs = tokenizer.pad(rows, padding_side="right", return_tensors="pt")
@@ -167,22 +166,3 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
             "them into sentences."
         )
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]
-
-
-def _batches(
-    token_ids: list[list[int]], batch_size: int, max_tokens_per_batch: int
-) -> Iterator[list[int]]:
-    """Indices of the sentences with tokens, longest first: too little memory shows at once."""
-    batch: list[int] = []
-    width = 0
-    for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):
-        if not token_ids[i]:
-            break
-        is_full = len(batch) == batch_size or (len(batch) + 1) * width > max_tokens_per_batch
-        if batch and is_full:
-            yield batch
-            batch = []
-        width = len(token_ids[i]) if not batch else width
-        batch.append(i)
-    if batch:
-        yield batch

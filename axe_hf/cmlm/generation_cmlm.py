@@ -464,7 +464,7 @@ def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -
     width, limit = canvas.shape[1], config.max_target_length
     if width > limit:
         raise ValueError(
-            f"`decoder_input_ids` have {width} positions, `config.max_target_length` is {limit}."
+            f"`decoder_input_ids` have {width} positions but `max_target_length` is {limit}."
         )
     is_padding = canvas == config.pad_token_id
     problems = {

@@ -49,9 +49,11 @@ def export_program(module: Exportable) -> ExportedProgram:
             f"`module` must be an {kinds}, got {type(module).__name__}. Wrap the model: "
             "export_program(ExportableMaskPredict(model))."
         )
-    values = tuple(value for value, _ in module.example_inputs().values())
+    inputs = module.example_inputs()
+    axes = {name: free for name, (_, free) in inputs.items()}
+    values = tuple(value for value, _ in inputs.values())
     with torch.no_grad():
-        return torch.export.export(module, values, dynamic_shapes=_free_axes(module))
+        return torch.export.export(module, values, dynamic_shapes=axes)
 
 
 def export_onnx(
@@ -124,13 +126,9 @@ def export_onnx(
     return {name: folder / f"{name}.onnx" for name in modules}
 
 
-def _free_axes(module: Exportable) -> dict[str, dict]:
-    return {name: axes for name, (_, axes) in module.example_inputs().items()}
-
-
 def _write_onnx(module: Exportable, file: Path) -> None:
     program = export_program(module)
-    axes = _free_axes(module)
+    axes = {name: free for name, (_, free) in module.example_inputs().items()}
     with warnings.catch_warnings():
         # Of the two inputs that share an axis the second cannot name it: nothing to warn of.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
