@@ -118,9 +118,7 @@ class MaskPredictGenerationMixin:
         check_source(input_ids, attention_mask, encoder_outputs)
         with _linear_layers(config, self.device, self.dtype):
             if encoder_outputs is None:
-                encoder_outputs = self.model.encoder(
-                    input_ids=input_ids, attention_mask=attention_mask
-                )
+                encoder_outputs = self.model.encoder(input_ids, attention_mask)
             canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
             stream = None
             if streamer is not None:
@@ -361,7 +359,7 @@ def settings_of_call(
             raise TypeError(f"generate() has no argument `{name}`. {advice}")
     config = MaskPredictGenerationConfig(**settings)
     if config.compile and config.use_onednn:
-        raise ValueError("`use_onednn=True` has no part in `compile=True`: leave one of them out.")
+        raise ValueError("`use_onednn` has no part in `compile=True`: leave one of the two out.")
     if config.temperature not in (None, 1, 1.0) and not config.do_sample:
         raise ValueError(
             f"`temperature` {config.temperature} changes nothing unless tokens are drawn: add "
