@@ -18,15 +18,9 @@ _GREY = 244
 
 
 def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> list[str]:
-    """Tokens as a person reads them.
+    """Tokens (length,) as a person reads them, without the "▁" that marks the start of a word.
 
-    Args:
-        tokenizer: a tokenizer that marks the start of a word by "▁", as `train_tokenizer` makes it.
-        token_ids: ids of one sentence, (length,).
-
-    Returns:
-        For each token its text without the mark; a piece that goes on inside a word starts with
-        "·", the mask is "_" and the blank is "ε".
+    A piece that goes on inside a word starts with "·", the mask is "_" and the blank is "ε".
 
     Example:
         >>> from axe_hf import train_tokenizer
@@ -35,19 +29,16 @@ def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]
         >>> readable_tokens(tokenizer, tokenizer("A dog barked.").input_ids)
         ['A', 'dog', 'bar', '·k', '·e', '·d', '.', '</s>']
     """
-    special = {tokenizer.mask_token_id: "_", getattr(tokenizer, "blank_token_id", None): "ε"}
-    special |= {
-        i: tokenizer.convert_ids_to_tokens(i) for i in tokenizer.all_special_ids if i not in special
-    }
-    readable = []
-    for i in map(int, token_ids):
-        token = special.get(i) or tokenizer.convert_ids_to_tokens(i) or f"#{i}"
-        if i not in special:
-            inside_word = token[0].isalnum()
-            token = token.removeprefix("▁") or "▁"
-            token = f"·{token}" if inside_word else token
-        readable.append(token)
-    return readable
+    signs = {tokenizer.mask_token_id: "_", getattr(tokenizer, "blank_token_id", None): "ε"}
+    special = {*signs, *tokenizer.all_special_ids}
+
+    def readable(i: int) -> str:
+        token = signs.get(i) or tokenizer.convert_ids_to_tokens(i) or f"#{i}"
+        if i in special:
+            return token
+        return f"·{token}" if token[0].isalnum() else token.removeprefix("▁") or "▁"
+
+    return [readable(int(i)) for i in token_ids]
 
 
 def uses_color(stream: TextIO) -> bool:
@@ -110,11 +101,7 @@ def format_history(
     for block in _columns_that_fit(cell_widths, width - label_width - 2):
         lines = []
         for number, (row, row_log_probs) in enumerate(zip(rows, log_probs, strict=True)):
-            cells = [
-                _paint(row[j], row_log_probs[j], color)
-                + " " * (cell_widths[j] - display_width(row[j]))
-                for j in block
-            ]
+            cells = [_painted(row[j], row_log_probs[j], color, cell_widths[j]) for j in block]
             lines.append(f"{number:>{label_width}}  {' '.join(cells)}".rstrip())
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -125,11 +112,8 @@ def history_rows(
 ) -> tuple[list[list[str]], list[list[float]]]:
     """The canvas of one sentence at the start, and what each iteration leaves standing on it.
 
-    Args and errors are those of `format_history`.
-
-    Returns:
-        Readable tokens, "_" where the next iteration predicts, and log-probabilities in nats, 0 for
-        what was given; both a list for the start and one an iteration, one entry a canvas position.
+    Readable tokens, "_" where the next iteration predicts, and log-probabilities in nats, 0 for
+    what was given: both a list for the start and one an iteration, with an entry for each position.
     """
     if getattr(output, "history", None) is None:
         raise ValueError(
@@ -164,9 +148,11 @@ def display_width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
-def _paint(token: str, log_prob: float, color: bool) -> str:
+def _painted(token: str, log_prob: float, color: bool, width: int) -> str:
+    """`token` in its colour, filled up to `width` columns."""
+    spaces = " " * (width - display_width(token))
     if not color:
-        return token
+        return token + spaces
     fifth = min(int(math.exp(log_prob) * 5), 4)
     code = _GREY if token == "_" else _CONFIDENCE_COLORS[fifth]
-    return f"\x1b[38;5;{code}m{token}\x1b[0m"
+    return f"\x1b[38;5;{code}m{token}\x1b[0m{spaces}"

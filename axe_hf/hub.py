@@ -38,8 +38,7 @@ def save_pretrained_with_code(
     """Save weights, settings, tokenizer and code in a new folder, whole or not at all.
 
     Args:
-        model: the model.
-        tokenizer: its tokenizer.
+        model, tokenizer: what belongs together.
         directory: the folder to make; it must not exist yet, or be empty.
         model_card: Markdown with the Hub's YAML header, written to README.md; none by default.
 
@@ -52,9 +51,8 @@ def save_pretrained_with_code(
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
         >>> from axe_hf.hub import save_pretrained_with_code
         >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
-        ... )
+        >>> config = CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_pretrained_with_code(model, tokenizer, f"{folder}/my-model")
         ...     "modeling_cmlm.py" in os.listdir(f"{folder}/my-model")
@@ -79,13 +77,11 @@ def push_to_hub_with_code(
     """Upload what `save_pretrained_with_code` writes to the Hugging Face Hub, as one commit.
 
     Args:
-        model: the model.
-        tokenizer: its tokenizer.
+        model, tokenizer, model_card: as in `save_pretrained_with_code`.
         repo_id: "name" or "owner/name"; the repository is made if there is none.
         private: whether a new repository is private; the owner's default by default.
         token: access token; the one that `hf auth login` stored by default.
         commit_message: of the commit.
-        model_card: Markdown with the Hub's YAML header, for README.md; none by default.
 
     Returns:
         The address of the repository.
@@ -125,8 +121,7 @@ def _write(model, tokenizer, folder: Path, model_card: str | None) -> None:
     modeling = modeling_cmlm.__file__
     for file in {modeling, pipeline.__file__, *get_relative_import_files(modeling)}:
         shutil.copy(file, folder)
-    # In the file and not through `register_for_auto_class`, which would change every later save
-    # too.
+    # In the file: `register_for_auto_class` would change every later save, too.
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config |= {"auto_map": _AUTO_MAP, "custom_pipelines": _CUSTOM_PIPELINES}

@@ -26,10 +26,8 @@ class CmlmTranslationPipeline(Pipeline):
     for each; called with a generator or a data set of texts it returns an iterator over them.
     Settings of `MaskPredictGenerationConfig`, such as `num_iterations`, are taken by the
     constructor and, with precedence, by each call. A text without a visible character has an empty
-    translation; a text that is longer than the model's `max_source_length` is cut there with a
-    warning.
-
-    For many sentences at once `axe_hf.translation.translate` is faster: it batches similar lengths.
+    translation; one longer than the model's `max_source_length` is cut there with a warning. For
+    many sentences `axe_hf.translation.translate` is faster: it batches similar lengths.
 
     Args:
         model: a `CmlmForConditionalGeneration`.
@@ -44,9 +42,8 @@ class CmlmTranslationPipeline(Pipeline):
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
         >>> from axe_hf.pipeline import CmlmTranslationPipeline
         >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
-        ... ).eval()
+        >>> config = CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config).eval()
         >>> translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer, num_iterations=2)
         >>> [list(translation) for translation in translator("A dog barks.")]
         [['translation_text']]
@@ -64,15 +61,13 @@ class CmlmTranslationPipeline(Pipeline):
                 "it by AutoModelForSeq2SeqLM.from_pretrained(...)."
             )
         if tokenizer is None:
-            raise TypeError(
-                "`tokenizer` is missing. Load it by AutoTokenizer.from_pretrained(...) and pass it."
-            )
+            raise TypeError("`tokenizer` is missing: load it by AutoTokenizer.from_pretrained.")
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
         if (generation.get("num_return_sequences") or 1) > 1:
             raise ValueError(
-                "The pipeline returns one translation for each text and has no use for "
+                "The pipeline returns one translation of each text and has no use for "
                 "`num_return_sequences`. Call model.generate(...) for several."
             )
         return {}, generation, {}
@@ -102,19 +97,15 @@ class CmlmTranslationPipeline(Pipeline):
         input_ids = torch.tensor([token_ids])
         return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
-    def _forward(
-        self, input_tensors: dict[str, torch.Tensor], **generation: Any
-    ) -> dict[str, torch.Tensor]:
+    def _forward(self, input_tensors: dict[str, torch.Tensor], **generation: Any) -> dict[str, Any]:
         input_ids = input_tensors["input_ids"]  # (batch, source)
         # One translation for each text, whatever the model's settings say.
         generation |= {"return_dict_in_generate": False, "output_history": False}
         generation |= {"num_return_sequences": 1}
         sequences = self.model.generate(input_ids, input_tensors["attention_mask"], **generation)
-        ends = torch.tensor(
-            [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id], device=input_ids.device
-        )
-        is_empty = torch.isin(input_ids, ends).all(dim=1, keepdim=True)  # (batch, 1)
-        return {"sequences": sequences.masked_fill(is_empty, self.tokenizer.pad_token_id)}
+        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        is_empty = ((input_ids == pad) | (input_ids == eos)).all(dim=1, keepdim=True)  # (batch, 1)
+        return {"sequences": sequences.masked_fill(is_empty, pad)}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, str]:
         token_ids = model_outputs["sequences"].reshape(-1)
@@ -123,21 +114,14 @@ class CmlmTranslationPipeline(Pipeline):
 
 
 def valid_unicode(text: str) -> str:
-    """`text` with U+FFFD for each lone surrogate, which reading broken UTF-8 leaves behind.
-
-    Example:
-        >>> from axe_hf.pipeline import valid_unicode
-        >>> ascii(valid_unicode("a" + chr(0xDCFF)))
-        "'a\\\\ufffd'"
-    """
+    """`text` with U+FFFD for each lone surrogate, which reading broken UTF-8 leaves behind."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def is_visible(text: str) -> bool:
     """Whether there is more in it than white space, controls and zero-width characters (Cc, Cf)."""
-    return any(
-        not char.isspace() and unicodedata.category(char) not in ("Cc", "Cf") for char in text
-    )
+    characters = (char for char in text if not char.isspace())
+    return any(unicodedata.category(char) not in ("Cc", "Cf") for char in characters)
 
 
 def register_pipeline() -> None:

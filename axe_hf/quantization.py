@@ -30,9 +30,8 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
     Example:
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-        ... )
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config)
         >>> quantize_int8(model).generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=2).shape[0]
         1
     """

@@ -1,31 +1,25 @@
 """Translate texts with a trained model."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 from numbers import Integral
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
 from .cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from .pipeline import is_visible, valid_unicode
-from .rescoring import check_rescorer, evaluation_mode, generate_rescored
+from .rescoring import batches_by_length, check_rescorer, evaluation_mode, generate_rescored
 
 logger = logging.getLogger(__name__)
 
 # Arguments of `generate` that hold something for each sentence of one batch.
-_OF_ONE_BATCH = (
-    "input_ids",
-    "attention_mask",
-    "encoder_outputs",
-    "decoder_input_ids",
-    "target_lengths",
-    "streamer",
-)
+_OF_ONE_BATCH = ["input_ids", "attention_mask", "encoder_outputs", "decoder_input_ids"]
+_OF_ONE_BATCH += ["target_lengths", "streamer"]
 
 
 def translate(
@@ -46,8 +40,7 @@ def translate(
     there, and one warning names the numbers of all such texts.
 
     Args:
-        model: it runs in evaluation mode and is put back as it
-            was.
+        model: it runs in evaluation mode and is put back as it was.
         tokenizer: the tokenizer the model was trained with.
         texts: sentences of the source language.
         batch_size (default 64): sentences translated at once, at most.
@@ -72,43 +65,35 @@ def translate(
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
         >>> from axe_hf.translation import translate
         >>> tokenizer = train_tokenizer(["A dog barks.", "Ein Hund bellt."] * 5, vocab_size=300)
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
-        ... )
+        >>> config = CmlmConfig(vocab_size=len(tokenizer), encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config)
         >>> translations = translate(model, tokenizer, ["A dog barks.", ""], num_iterations=2)
         >>> len(translations), translations[1]
         (2, '')
     """
     sentences = _checked_texts(texts)
     _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)
+    generate: Callable[..., Any] = model.generate
     if rescore_with is not None:
         check_rescorer(rescore_with)
-    generation |= ONE_SEQUENCE_EACH
+        generate = partial(generate_rescored, model, tokenizer, rescore_with)
+    generation |= ONE_SEQUENCE_EACH | {"return_dict_in_generate": True}
     token_ids = _encode(sentences, tokenizer, model.config)
     translations = [""] * len(sentences)
-    batches = _batches(token_ids, batch_size, max_tokens_per_batch)
     disable = None if show_progress is None else not show_progress  # tqdm: None asks the terminal
     with (
         evaluation_mode(model),
         tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar,
     ):
         bar.update(sum(not ids for ids in token_ids))
-        for batch in batches:
+        for batch in batches_by_length(token_ids, max_tokens_per_batch, batch_size):
             # The model counts its positions from the left, whatever the tokenizer was set to.
-            inputs = tokenizer.pad(
-                {"input_ids": [token_ids[i] for i in batch]}, padding_side="right"
-            )
-            input_ids = torch.tensor(inputs["input_ids"], device=model.device)  # (batch, source)
-            attention_mask = torch.tensor(inputs["attention_mask"], device=model.device)
-            sequences: Any
-            if rescore_with is None:
-                sequences = model.generate(input_ids, attention_mask, **generation)
-            else:
-                sequences = generate_rescored(
-                    model, tokenizer, rescore_with, input_ids, attention_mask, **generation
-                ).sequences
-            outputs = tokenizer.batch_decode(sequences, skip_special_tokens=True)
-            for i, text in zip(batch, outputs, strict=True):
+            rows = {"input_ids": [token_ids[i] for i in batch]}
+            inputs = tokenizer.pad(rows, padding_side="right", return_tensors="pt")
+            inputs = inputs.to(model.device)  # (batch, source)
+            output = generate(inputs["input_ids"], inputs["attention_mask"], **generation)
+            decoded = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            for i, text in zip(batch, decoded, strict=True):
                 translations[i] = text
             bar.update(len(batch))
     return translations
@@ -117,16 +102,13 @@ def translate(
 def _checked_texts(texts: Iterable[str]) -> list[str]:
     # The keys of a mapping, such as a tokenizer gives, are no sentences, and a set has no order.
     if isinstance(texts, str | bytes | Mapping | AbstractSet) or not isinstance(texts, Iterable):
-        raise TypeError(
-            f"`texts` must be a list of sentences, got {type(texts).__name__}. "
-            "For a single sentence pass [text]."
-        )
+        kind = type(texts).__name__
+        raise TypeError(f"`texts` must be a list of sentences, got {kind}. For one pass [text].")
     sentences = list(texts)
     for number, text in enumerate(sentences, start=1):
         if not isinstance(text, str):
-            raise TypeError(
-                f"`texts` must hold strings, got {type(text).__name__} as number {number}."
-            )
+            kind = type(text).__name__
+            raise TypeError(f"`texts` must hold strings, got {kind} as number {number}.")
     return sentences
 
 
@@ -145,11 +127,11 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
     for name, value in limits.items():
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
-    for name in ("return_dict_in_generate", "output_history"):
-        if generation.get(name):
+    for name, neutral in ONE_SEQUENCE_EACH.items():
+        if generation.get(name) not in (None, neutral):
             raise ValueError(
-                f"translate() returns strings and has no use for `{name}`. Call "
-                "model.generate(...) for scores and history."
+                "translate() returns one string for each text and has no use for "
+                f"`{name}`. Call model.generate(...) for more."
             )
     for name in _OF_ONE_BATCH:
         if generation.get(name) is not None:
@@ -157,11 +139,6 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
                 f"`{name}` belongs to one batch, and translate() makes batches of its own. Call "
                 "model.generate(...) for each batch."
             )
-    if generation.get("num_return_sequences") not in (None, 1):
-        raise ValueError(
-            "translate() returns one translation of each text and has no use for "
-            "`num_return_sequences`. Call model.generate(...) for several."
-        )
 
 
 def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
@@ -189,22 +166,3 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
             "them into sentences."
         )
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]
-
-
-def _batches(
-    token_ids: list[list[int]], batch_size: int, max_tokens_per_batch: int
-) -> Iterator[list[int]]:
-    """Indices of the sentences with tokens, longest first: too little memory shows at once."""
-    batch: list[int] = []
-    width = 0
-    for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):
-        if not token_ids[i]:
-            break
-        is_full = len(batch) == batch_size or (len(batch) + 1) * width > max_tokens_per_batch
-        if batch and is_full:
-            yield batch
-            batch = []
-        width = len(token_ids[i]) if not batch else width
-        batch.append(i)
-    if batch:
-        yield batch

@@ -175,10 +175,9 @@ def _base_fields() -> frozenset[str]:
 
 
 class MaskPredictGenerationConfig(GenerationConfig):
-    """Settings of Mask-Predict, saved as `generation_config.json`; `generate` overrides single
-    ones.
+    """Settings of Mask-Predict, saved as `generation_config.json`; `generate` overrides some.
 
-    The table that they are made from is `axe_hf.cmlm.configuration_mask_predict.SETTINGS`.
+    Their table is `axe_hf.cmlm.configuration_mask_predict.SETTINGS`.
 
     Args:
         {settings}
@@ -212,27 +211,24 @@ class MaskPredictGenerationConfig(GenerationConfig):
 
     @staticmethod
     def _get_default_generation_params() -> dict[str, Any]:
-        """None: Seq2SeqTrainer would write the base class's, autoregressive ones, into the
-        model."""
+        """None: Seq2SeqTrainer would write the base class's, autoregressive, into the model."""
         return {}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
-        """Read saved settings; those that this version does not know are left out with a
-        warning."""
+        """Read saved settings; what this version does not know is left out with a warning."""
         known = {*SETTINGS, *_base_fields(), *_INDIFFERENT, "return_unused_kwargs"}
-
-        def unknown_in(settings: dict[str, Any]) -> dict[str, Any]:
-            return {n: settings[n] for n in settings if n not in known and not n.startswith("_")}
-
-        unknown, unused = unknown_in(config_dict), unknown_in(kwargs)
+        config_dict, unused = dict(config_dict), {}
+        unknown = [n for n in config_dict if n not in known and not n.startswith("_")]
         if unknown:
             logger.warning(
                 f"The saved generation settings hold {', '.join(unknown)}, which this version of "
                 "the code does not know and leaves out."
             )
-        config_dict = {name: config_dict[name] for name in config_dict if name not in unknown}
-        kwargs = {name: kwargs[name] for name in kwargs if name not in unused}
+        for name in unknown:
+            del config_dict[name]
+        for name in [n for n in kwargs if n not in known and not n.startswith("_")]:
+            unused[name] = kwargs.pop(name)
         result = super().from_dict(config_dict, **kwargs)
         return (result[0], result[1] | unused) if isinstance(result, tuple) else result
 
@@ -240,11 +236,8 @@ class MaskPredictGenerationConfig(GenerationConfig):
     def from_model_config(cls, model_config) -> "MaskPredictGenerationConfig":
         """Fresh settings with the special tokens and the length limit of a `CmlmConfig`."""
         values = model_config if isinstance(model_config, dict) else model_config.to_dict()
-        fields = {
-            "pad_token_id": values.get("pad_token_id"),
-            "eos_token_id": values.get("eos_token_id"),
-            "max_length": values.get("max_target_length"),
-        }
+        fields = {name: values.get(name) for name in ("pad_token_id", "eos_token_id")}
+        fields["max_length"] = values.get("max_target_length")
         return cls(**{name: value for name, value in fields.items() if value is not None})
 
     def validate(self, *args, **kwargs):
@@ -270,31 +263,16 @@ class MaskPredictGenerationConfig(GenerationConfig):
             if name in AUTOREGRESSIVE:
                 check_autoregressive(name, value)
             elif name in known and value is not False:
-                raise ValueError(
-                    f"`{name}` has no meaning for Mask-Predict, got {value!r}. Leave it out."
-                )
+                raise ValueError(f"`{name}` has no meaning for Mask-Predict: leave {value!r} out.")
             elif name not in known:
                 near = ", ".join(f"`{n}`" for n in get_close_matches(name, {*SETTINGS, *known}))
-                raise ValueError(
-                    f"There is no setting `{name}`." + (f" Is it {near}?" if near else "")
-                )
-
-
-def _described_settings() -> str:
-    """The table of settings as "Args:" of a docstring."""
-    lines: list[str] = []
-    for setting in SETTINGS.values():
-        lines += textwrap.wrap(
-            f"{setting.name}: {setting.help}",
-            width=100,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
-            break_on_hyphens=False,
-        )
-    return "\n".join(lines).lstrip()
+                advice = f" Is it {near}?" if near else ""
+                raise ValueError(f"There is no setting `{name}`.{advice}")
 
 
 if MaskPredictGenerationConfig.__doc__:  # none under python -OO
+    wrapper = textwrap.TextWrapper(100, " " * 8, " " * 12, break_on_hyphens=False)
+    texts = [wrapper.fill(f"{setting.name}: {setting.help}") for setting in SETTINGS.values()]
     MaskPredictGenerationConfig.__doc__ = MaskPredictGenerationConfig.__doc__.replace(
-        "{settings}", _described_settings()
+        "{settings}", "\n".join(texts).lstrip()
     )

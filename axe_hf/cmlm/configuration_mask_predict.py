@@ -82,8 +82,8 @@ class Setting:
             return
         for rule in self.rules:
             if not rule.is_kept(value):
-                advice = f" {self.advice}" if self.advice else ""
-                raise ValueError(f"`{self.name}` must be {rule.expected}, got {value!r}.{advice}")
+                complaint = f"`{self.name}` must be {rule.expected}, got {value!r}. {self.advice}"
+                raise ValueError(complaint.rstrip())
 
 
 def _is_number(value: Any) -> bool:
@@ -106,189 +106,84 @@ _SCHEDULE = Rule(f"one of {', '.join(SCHEDULES)}", lambda value: value in SCHEDU
 _SWITCH = Rule("True or False", lambda value: isinstance(value, bool))
 _SWITCH_OR_NONE = Rule("True, False or None", lambda value: isinstance(value, bool))
 
+# A table is read by its rows.
+# fmt: off
 _SETTINGS = (
-    Setting(
-        "num_iterations",
-        1,
-        int,
-        "T >= 1, passes of the decoder: one full prediction and T - 1 refinements.",
-        (_COUNT,),
-        "One pass over the canvas is `num_iterations=1`.",
-        in_graph="fixed",
-    ),
-    Setting(
-        "num_length_candidates",
-        1,
-        int,
-        "k >= 1, canvases of different length decoded per sentence; the best-scored is kept.",
-        (_COUNT,),
-    ),
-    Setting(
-        "length_multiplier",
-        1.0,
-        float,
-        "factor > 0 on the predicted length (lambda of the AXE paper).",
-        (_FINITE, _POSITIVE),
-        in_graph="fixed",
-    ),
-    Setting(
-        "length_score_weight",
-        0.1,
-        float,
-        "weight of the length's log-probability, added to the mean log-probability of the tokens, "
-        "when candidates are ranked. 0 is Mask-Predict's ranking, which prefers short canvases; "
-        "0.1 is ours, chosen on the validation data of the README's table.",
-        (_FINITE,),
-        in_graph="indifferent",
-    ),
-    Setting(
-        "schedule",
-        "linear",
-        str,
-        'how many positions are masked again: "linear" (Mask-Predict\'s) or "cosine" (MaskGIT\'s).',
-        (_SCHEDULE,),
-        in_graph="fixed",
-    ),
-    Setting(
-        "confidence_threshold",
-        None,
-        float,
-        "mask only tokens less probable than this, in (0, 1], again, and at most what the schedule "
-        "says; a sentence without such tokens is done. None masks what the schedule says.",
-        (_PROBABILITY,),
-        is_reset_by_none=True,
-    ),
-    Setting(
-        "early_stop",
-        False,
-        bool,
-        "a sentence of which an iteration changes no token is done and leaves the batch.",
-        (_SWITCH,),
-    ),
-    Setting(
-        "collapse_repeats",
-        False,
-        bool,
-        "keep one token of each run of equal tokens on the canvas; a blank between two keeps both.",
-        (_SWITCH,),
-    ),
-    Setting(
-        "output_history",
-        False,
-        bool,
-        "keep canvas and predictions of every iteration.",
-        (_SWITCH,),
-        is_option=False,  # it changes what `generate` returns; `translate --show-steps` shows it
-        in_graph="indifferent",
-    ),
-    Setting(
-        "compile",
-        False,
-        bool,
-        "run the decoder through `torch.compile`, on lengths rounded up to static shapes "
-        "(`compile_config` says how; on a GPU with CUDA graphs by default). Worth it for many "
-        "batches: each new shape is compiled once.",
-        (_SWITCH,),
-        in_graph="indifferent",
-    ),
-    Setting(
-        "use_onednn",
-        None,
-        bool,
-        "compute linear layers in float32 on a CPU by oneDNN in place of the BLAS that PyTorch was "
-        "built with; up to rounding the result is the same. None does so on AMD processors, where "
-        "decoding took 0.55 to 0.8 of the time.",
-        (_SWITCH_OR_NONE,),
-        is_reset_by_none=True,
-        in_graph="indifferent",
-    ),
-    Setting(
-        "min_length",
-        None,
-        int,
-        "shortest canvas in positions, `</s>` included; 1 by default.",
-        (_NOT_NEGATIVE,),
-        is_own=False,
-        in_graph="fixed",
-    ),
-    Setting(
-        "max_length",
-        None,
-        int,
-        "longest canvas in positions, `</s>` included; the model's limit by default.",
-        (_NOT_NEGATIVE,),
-        is_own=False,
-        in_graph="fixed",
-    ),
-    Setting(
-        "do_sample",
-        None,
-        bool,
-        "draw tokens from the softmax of the logits over `temperature` instead of taking the most "
-        "probable; scores and re-masking go by the untempered probability.",
-        is_own=False,
-    ),
-    Setting(
-        "temperature",
-        None,
-        float,
-        "what the logits are divided by where tokens are drawn, > 0; 1.0 by default.",
-        (_POSITIVE,),
-        "The most probable tokens are what do_sample=False takes.",
-        is_own=False,
-        is_reset_by_none=True,
-        in_graph="indifferent",
-    ),
-    Setting(
-        "suppress_tokens",
-        None,
-        list,
-        "ids that are never predicted, besides `<pad>` and `<mask>`.",
-        is_own=False,
-        is_option=False,
-        is_reset_by_none=True,
-        in_graph="fixed",
-    ),
-    Setting(
-        "num_return_sequences",
-        None,
-        int,
-        "the best so many candidates of each sentence, best first, not over "
-        "`num_length_candidates`; 1 by default.",
-        (_COUNT,),
-        is_own=False,
-        is_option=False,
-        is_reset_by_none=True,
-    ),
-    Setting(
-        "output_scores",
-        None,
-        bool,
-        "accepted as elsewhere; a `MaskPredictOutput` always holds `token_scores`.",
-        is_own=False,
-        is_option=False,
-        in_graph="indifferent",
-    ),
-    Setting(
-        "return_dict_in_generate",
-        None,
-        bool,
-        "return a `MaskPredictOutput` in place of the token ids.",
-        is_own=False,
-        is_option=False,
-        in_graph="indifferent",
-    ),
-    Setting(
-        "compile_config",
-        None,
-        object,  # Transformers' CompileConfig
-        "how `compile` compiles, a `CompileConfig`; Transformers never saves it.",
-        is_own=False,
-        is_option=False,
-        is_reset_by_none=True,
-        in_graph="indifferent",
-    ),
+    Setting("num_iterations", 1, int,
+            "T >= 1, passes of the decoder: one full prediction and T - 1 refinements.",
+            (_COUNT,), "One pass over the canvas is `num_iterations=1`.", in_graph="fixed"),
+    Setting("num_length_candidates", 1, int,
+            "k >= 1, canvases of different length decoded per sentence; the best-scored is kept.",
+            (_COUNT,)),
+    Setting("length_multiplier", 1.0, float,
+            "factor > 0 on the predicted length (lambda of the AXE paper).",
+            (_FINITE, _POSITIVE), in_graph="fixed"),
+    Setting("length_score_weight", 0.1, float,
+            "weight of the length's log-probability, added to the mean log-probability of the "
+            "tokens, when candidates are ranked. 0 is Mask-Predict's ranking, which prefers short "
+            "canvases; 0.1 is ours, chosen on the validation data of the README's table.",
+            (_FINITE,), in_graph="indifferent"),
+    Setting("schedule", "linear", str,
+            'how many positions are masked again: "linear" (Mask-Predict\'s) or "cosine" '
+            "(MaskGIT's).",
+            (_SCHEDULE,), in_graph="fixed"),
+    Setting("confidence_threshold", None, float,
+            "mask only tokens less probable than this, in (0, 1], again, and at most what the "
+            "schedule says; a sentence without such tokens is done. None masks what the schedule "
+            "says.",
+            (_PROBABILITY,), is_reset_by_none=True),
+    Setting("early_stop", False, bool,
+            "a sentence of which an iteration changes no token is done and leaves the batch.",
+            (_SWITCH,)),
+    Setting("collapse_repeats", False, bool,
+            "keep one token of each run of equal tokens on the canvas; a blank between two keeps "
+            "both.",
+            (_SWITCH,)),
+    # No option, as it changes what `generate` returns; `translate --show-steps` shows it.
+    Setting("output_history", False, bool, "keep canvas and predictions of every iteration.",
+            (_SWITCH,), is_option=False, in_graph="indifferent"),
+    Setting("compile", False, bool,
+            "run the decoder through `torch.compile`, on lengths rounded up to static shapes "
+            "(`compile_config` says how; on a GPU with CUDA graphs by default). Worth it for many "
+            "batches: each new shape is compiled once.",
+            (_SWITCH,), in_graph="indifferent"),
+    Setting("use_onednn", None, bool,
+            "compute linear layers in float32 on a CPU by oneDNN in place of the BLAS that PyTorch "
+            "was built with; up to rounding the result is the same. None does so on AMD "
+            "processors, where decoding took 0.55 to 0.8 of the time.",
+            (_SWITCH_OR_NONE,), is_reset_by_none=True, in_graph="indifferent"),
+    Setting("min_length", None, int,
+            "shortest canvas in positions, `</s>` included; 1 by default.",
+            (_NOT_NEGATIVE,), is_own=False, in_graph="fixed"),
+    Setting("max_length", None, int,
+            "longest canvas in positions, `</s>` included; the model's limit by default.",
+            (_NOT_NEGATIVE,), is_own=False, in_graph="fixed"),
+    Setting("do_sample", None, bool,
+            "draw tokens from the softmax of the logits over `temperature` instead of taking the "
+            "most probable; scores and re-masking go by the untempered probability.",
+            is_own=False),
+    Setting("temperature", None, float,
+            "what the logits are divided by where tokens are drawn, > 0; 1.0 by default.",
+            (_POSITIVE,), "The most probable tokens are what do_sample=False takes.",
+            is_own=False, is_reset_by_none=True, in_graph="indifferent"),
+    Setting("suppress_tokens", None, list,
+            "ids that are never predicted, besides `<pad>` and `<mask>`.",
+            is_own=False, is_option=False, is_reset_by_none=True, in_graph="fixed"),
+    Setting("num_return_sequences", None, int,
+            "the best so many candidates of each sentence, best first, not over "
+            "`num_length_candidates`; 1 by default.",
+            (_COUNT,), is_own=False, is_option=False, is_reset_by_none=True),
+    Setting("output_scores", None, bool,
+            "accepted as elsewhere; a `MaskPredictOutput` always holds `token_scores`.",
+            is_own=False, is_option=False, in_graph="indifferent"),
+    Setting("return_dict_in_generate", None, bool,
+            "return a `MaskPredictOutput` in place of the token ids.",
+            is_own=False, is_option=False, in_graph="indifferent"),
+    Setting("compile_config", None, object,  # Transformers' CompileConfig
+            "how `compile` compiles, a `CompileConfig`; Transformers never saves it.",
+            is_own=False, is_option=False, is_reset_by_none=True, in_graph="indifferent"),
 )
+# fmt: on
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _SETTINGS}
 
 _BY_CANVAS = "`decoder_input_ids`, a canvas that shows what must stand"
@@ -300,17 +195,11 @@ AUTOREGRESSIVE = {
     "min_new_tokens": (None, "`min_length`, which bounds the canvas"),
     "past_key_values": (None, "`encoder_outputs`, which is all that can be kept between calls"),
     "length_penalty": (1.0, "`length_multiplier` or `length_score_weight`"),
-    "no_repeat_ngram_size": (
-        0,
-        "`collapse_repeats`, or more iterations, which mend most repetitions",
-    ),
+    "no_repeat_ngram_size": (0, "`collapse_repeats`, or more iterations, which mend most of it"),
     "bad_words_ids": (None, "`suppress_tokens`"),
     "prefix_allowed_tokens_fn": (None, _BY_CANVAS),
     "force_words_ids": (None, _BY_CANVAS),
-    "assistant_model": (
-        None,
-        "`axe_hf.translate(..., rescore_with=...)`, which ranks candidates by another model",
-    ),
+    "assistant_model": (None, "`axe_hf.translate(..., rescore_with=...)`, by another model"),
 }
 
 

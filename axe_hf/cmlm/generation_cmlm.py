@@ -18,7 +18,6 @@ from .mask_predict import (
     Canvases,
     CanvasState,
     DecoderPass,
-    Refinement,
     TokenChoice,
     TokenPredictor,
     length_candidates,
@@ -52,13 +51,7 @@ class MaskPredictGenerationMixin:
     dtype: torch.dtype
 
     def adjust_generation_fn(
-        self,
-        generation_config,
-        from_auto_class,
-        from_pipeline,
-        pretrained_model_name_or_path,
-        *args,
-        **kwargs,
+        self, generation_config, from_auto_class, from_pipeline, name_or_path, *args, **kwargs
     ):
         """Load `generation_config.json` as our class; `from_pretrained` calls this at its end."""
         # What Transformers passes by position behind the path.
@@ -69,11 +62,9 @@ class MaskPredictGenerationMixin:
         config_class = self.generation_config_class
         if generation_config is not None:
             self.generation_config = config_class.from_dict(generation_config.to_dict())
-        elif pretrained_model_name_or_path is not None:
+        elif name_or_path is not None:
             try:
-                self.generation_config = config_class.from_pretrained(
-                    pretrained_model_name_or_path, **loading
-                )
+                self.generation_config = config_class.from_pretrained(name_or_path, **loading)
             except OSError:  # no such file: what `__init__` made from the model's config stands
                 pass
 
@@ -117,9 +108,7 @@ class MaskPredictGenerationMixin:
         saved = generation_config or self.generation_config
         config = settings_of_call(self.config, saved, overrides)
         if generator is not None and not config.do_sample:
-            raise ValueError(
-                "`generator` changes nothing unless tokens are drawn: add do_sample=True."
-            )
+            raise ValueError("`generator` has no part unless tokens are drawn: add do_sample=True.")
         if overrides.get("labels") is not None:
             decoder_input_ids = None
         # With sharded weights (FSDP, ZeRO-3) each process waits for the others in every pass.
@@ -129,100 +118,84 @@ class MaskPredictGenerationMixin:
         check_source(input_ids, attention_mask, encoder_outputs)
         with _linear_layers(config, self.device, self.dtype):
             if encoder_outputs is None:
-                encoder_outputs = self.model.encoder(
-                    input_ids=input_ids, attention_mask=attention_mask
-                )
+                encoder_outputs = self.model.encoder(input_ids, attention_mask)
             canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
             stream = None
             if streamer is not None:
                 stream = DraftStream(streamer, self.config, canvases, config)
             state = mask_predict(
-                self._decoder_pass(encoder_outputs, attention_mask, canvases, config),
+                DecoderPass(
+                    self,
+                    encoder_outputs.last_hidden_state,
+                    attention_mask,
+                    canvases.tokens != self.config.pad_token_id,
+                    (config.compile_config or CompileConfig()) if config.compile else None,
+                ),
                 canvases.tokens,
-                _refinement(config, is_synced),
+                config,
                 self._token_predictor(config, generator, is_synced),
                 None if stream is None else stream.on_pass,
+                is_synced,
             )
-        output = self._best(state, canvases, config)
+        output: Any = self._best(state, canvases, config)
         if stream is not None:
             stream.end(output.sequences[:1])
         return output if config.return_dict_in_generate else output.sequences
 
     def _canvases(self, encoder_outputs, config, decoder_input_ids, target_lengths) -> Canvases:
         """The canvases to fill in: given, of given lengths, or of the most probable ones."""
-        num_sentences = len(encoder_outputs.last_hidden_state)
-        device = encoder_outputs.last_hidden_state.device
+        states = encoder_outputs.last_hidden_state
+        tokens = log_probs = None
         if decoder_input_ids is not None:
             if target_lengths is not None or config.num_length_candidates > 1:
                 raise ValueError(
                     "`decoder_input_ids` is the one canvas of each sentence: leave out "
                     "`target_lengths` and set `num_length_candidates` to 1."
                 )
-            tokens = check_canvas(decoder_input_ids, num_sentences, self.config).to(device)
+            tokens = check_canvas(decoder_input_ids, len(states), self.config).to(states.device)
             lengths = (tokens != self.config.pad_token_id).sum(dim=1, keepdim=True)
-            log_probs = torch.zeros_like(lengths, dtype=torch.float32)
         elif target_lengths is not None:
-            lengths = check_target_lengths(target_lengths, num_sentences, config.max_length)
-            lengths = lengths.to(device)
-            log_probs = torch.zeros_like(lengths, dtype=torch.float32)
-        else:
-            if getattr(encoder_outputs, "length_logits", None) is None:
-                raise ValueError(
-                    "`encoder_outputs` hold no `length_logits`. Pass what `model.get_encoder()` "
-                    "returns, or give `target_lengths`."
-                )
-            lengths, log_probs = length_candidates(
-                encoder_outputs.length_logits,
-                num_candidates=config.num_length_candidates,
-                length_multiplier=config.length_multiplier,
-                min_length=config.min_length,
-                max_length=config.max_length,
+            lengths = check_target_lengths(target_lengths, len(states), config.max_length)
+            lengths = lengths.to(states.device)
+        elif getattr(encoder_outputs, "length_logits", None) is None:
+            raise ValueError(
+                "`encoder_outputs` hold no `length_logits`. Pass what `model.get_encoder()` "
+                "returns, or give `target_lengths`."
             )
+        else:
+            lengths, log_probs = length_candidates(encoder_outputs.length_logits, config)
         if (config.num_return_sequences or 1) > lengths.shape[1]:
             raise ValueError(
                 f"`num_return_sequences` is {config.num_return_sequences}, but a sentence has "
                 f"{lengths.shape[1]} length candidate(s). Raise `num_length_candidates`, or widen "
                 "`min_length` and `max_length`."
             )
-        if decoder_input_ids is None:
+        if tokens is None:
             width = int(lengths.max())
             if config.compile:
                 width = static_length(width, self.config.max_target_length)
             tokens = masked_canvas(lengths.flatten(), width, self.config)
+        if log_probs is None:
+            log_probs = torch.zeros_like(lengths, dtype=torch.float32)
         return Canvases(tokens, lengths, log_probs)
 
-    def _decoder_pass(self, encoder_outputs, attention_mask, canvases, config) -> DecoderPass:
-        return DecoderPass(
-            self,
-            encoder_outputs.last_hidden_state,
-            attention_mask,
-            canvases.tokens != self.config.pad_token_id,
-            compile_config=(config.compile_config or CompileConfig()) if config.compile else None,
-        )
-
     def _token_predictor(self, config, generator, is_synced) -> TokenPredictor:
-        never = {self.config.pad_token_id, self.config.mask_token_id}
+        never: set[Any] = {self.config.pad_token_id, self.config.mask_token_id}
         never |= set(config.suppress_tokens or ())
         temperature = (config.temperature or 1.0) if config.do_sample else None
-        choice = TokenChoice(tuple(sorted(never)), temperature, generator)
-        return TokenPredictor(
-            self.lm_head, self.config.vocab_size, choice, is_called_once=is_synced
-        )
+        choice = TokenChoice(tuple(never), temperature, generator)
+        return TokenPredictor(self.lm_head, self.config.vocab_size, choice, is_synced)
 
     def _best(self, state: CanvasState, canvases: Canvases, config) -> MaskPredictOutput:
         """The `num_return_sequences` candidates of each sentence that rank highest."""
         means = canvases.mean_log_probs(state.log_probs, self.config.mask_token_id)
         ranking = means + config.length_score_weight * canvases.length_log_probs
-        num_sentences, num_candidates = ranking.shape
         num_returned = config.num_return_sequences or 1
         best = ranking.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
-        first = torch.arange(num_sentences, device=best.device)[:, None] * num_candidates
-        rows = (first + best).flatten()  # of the canvases
+        first = torch.arange(0, ranking.numel(), ranking.shape[1], device=best.device)
+        rows = (first[:, None] + best).flatten()  # of the canvases
         sequences, token_scores = kept_tokens(
-            state.tokens[rows],
-            state.log_probs[rows],
-            self.config,
-            collapse_repeats=config.collapse_repeats,
+            state.tokens[rows], state.log_probs[rows], self.config, config.collapse_repeats
         )
         history = None
         if state.history is not None:
@@ -242,27 +215,13 @@ class MaskPredictGenerationMixin:
         )
 
 
-def _refinement(config: MaskPredictGenerationConfig, is_synced: bool) -> Refinement:
-    return Refinement(
-        num_iterations=config.num_iterations,
-        schedule=config.schedule,
-        confidence_threshold=config.confidence_threshold,
-        early_stop=config.early_stop,
-        keep_history=config.output_history,
-        is_batch_kept=config.compile or is_synced,
-        is_every_pass_made=is_synced,
-    )
-
-
 def _linear_layers(
     config: MaskPredictGenerationConfig, device: torch.device, dtype: torch.dtype
 ) -> AbstractContextManager:
     """The context in which linear layers are computed as `use_onednn` says."""
-    if config.compile:
-        return nullcontext()
-    if linear_on_cpu is not None:
+    if linear_on_cpu is not None and not config.compile:
         return linear_on_cpu(config.use_onednn, device, dtype)
-    if config.use_onednn:
+    if config.use_onednn:  # which `compile` excludes
         raise ValueError(
             "`use_onednn=True` needs the axe_hf package beside the checkpoint's code. Run "
             "`pip install axe_hf`, or leave it to None."
@@ -270,13 +229,9 @@ def _linear_layers(
     return nullcontext()
 
 
-# Settings with which `generate` returns one row of token ids for each sentence, whatever is saved
-# with the model.
-ONE_SEQUENCE_EACH = {
-    "num_return_sequences": 1,
-    "return_dict_in_generate": False,
-    "output_history": False,
-}
+# With these `generate` returns a row of token ids for each sentence, whatever the model has saved.
+ONE_SEQUENCE_EACH = {"num_return_sequences": 1}
+ONE_SEQUENCE_EACH |= {"return_dict_in_generate": False, "output_history": False}
 
 
 @dataclass
@@ -309,10 +264,8 @@ class MaskPredictOutput(ModelOutput):
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
         >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
         >>> model = CmlmForConditionalGeneration(config).eval()
-        >>> source = torch.tensor([[7, 8, 9, 1]])
-        >>> decoding = {"num_iterations": 3, "output_history": True}
-        >>> decoding["return_dict_in_generate"] = True
-        >>> output = model.generate(source, **decoding)
+        >>> decoding = {"output_history": True, "return_dict_in_generate": True}
+        >>> output = model.generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=3, **decoding)
         >>> output.num_iterations.tolist(), len(output.history["canvas"])
         ([3], 3)
     """
@@ -328,24 +281,14 @@ class MaskPredictOutput(ModelOutput):
 
 
 def kept_tokens(
-    tokens: torch.Tensor,
-    log_probs: torch.Tensor,
-    config: CmlmConfig,
-    *,
-    collapse_repeats: bool = False,
+    tokens: torch.Tensor, log_probs: torch.Tensor, config: CmlmConfig, collapse_repeats: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What stands on canvases without blanks, `</s>` and `<pad>`, moved to the front.
+    """`tokens` and `log_probs` (rows, canvas) without blanks, `</s>` and `<pad>`.
 
-    Args:
-        tokens, log_probs: (rows, canvas).
-
-    Returns:
-        Both as (rows, longest output), `<pad>` and 0 behind.
+    Both are (rows, longest output), with `<pad>` and 0 behind what was kept.
     """
-    special = torch.tensor(
-        [config.pad_token_id, config.eos_token_id, config.blank_token_id], device=tokens.device
-    )
-    is_kept = ~torch.isin(tokens, special)
+    special = [config.pad_token_id, config.eos_token_id, config.blank_token_id]
+    is_kept = ~torch.isin(tokens, torch.tensor(special, device=tokens.device))
     if collapse_repeats:
         is_kept[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
     order = (~is_kept).to(torch.uint8).argsort(dim=1, stable=True)  # kept tokens first
@@ -363,18 +306,11 @@ class DraftStream:
     A streamer without `put_draft` (Transformers' `TextDiffusionStreamer` has it) gets the latter.
     """
 
-    def __init__(
-        self,
-        streamer: Any,
-        config: CmlmConfig,
-        canvases: Canvases,
-        settings: MaskPredictGenerationConfig,
-    ):
-        num_sentences = len(canvases.lengths)
-        if num_sentences != 1:
+    def __init__(self, streamer: Any, config: CmlmConfig, canvases: Canvases, settings: Any):
+        if len(canvases.lengths) != 1:
             raise ValueError(
-                f"`streamer` shows one sentence, got a batch of {num_sentences}. Call generate for "
-                "each sentence."
+                f"`streamer` shows one sentence, got a batch of {len(canvases.lengths)}. Call "
+                "generate for each sentence."
             )
         self.streamer, self.config, self.canvases = streamer, config, canvases
         self.length_scores = settings.length_score_weight * canvases.length_log_probs
@@ -382,18 +318,14 @@ class DraftStream:
         # Streamers take what comes first for the prompt; here it is empty.
         streamer.put(torch.empty((1, 0), dtype=torch.long))
 
-    def on_pass(
-        self, tokens: torch.Tensor, log_probs: torch.Tensor, is_masked: torch.Tensor
-    ) -> None:
+    def on_pass(self, tokens, log_probs, is_masked) -> None:
         """Show the candidate that ranks highest, `<mask>` where it is predicted again."""
         if not hasattr(self.streamer, "put_draft"):
             return
         means = self.canvases.mean_log_probs(log_probs, self.config.mask_token_id)
         best = (means + self.length_scores).argmax()
         draft = tokens[best].masked_fill(is_masked[best], self.config.mask_token_id)[None]
-        draft, _ = kept_tokens(
-            draft, log_probs[best][None], self.config, collapse_repeats=self.collapse_repeats
-        )
+        draft, _ = kept_tokens(draft, log_probs[best][None], self.config, self.collapse_repeats)
         self.streamer.put_draft(draft.cpu())
 
     def end(self, sequence: torch.Tensor) -> None:
@@ -427,77 +359,67 @@ def settings_of_call(
             raise TypeError(f"generate() has no argument `{name}`. {advice}")
     config = MaskPredictGenerationConfig(**settings)
     if config.compile and config.use_onednn:
-        raise ValueError(
-            "`use_onednn=True` has no part in `compile=True`: leave one of the two out."
-        )
-    _fit_lengths(config, model_config.max_target_length)
-    _check_choice(config, model_config.vocab_size)
-    return config
-
-
-def _fit_lengths(config: MaskPredictGenerationConfig, limit: int) -> None:
-    config.max_length = limit if config.max_length is None else config.max_length
-    if config.max_length > limit:
-        raise ValueError(
-            f"`max_length` is {config.max_length} but the model's longest canvas is "
-            f"`config.max_target_length` = {limit}. Ask for at most {limit}."
-        )
-    config.min_length = max(config.min_length or 1, 1)
-    if config.min_length > config.max_length:
-        raise ValueError(
-            f"`min_length` {config.min_length} is over `max_length` {config.max_length}."
-        )
-
-
-def _check_choice(config: MaskPredictGenerationConfig, vocab_size: int) -> None:
+        raise ValueError("`use_onednn` has no part in `compile=True`: leave one of the two out.")
     if config.temperature not in (None, 1, 1.0) and not config.do_sample:
         raise ValueError(
             f"`temperature` {config.temperature} changes nothing unless tokens are drawn: add "
             "do_sample=True."
         )
-    suppressed = config.suppress_tokens
-    if suppressed is None:
+    _fit_lengths(config, model_config.max_target_length)
+    _check_suppressed(config.suppress_tokens, model_config.vocab_size)
+    return config
+
+
+def _fit_lengths(config: MaskPredictGenerationConfig, limit: int) -> None:
+    shortest = config.min_length = max(config.min_length or 1, 1)
+    longest = config.max_length = limit if config.max_length is None else config.max_length
+    if longest > limit:
+        raise ValueError(
+            f"`max_length` is {longest} but the model's longest canvas is "
+            f"`config.max_target_length` = {limit}. Ask for at most {limit}."
+        )
+    if shortest > longest:
+        raise ValueError(f"`min_length` {shortest} is over `max_length` {longest}.")
+
+
+def _check_suppressed(ids: Any, vocab_size: int) -> None:
+    if ids is None:
         return
-    if not isinstance(suppressed, list | tuple) or not all(type(i) is int for i in suppressed):
-        raise TypeError(f"`suppress_tokens` must be a list of token ids, got {suppressed!r:.80}.")
-    wrong = [i for i in suppressed if not 0 <= i < vocab_size]
-    if wrong or len(set(suppressed)) > vocab_size - 3:  # pad and mask are never predicted either
+    if not isinstance(ids, list | tuple) or not all(type(i) is int for i in ids):
+        raise TypeError(f"`suppress_tokens` must be a list of token ids, got {ids!r:.80}.")
+    wrong = [i for i in ids if not 0 <= i < vocab_size]
+    if wrong or len(set(ids)) > vocab_size - 3:  # pad and mask are never predicted either
         raise ValueError(
             f"`suppress_tokens` must hold ids in [0, {vocab_size}) and leave some to predict, got "
-            f"{wrong[:5] or f'{len(set(suppressed))} ids'}."
+            f"{wrong[:5] or f'{len(set(ids))} ids'}."
         )
 
 
 def check_source(
-    input_ids: torch.Tensor | None,
-    attention_mask: torch.Tensor | None,
-    encoder_outputs: ModelOutput | None,
+    input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, encoder_outputs: Any
 ) -> None:
     """There is a source, and its mask (batch, source) fits it and ends each sentence."""
     if encoder_outputs is not None:
-        states = getattr(encoder_outputs, "last_hidden_state", None)
+        states: Any = getattr(encoder_outputs, "last_hidden_state", None)
         if not torch.is_tensor(states) or states.numel() == 0:
             raise ValueError(
                 "`encoder_outputs` must be what `model.get_encoder()` returns, of at least one "
                 f"sentence, got {type(encoder_outputs).__name__}."
             )
-        shape = states.shape[:2]
+        shape = tuple(states.shape[:2])
     elif input_ids is None:
         raise ValueError("generate() needs `input_ids` (batch, source) or `encoder_outputs`.")
-    elif input_ids.dim() != 2 or input_ids.numel() == 0:
-        raise ValueError(
-            "`input_ids` must be (batch, source) with at least one token, got "
-            f"{tuple(input_ids.shape)}."
-        )
     else:
-        shape = input_ids.shape
+        shape = tuple(input_ids.shape)
+        if len(shape) != 2 or input_ids.numel() == 0:
+            raise ValueError(
+                f"`input_ids` must be (batch, source) with at least one token, got {shape}."
+            )
     if attention_mask is None:
         return
-    if attention_mask.shape != shape:
-        raise ValueError(
-            f"`attention_mask` must be (batch, source) = {tuple(shape)}, got "
-            f"{tuple(attention_mask.shape)}."
-        )
+    found = tuple(attention_mask.shape)
+    if found != shape:
+        raise ValueError(f"`attention_mask` must be (batch, source) = {shape}, got {found}.")
     is_late = (attention_mask[:, 0] == 0) & attention_mask.any(dim=1)
     if is_late.any():
         raise ValueError(
@@ -509,13 +431,8 @@ def check_source(
 def check_target_lengths(
     target_lengths: torch.Tensor, num_sentences: int, limit: int
 ) -> torch.Tensor:
-    """`target_lengths` (batch,) or (batch, candidates) as (batch, candidates) long.
-
-    Raises:
-        TypeError, ValueError: not integers, another batch, or lengths that no canvas has.
-    """
-    if not torch.is_tensor(target_lengths):
-        target_lengths = torch.as_tensor(target_lengths)
+    """`target_lengths` (batch,) or (batch, candidates) as (batch, candidates) long, or an error."""
+    target_lengths = torch.as_tensor(target_lengths)
     if target_lengths.is_floating_point() or target_lengths.dtype == torch.bool:
         raise TypeError(f"`target_lengths` must be integers, got {target_lengths.dtype}.")
     if target_lengths.dim() not in (1, 2) or target_lengths.shape[0] != num_sentences:
@@ -533,12 +450,7 @@ def check_target_lengths(
 
 
 def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -> torch.Tensor:
-    """`decoder_input_ids` (batch, canvas) for infilling, once it is found to be a canvas.
-
-    Raises:
-        TypeError, ValueError: not integers, another batch, too wide, unknown tokens, or `<pad>` in
-            front of a token.
-    """
+    """`decoder_input_ids` (batch, canvas) for infilling, once it is found to be a canvas."""
     if not torch.is_tensor(canvas) or canvas.is_floating_point() or canvas.dtype == torch.bool:
         kind = canvas.dtype if torch.is_tensor(canvas) else type(canvas).__name__
         raise TypeError(f"`decoder_input_ids` must be a tensor of token ids, got {kind}.")
@@ -547,10 +459,10 @@ def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -
             f"`decoder_input_ids` must be (batch, canvas) with a batch of {num_sentences} and at "
             f"least one position, got {tuple(canvas.shape)}."
         )
-    if canvas.shape[1] > config.max_target_length:
+    width, limit = canvas.shape[1], config.max_target_length
+    if width > limit:
         raise ValueError(
-            f"`decoder_input_ids` have {canvas.shape[1]} positions but `config.max_target_length` "
-            f"is {config.max_target_length}."
+            f"`decoder_input_ids` have {width} positions but `max_target_length` is {limit}."
         )
     is_padding = canvas == config.pad_token_id
     problems = {

@@ -10,57 +10,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers.generation.configuration_utils import CompileConfig
 
-from .configuration_cmlm import CmlmConfig
+from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
 from .configuration_mask_predict import num_masked_again
 from .fused_loss_axe import is_plain_linear
 from .loss_axe import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """How a canvas is filled in; the fields are those of `MaskPredictGenerationConfig`.
-
-    Args:
-        is_batch_kept: sentences that are done stay in the batch, unchanged: for static shapes.
-        is_every_pass_made: T passes, though all be done: for processes that must make equally many.
-    """
-
-    num_iterations: int = 1
-    schedule: str = "linear"
-    confidence_threshold: float | None = None
-    early_stop: bool = False
-    keep_history: bool = False
-    is_batch_kept: bool = False
-    is_every_pass_made: bool = False
-
-    @property
-    def may_finish_early(self) -> bool:
-        return self.early_stop or self.confidence_threshold is not None
-
-
-@dataclass(frozen=True)
 class CanvasState:
-    """What stands on the canvases.
+    """What stands on the canvases."""
 
-    Args:
-        tokens: (canvases, canvas) long; `<pad>` behind a canvas's end.
-        log_probs: (canvases, canvas) nats; 0 where nothing was predicted.
-        num_iterations: (canvases,) long, passes made.
-        history: for each pass the canvas the decoder saw, and tokens and log-probabilities after.
-    """
-
-    tokens: torch.Tensor
-    log_probs: torch.Tensor
-    num_iterations: torch.Tensor
-    history: list[dict[str, torch.Tensor]] | None = None
+    tokens: torch.Tensor  # (canvases, canvas) long; `<pad>` behind a canvas's end
+    log_probs: torch.Tensor  # (canvases, canvas) nats; 0 where nothing was predicted
+    num_iterations: torch.Tensor  # (canvases,) long, passes made
+    # For each pass the canvas the decoder saw, and tokens and log-probabilities after.
+    history: list[dict[str, torch.Tensor]] | None
 
 
 # Told after each pass: tokens, log-probabilities and what is masked next, all (canvases, canvas).
@@ -70,31 +41,28 @@ OnPass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 def mask_predict(
     decoder_pass: DecoderPass,
     canvas: torch.Tensor,
-    refinement: Refinement,
+    settings: MaskPredictGenerationConfig,
     predictor: TokenPredictor,
     on_pass: OnPass | None = None,
+    is_synced: bool = False,
 ) -> CanvasState:
     """Fill every canvas in.
 
-    Without `early_stop` and `confidence_threshold` the loop reads no tensor on the host, so a
-    device never waits.
-
-    Args:
-        decoder_pass: the decoder, with the sources that the canvases belong to.
-        canvas: (canvases, canvas) long: `<mask>` where a token is to be predicted, observed tokens,
-            `<pad>` behind the end; those of one sentence together.
-        refinement: how often, and what is masked again.
-        predictor: chooses the tokens.
-        on_pass: called after each pass.
+    `canvas` (canvases, canvas) long has `<mask>` where a token is to be predicted, observed tokens,
+    and `<pad>` behind the end; those of one sentence stand together. Without `early_stop` and
+    `confidence_threshold` the loop reads no tensor on the host, so a device never waits. Processes
+    that must all make the same passes, on batches of one size, say so by `is_synced`.
     """
-    loop = _Loop(decoder_pass, canvas, refinement, predictor)
-    for t in range(1, refinement.num_iterations + 1):
+    # Sentences that are done stay, unchanged, where shapes are static.
+    is_batch_kept = settings.compile or is_synced
+    loop = _Loop(decoder_pass, canvas, settings, predictor, is_batch_kept)
+    for t in range(1, settings.num_iterations + 1):
         loop.predict(t)
-        if t < refinement.num_iterations:
+        if t < settings.num_iterations:
             loop.mask_again(t)
         if on_pass is not None:
             on_pass(loop.tokens, loop.log_probs, loop.masked_next(t))
-        if loop.is_all_done and not refinement.is_every_pass_made:
+        if loop.is_all_done and not is_synced:
             break
     return CanvasState(loop.tokens, loop.log_probs, loop.num_passes, loop.history)
 
@@ -102,41 +70,33 @@ def mask_predict(
 class _Loop:
     """What stands on the canvases between two passes, and the rows of those still in the batch."""
 
-    def __init__(
-        self,
-        decoder_pass: DecoderPass,
-        canvas: torch.Tensor,
-        refinement: Refinement,
-        predictor: TokenPredictor,
-    ):
-        self.decoder_pass, self.refinement, self.predictor = decoder_pass, refinement, predictor
-        self.mask_token_id = decoder_pass.config.mask_token_id
+    def __init__(self, decoder_pass: DecoderPass, canvas, settings, predictor, is_batch_kept):
+        self.decoder_pass, self.settings, self.predictor = decoder_pass, settings, predictor
+        self.is_batch_kept = is_batch_kept
+        self.mask_token_id = decoder_pass.model.config.mask_token_id
         self.is_open = canvas == self.mask_token_id  # (canvases, canvas)
         dtype = torch.promote_types(decoder_pass.model.dtype, torch.float32)
         self.tokens = canvas
         self.log_probs = torch.zeros(canvas.shape, dtype=dtype, device=canvas.device)
         self.num_passes = torch.zeros(len(canvas), dtype=torch.long, device=canvas.device)
-        self.history = [] if refinement.keep_history else None
+        self.history: list[dict[str, torch.Tensor]] | None = [] if settings.output_history else None
         self.rows = torch.arange(len(canvas), device=canvas.device)  # (rows,)
         self.rows_on_host = list(range(len(canvas)))
         self.is_done = torch.zeros_like(self.rows, dtype=torch.bool)  # (rows,)
         self.is_changed = ~self.is_done  # (rows,), by the last pass
         self.is_all_done = False
         # Positions that each pass predicts, on the host and on the device: (T, canvases).
-        self.counts = self._counts(self.is_open.sum(dim=1).tolist())
+        num_open = self.is_open.sum(dim=1).tolist()
+        self.counts = [num_open]
+        schedule, total = settings.schedule, settings.num_iterations
+        for t in range(1, total):
+            again = {n: min(n, num_masked_again(schedule, n, t, total)) for n in set(num_open)}
+            self.counts.append([again[n] for n in num_open])
         self.counts_on_device = torch.tensor(self.counts, device=canvas.device)
         # What the next pass predicts: `is_masked` (rows, canvas), or (rows, queries) at the
         # positions `order`.
         self.is_masked: torch.Tensor = self.is_open
-        self.order: torch.Tensor | None = None
-
-    def _counts(self, num_open: list[int]) -> list[list[int]]:
-        schedule, total = self.refinement.schedule, self.refinement.num_iterations
-        counts = [num_open]
-        for t in range(1, total):
-            again = {n: min(n, num_masked_again(schedule, n, t, total)) for n in set(num_open)}
-            counts.append([again[n] for n in num_open])
-        return counts
+        self.order: Any = None
 
     def predict(self, t: int) -> None:
         """Pass t: new tokens where the canvas is masked."""
@@ -159,7 +119,7 @@ class _Loop:
         self.tokens = _replaced(self.tokens, where, tokens, is_masked[chosen])
         self.log_probs = _replaced(self.log_probs, where, log_probs, is_masked[chosen])
         self.num_passes = self.num_passes.index_add(0, self.rows, (~self.is_done).long())
-        if self.refinement.early_stop:
+        if self.settings.early_stop:
             self.is_changed = (self.tokens[self.rows] != before).any(dim=1)
         if self.history is not None:
             self.history[-1] |= {"tokens": self.tokens, "log_probs": self.log_probs}
@@ -171,10 +131,11 @@ class _Loop:
         log_probs = self.log_probs[self.rows].masked_fill(~self.is_open[self.rows], torch.inf)
         log_probs, order = log_probs.sort(dim=1, stable=True)
         is_masked = torch.arange(most, device=order.device) < counts  # (rows, most)
-        if self.refinement.confidence_threshold is not None:
-            is_masked &= log_probs[:, :most] < math.log(self.refinement.confidence_threshold)
+        threshold = self.settings.confidence_threshold
+        if threshold is not None:
+            is_masked &= log_probs[:, :most] < math.log(threshold)
         self.is_masked, self.order = is_masked, order[:, :most]
-        if self.refinement.may_finish_early:
+        if self.settings.early_stop or threshold is not None:
             self._finish(t)
         if not self.decoder_pass.answers_some_positions or most == self.tokens.shape[1]:
             self.is_masked, self.order = self._masked_positions(), None
@@ -182,15 +143,14 @@ class _Loop:
     def _finish(self, t: int) -> None:
         """A sentence in which nothing changes or is masked again is done and leaves the batch."""
         is_done = self.is_done | ~self.is_masked.any(dim=1)
-        if self.refinement.early_stop and t > 1:
+        if self.settings.early_stop and t > 1:
             is_done |= ~self.is_changed
         is_sentence_done = is_done.view(self.decoder_pass.num_sentences, -1).all(dim=1)
-        self.is_done = is_sentence_done.repeat_interleave(
-            len(is_done) // len(is_sentence_done), dim=0
-        )
+        num_candidates = len(is_done) // len(is_sentence_done)
+        self.is_done = is_sentence_done.repeat_interleave(num_candidates, dim=0)
         self.is_masked = self.is_masked & ~self.is_done[:, None]
         self.is_all_done = bool(is_sentence_done.all())
-        if self.refinement.is_batch_kept or self.is_all_done or not is_sentence_done.any():
+        if self.is_batch_kept or self.is_all_done or not is_sentence_done.any():
             return
         sentences = (~is_sentence_done).nonzero()[:, 0]
         canvases = self.decoder_pass.canvases_of(sentences)
@@ -209,7 +169,7 @@ class _Loop:
     def masked_next(self, t: int) -> torch.Tensor:
         """What pass t + 1 predicts, (canvases, canvas) bool; nothing after the last."""
         nothing = torch.zeros_like(self.is_open)
-        if t == self.refinement.num_iterations or self.is_all_done:
+        if t == self.settings.num_iterations or self.is_all_done:
             return nothing
         return nothing.index_copy(0, self.rows, self._masked_positions())
 
@@ -227,51 +187,38 @@ def _replaced(
 STATIC_LENGTH_STEP = 16
 
 
+@dataclass(eq=False)
 class DecoderPass:
-    """The decoder, ready to read one canvas after the other for the same sources.
+    """The decoder of `model`, ready to read one canvas after the other for the same sources.
 
     What does not change between the passes is computed once: the encoder's states, each layer's
     keys and values of them, shared by all canvases of a sentence, and the masks.
-
-    Args:
-        model: a `CmlmForConditionalGeneration`.
-        source_states: (sentences, source, d_model).
-        source_mask: (sentences, source), 1 for tokens; None where all are.
-        is_inside: (canvases, canvas) bool, True before a canvas's end; those of one sentence
-            together.
-        compile_config: compile the decoder so; None does not compile.
-        key_values: each layer's keys and values of `source_states`, where they are known.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        source_states: torch.Tensor,
-        source_mask: torch.Tensor | None,
-        is_inside: torch.Tensor,
-        *,
-        compile_config: CompileConfig | None = None,
-        key_values: Any = None,
-    ):
-        self.model, self.config, self.compile_config = model, model.config, compile_config
-        decoder = self._decoder = model.model.decoder
-        if compile_config is not None:
-            source_states, source_mask = _padded(source_states, source_mask)
-            self._decoder = compiled_decoder(model, compile_config)
-        self.source_states, self.source_mask, self.is_inside = source_states, source_mask, is_inside
-        self.num_sentences = len(source_states)
-        self._key_values = key_values or decoder.project_source(source_states)
+    model: Any
+    source_states: torch.Tensor  # (sentences, source, d_model)
+    source_mask: torch.Tensor | None  # (sentences, source), 1 for tokens; None where all are
+    is_inside: torch.Tensor  # (canvases, canvas) bool, before the end; those of a sentence together
+    compile_config: CompileConfig | None = None  # None does not compile
+    key_values: Any = None  # of `source_states` in each layer, where they are known
 
-        def like(shape: torch.Size) -> torch.Tensor:
-            """What a mask is made for: only shape (rows, length, 1), type and device are read."""
-            return source_states.new_empty(1).expand(*shape, 1)
-
+    def __post_init__(self) -> None:
+        decoder = self._decoder = self.model.model.decoder
+        if self.compile_config is not None:
+            self.source_states, self.source_mask = _padded(self.source_states, self.source_mask)
+            self._decoder = compiled_decoder(self.model, self.compile_config)
+        self.num_sentences = len(self.source_states)
+        self.key_values = self.key_values or decoder.project_source(self.source_states)
+        # What a mask is made for: only shape (rows, length, 1), type and device are read.
+        element = self.source_states.new_empty(1)
+        like_canvas = element.expand(*self.is_inside.shape, 1)
+        like_source = element.expand(*self.source_states.shape[:2], 1)
         self._masks = decoder.attention_masks(
-            is_inside, source_mask, like(is_inside.shape), like(source_states.shape[:2])
+            self.is_inside, self.source_mask, like_canvas, like_source
         )
         # Flash attention with padding takes queries for the last keys: it gets them all.
-        attention = self.config._attn_implementation
-        self.answers_some_positions = compile_config is None and attention in ("eager", "sdpa")
+        attention = self.model.config._attn_implementation
+        self.answers_some_positions = self.compile_config is None and attention in ("eager", "sdpa")
 
     def __call__(
         self, canvas: torch.Tensor, query_positions: torch.Tensor | None = None
@@ -280,21 +227,19 @@ class DecoderPass:
         return self._decoder(
             input_ids=canvas,
             masks=self._masks,
-            source_key_values=self._key_values,
+            source_key_values=self.key_values,
             query_positions=query_positions,
         ).last_hidden_state
 
     def keep(self, sentences: torch.Tensor) -> DecoderPass:
         """The same for some of the sentences, (kept,) long; nothing is projected again."""
-        return DecoderPass(
-            self.model,
-            self.source_states[sentences],
-            None if self.source_mask is None else self.source_mask[sentences],
-            self.is_inside[self.canvases_of(sentences)],
-            compile_config=self.compile_config,
-            key_values=tuple(
-                type(pair)(*(tensor[sentences] for tensor in pair)) for pair in self._key_values
-            ),
+        layers = self.key_values
+        return replace(
+            self,
+            source_states=self.source_states[sentences],
+            source_mask=None if self.source_mask is None else self.source_mask[sentences],
+            is_inside=self.is_inside[self.canvases_of(sentences)],
+            key_values=tuple(type(pair)(*(x[sentences] for x in pair)) for pair in layers),
         )
 
     def canvases_of(self, sentences: torch.Tensor) -> torch.Tensor:
@@ -340,18 +285,11 @@ MAX_COLUMNS_CPU = 4096
 
 @dataclass(frozen=True)
 class TokenChoice:
-    """How a token is chosen.
+    """How a token is chosen: the most probable, or drawn from the logits over `temperature` > 0."""
 
-    Args:
-        never: ids that are not predicted.
-        temperature: None takes the most probable token; a number > 0 draws from the logits divided
-            by it.
-        generator: randomness of the drawing; None is PyTorch's own.
-    """
-
-    never: tuple[int, ...]
+    never: tuple[int, ...]  # ids that are not predicted
     temperature: float | None = None
-    generator: torch.Generator | None = None
+    generator: torch.Generator | None = None  # None draws by PyTorch's own
 
 
 @dataclass(frozen=True)
@@ -364,29 +302,20 @@ class _Columns:
     never: torch.Tensor | None
 
 
+@dataclass
 class TokenPredictor:
     """Token and log-probability at decoder states; made once for all passes of a decoding.
 
-    Args:
-        lm_head: projects states to logits. A plain `nn.Linear` is read a part of the vocabulary at
-            a time on a CPU.
-        vocab_size: number of logits of a position.
-        choice: how to choose.
-        is_called_once: call a head that is not plain once a pass, whatever the number of positions
-            and the memory: for processes that share its weights and must call it equally often.
+    On a CPU an `lm_head` that is a plain `nn.Linear` is read a part of the vocabulary at a time.
+    Any other is called once a pass with `is_called_once`, whatever the number of positions and the
+    memory: for processes that share its weights and must call it equally often.
     """
 
-    def __init__(
-        self,
-        lm_head: nn.Module,
-        vocab_size: int,
-        choice: TokenChoice,
-        *,
-        is_called_once: bool = False,
-    ):
-        self.lm_head, self.vocab_size, self.choice = lm_head, vocab_size, choice
-        self.is_called_once = is_called_once
-        self._columns: list[_Columns] = []
+    lm_head: Any
+    vocab_size: int
+    choice: TokenChoice
+    is_called_once: bool = False
+    _columns: list[_Columns] = field(default_factory=list, init=False)
 
     @torch.no_grad()
     def __call__(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -413,17 +342,16 @@ class TokenPredictor:
         return max(1, budget // (self.vocab_size if weight is None else len(weight)))
 
     def _parts_of_vocabulary(self, states: torch.Tensor) -> list[_Columns]:
-        device = states.device
+        head, device = self.lm_head, states.device
         is_split = device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        is_split &= is_plain_linear(self.lm_head, device)
+        is_split &= is_plain_linear(head, device)
         size = min(MAX_COLUMNS_CPU, MAX_LOGITS_ELEMENTS) if is_split else self.vocab_size
         parts = []
         for start in range(0, self.vocab_size, size):
             stop = min(start + size, self.vocab_size)
             never = [i - start for i in self.choice.never if start <= i < stop]
-            weight = self.lm_head.weight[start:stop] if is_split else None
-            bias = self.lm_head.bias if is_split else None
-            bias = None if bias is None else bias[start:stop]
+            weight = head.weight[start:stop] if is_split else None
+            bias = head.bias[start:stop] if is_split and head.bias is not None else None
             ids = torch.tensor(never, device=device) if never else None
             parts.append(_Columns(start, weight, bias, ids))
         return parts
@@ -477,17 +405,11 @@ class TokenPredictor:
 
 @dataclass(frozen=True)
 class Canvases:
-    """What is decoded for a batch.
+    """What is decoded for a batch."""
 
-    Args:
-        tokens: (batch * candidates, canvas) long, masked; those of one sentence together.
-        lengths: (batch, candidates) long, positions of each canvas.
-        length_log_probs: (batch, candidates) nats; 0 where the length was given.
-    """
-
-    tokens: torch.Tensor
-    lengths: torch.Tensor
-    length_log_probs: torch.Tensor
+    tokens: torch.Tensor  # (batch * candidates, canvas) long, masked; those of a sentence together
+    lengths: torch.Tensor  # (batch, candidates) long, positions of each canvas
+    length_log_probs: torch.Tensor  # (batch, candidates) nats; 0 where the length was given
 
     def mean_log_probs(self, log_probs: torch.Tensor, mask_token_id: int) -> torch.Tensor:
         """Mean of `log_probs` (canvases, canvas) over what was predicted, (batch, candidates)."""
@@ -513,48 +435,31 @@ def masked_canvas_of_labels(
     return masked_canvas(lengths, width, config).to(labels.dtype)
 
 
-def possible_lengths(
-    num_classes: int, *, length_multiplier: float, min_length: int, max_length: int
-) -> list[int]:
+def possible_lengths(num_classes: int, settings: MaskPredictGenerationConfig) -> list[int]:
     """The canvas length that each class 1 .. `num_classes` of the length head leads to."""
-    classes = range(1, num_classes + 1)
-    return [min(max(round(n * length_multiplier), min_length), max_length) for n in classes]
+    shortest, longest = settings.min_length, settings.max_length
+    predicted = (round(n * settings.length_multiplier) for n in range(1, num_classes + 1))
+    return [min(max(length, shortest), longest) for length in predicted]
 
 
 def length_candidates(
-    length_logits: torch.Tensor,
-    *,
-    num_candidates: int,
-    length_multiplier: float,
-    min_length: int,
-    max_length: int,
+    length_logits: torch.Tensor, settings: MaskPredictGenerationConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The most probable canvas lengths, without duplicates.
+    """The most probable canvas lengths, without duplicates, and their log-probabilities in nats.
 
-    Args:
-        length_logits: (batch, classes) fp32; class 0 is never chosen.
-        num_candidates: how many per sentence; fewer are returned where the bounds leave fewer.
-        length_multiplier: factor on a predicted length before it is rounded and bounded.
-        min_length, max_length: bounds of the canvas in positions.
-
-    Returns:
-        Lengths (batch, candidates) long, best first and the shorter first among equals, and their
-        log-probabilities (batch, candidates) in nats.
+    Both are (batch, candidates), best first and the shorter first among equals; there are fewer
+    than `num_length_candidates` where the bounds leave fewer. Class 0 of `length_logits` (batch,
+    classes) fp32 is never chosen.
     """
     log_probs = length_logits.log_softmax(dim=-1)[:, 1:]
     # On the host, where it is done in doubles and their number is known without waiting for a
     # device.
-    lengths_of_classes = possible_lengths(
-        log_probs.shape[1],
-        length_multiplier=length_multiplier,
-        min_length=min_length,
-        max_length=max_length,
-    )
+    lengths_of_classes = possible_lengths(log_probs.shape[1], settings)
     canvas_lengths = torch.tensor(lengths_of_classes, device=log_probs.device)  # (classes,)
     # A canvas length that several classes lead to counts once, with the best of their
     # probabilities.
-    best = log_probs.new_full((log_probs.shape[0], max_length + 1), -torch.inf)
+    best = log_probs.new_full((log_probs.shape[0], settings.max_length + 1), -torch.inf)
     best = best.scatter_reduce(1, canvas_lengths.expand_as(log_probs), log_probs, "amax")
     best, lengths = best.sort(dim=1, descending=True, stable=True)
-    num_candidates = min(num_candidates, len(set(lengths_of_classes)))
+    num_candidates = min(settings.num_length_candidates, len(set(lengths_of_classes)))
     return lengths[:, :num_candidates], best[:, :num_candidates]

@@ -35,9 +35,8 @@ def export_program(module: Exportable) -> ExportedProgram:
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
         >>> from axe_hf import ExportableEncoder, export_program
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-        ... ).eval()
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config).eval()
         >>> encoder = export_program(ExportableEncoder(model)).module()
         >>> source = torch.tensor([[7, 8, 9, 1], [8, 1, 0, 0], [7, 1, 0, 0]])
         >>> states, length_logits = encoder(source, source.ne(0).long())
@@ -45,15 +44,16 @@ def export_program(module: Exportable) -> ExportedProgram:
         torch.Size([3, 4, 16])
     """
     if not isinstance(module, Exportable):
+        kinds = ", ".join(kind.__name__ for kind in Exportable.__args__)
         raise TypeError(
-            f"`module` must be an {', '.join(kind.__name__ for kind in Exportable.__args__)}, got "
-            f"{type(module).__name__}. Wrap the model: "
+            f"`module` must be an {kinds}, got {type(module).__name__}. Wrap the model: "
             "export_program(ExportableMaskPredict(model))."
         )
     inputs = module.example_inputs()
+    axes = {name: free for name, (_, free) in inputs.items()}
     values = tuple(value for value, _ in inputs.values())
     with torch.no_grad():
-        return torch.export.export(module, values, dynamic_shapes=_free_axes(module))
+        return torch.export.export(module, values, dynamic_shapes=axes)
 
 
 def export_onnx(
@@ -72,18 +72,15 @@ def export_onnx(
       for a decoding of one's own. The encoder's output has the name of the decoder's input.
 
     Each file stands alone and holds its weights; above 2 GB they are in a second file,
-    `*.onnx.data`. Of the default `CmlmConfig`, 62 million parameters, they are 237, 139 and 161 MiB
-    large in fp32 (`num_iterations=4`, `max_length=48`), and are written in a minute of one CPU core
-    and 1.6 GiB of memory.
+    `*.onnx.data`. Of the default `CmlmConfig`, 62 million parameters, they have 237, 139 and 161
+    MiB in fp32 (`num_iterations=4`, `max_length=48`): a minute of one CPU core, 1.6 GiB of memory.
 
     Args:
         model: the model, in evaluation mode, with attention "sdpa" or "eager".
         folder: where to write; made if there is none.
         tokenizer: saved beside the files where given, for `AutoTokenizer.from_pretrained(folder)`.
-        overwrite: replace files of the same names; other files in `folder` are left alone either
-            way.
-        **generation: settings in place of those of `model.generation_config`, see
-            `ExportableMaskPredict`.
+        overwrite: replace files of the same names; other files in `folder` stay either way.
+        **generation: settings, as in `ExportableMaskPredict`.
 
     Returns:
         The three files, by the names "encoder", "decoder_step" and "mask_predict".
@@ -116,30 +113,22 @@ def export_onnx(
         if tokenizer is not None:
             tokenizer.save_pretrained(scratch)
         names = [*(f"{name}.onnx" for name in modules), *(path.name for path in scratch.iterdir())]
-        _check_free(folder, names, overwrite)
+        taken = sorted(name for name in names if (folder / name).exists())
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"`folder` must be a folder, but {folder} is a file.")
+        if taken and not overwrite:
+            raise FileExistsError(
+                f"`folder` {folder} holds {', '.join(taken)} already. Choose another, or pass "
+                "overwrite=True."
+            )
         for name, module in modules.items():
             _write_onnx(module, scratch / f"{name}.onnx")
     return {name: folder / f"{name}.onnx" for name in modules}
 
 
-def _check_free(folder: Path, names: list[str], overwrite: bool) -> None:
-    taken = sorted(name for name in names if (folder / name).exists())
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"`folder` must be a folder, but {folder} is a file.")
-    if taken and not overwrite:
-        raise FileExistsError(
-            f"`folder` {folder} holds {', '.join(taken)} already. Choose another, or pass "
-            "overwrite=True."
-        )
-
-
-def _free_axes(module: Exportable) -> dict[str, dict]:
-    return {name: axes for name, (_, axes) in module.example_inputs().items()}
-
-
 def _write_onnx(module: Exportable, file: Path) -> None:
     program = export_program(module)
-    axes = _free_axes(module)
+    axes = {name: free for name, (_, free) in module.example_inputs().items()}
     with warnings.catch_warnings():
         # Of the two inputs that share an axis the second cannot name it: nothing to warn of.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
@@ -152,19 +141,8 @@ def _write_onnx(module: Exportable, file: Path) -> None:
             output_names=list(module.output_names),
             verbose=False,
         )
-    settings = getattr(module, "settings", {})
-    onnx_program.model.metadata_props.update(
-        {name: json.dumps(value) for name, value in settings.items()}
-    )
+    for name, value in getattr(module, "settings", {}).items():
+        onnx_program.model.metadata_props[name] = json.dumps(value)
     for node in onnx_program.model.graph:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
     onnx_program.save(file)
-
-
-__all__ = [
-    "ExportableDecoderStep",
-    "ExportableEncoder",
-    "ExportableMaskPredict",
-    "export_onnx",
-    "export_program",
-]

@@ -11,6 +11,10 @@ from ..cmlm.configuration_mask_predict import SETTINGS, num_masked_again
 from ..cmlm.generation_cmlm import settings_of_call
 from ..cmlm.mask_predict import masked_canvas, possible_lengths
 
+Tensors = tuple[torch.Tensor, ...]
+# Each input's value for tracing, and the axes that stay free.
+Inputs = dict[str, tuple[torch.Tensor, dict[int, Dim]]]
+
 
 class ExportableEncoder(nn.Module):
     """The encoder with its length head, as `torch.export` and `torch.onnx.export` take it.
@@ -32,9 +36,8 @@ class ExportableEncoder(nn.Module):
     Example:
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableEncoder
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-        ... ).eval()
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config).eval()
         >>> source = torch.tensor([[7, 8, 9, 1]])
         >>> states, length_logits = ExportableEncoder(model)(source, torch.ones_like(source))
         >>> states.shape, length_logits.shape
@@ -49,15 +52,11 @@ class ExportableEncoder(nn.Module):
         self.encoder = model.model.encoder
         self.eval()
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See the class."""
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Tensors:
         outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         return outputs.last_hidden_state, outputs.length_logits
 
-    def example_inputs(self) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
-        """Each input's value for tracing, and the axes that stay free."""
+    def example_inputs(self) -> Inputs:
         return example_source(self.encoder)
 
 
@@ -65,8 +64,7 @@ class ExportableDecoderStep(nn.Module):
     """One pass of the decoder with the output projection: a loop around it can decode in any way.
 
     Args:
-        model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or
-            "eager".
+        model: as in `ExportableEncoder`.
 
     Inputs: `decoder_input_ids`, the canvas (batch, canvas) long, `<pad>` behind its end;
     `encoder_hidden_states` (batch, source, d_model); `attention_mask` (batch, source) long.
@@ -80,11 +78,9 @@ class ExportableDecoderStep(nn.Module):
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
         >>> from axe_hf import ExportableDecoderStep, ExportableEncoder
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-        ... ).eval()
-        >>> source = torch.tensor([[7, 8, 9, 1]])
-        >>> canvas = torch.full((1, 3), model.config.mask_token_id)
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config).eval()
+        >>> source, canvas = torch.tensor([[7, 8, 9, 1]]), torch.full((1, 3), config.mask_token_id)
         >>> states, _ = ExportableEncoder(model)(source, torch.ones_like(source))
         >>> ExportableDecoderStep(model)(canvas, states, torch.ones_like(source)).shape
         torch.Size([1, 3, 50])
@@ -104,7 +100,6 @@ class ExportableDecoderStep(nn.Module):
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor,
     ) -> torch.Tensor:
-        """See the class."""
         outputs = self.decoder(
             input_ids=decoder_input_ids,
             encoder_hidden_states=encoder_hidden_states,
@@ -112,8 +107,7 @@ class ExportableDecoderStep(nn.Module):
         )
         return self.lm_head(outputs.last_hidden_state)
 
-    def example_inputs(self) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
-        """Each input's value for tracing, and the axes that stay free."""
+    def example_inputs(self) -> Inputs:
         weight, config = self.lm_head.weight, self.decoder.config
         mask, axes = example_source(self.decoder)["attention_mask"]
         canvas = torch.full((2, min(4, config.max_target_length)), config.mask_token_id)
@@ -135,14 +129,12 @@ class ExportableMaskPredict(nn.Module):
     positions predicted, vocab) at once, in fp32.
 
     Args:
-        model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or
-            "eager".
+        model: as in `ExportableEncoder`.
         **overrides: settings of `MaskPredictGenerationConfig` in place of those of
             `model.generation_config`: `num_iterations`, `schedule`, `length_multiplier`,
             `min_length`, `max_length`, `suppress_tokens`. The graph holds them fixed.
 
-    Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there
-    is a token, which every sentence must have.
+    Inputs: as in `ExportableEncoder`.
 
     Outputs: `tokens` (batch, max_length) long, the canvas with its blanks and `</s>`, `<pad>`
     behind each length; `log_probs` (batch, max_length) fp32 (fp64 of a model in fp64), in nats, 0
@@ -150,15 +142,14 @@ class ExportableMaskPredict(nn.Module):
     and `</s>`: decode with `skip_special_tokens=True`.
 
     Raises:
-        TypeError, ValueError: as `ExportableEncoder` and `generate`; or a setting that the graph
-            does not follow, such as several length candidates.
+        TypeError, ValueError: as `ExportableEncoder` and `generate`, or for a setting that the
+            graph does not follow, such as several length candidates.
 
     Example:
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableMaskPredict
-        >>> model = CmlmForConditionalGeneration(
-        ...     CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
-        ... ).eval()
+        >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = CmlmForConditionalGeneration(config).eval()
         >>> decode = ExportableMaskPredict(model, num_iterations=2, max_length=6)
         >>> source = torch.tensor([[7, 8, 9, 1]])
         >>> tokens, log_probs, lengths = decode(source, torch.ones_like(source))
@@ -180,22 +171,18 @@ class ExportableMaskPredict(nn.Module):
         # Tables, since neither may depend on a tensor's value: each class's canvas length, for each
         # iteration t = 1 .. T-1 and canvas length the number of positions masked again, and what is
         # never predicted.
-        constants = {
-            "canvas_lengths": _canvas_lengths(settings, model.config.max_target_length),
-            "num_masked": _num_masked(settings, self.width),
-            "is_never": torch.zeros(model.config.vocab_size, dtype=torch.bool),
-        }
+        lengths = possible_lengths(self.config.max_target_length, settings)
+        is_never = torch.zeros(self.config.vocab_size, dtype=torch.bool)
         never = [self.config.pad_token_id, self.config.mask_token_id]
-        constants["is_never"][[*never, *(settings.suppress_tokens or ())]] = True
+        is_never[[*never, *(settings.suppress_tokens or ())]] = True
+        constants = {"canvas_lengths": torch.tensor(lengths), "is_never": is_never}
+        constants["num_masked"] = _num_masked(settings, self.width)
         for name, value in constants.items():
             self.register_buffer(name, value.to(model.device), persistent=False)
         self.most_masked = self.num_masked.amax(dim=1).tolist()  # what the widest canvas masks
         self.eval()
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See the class."""
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Tensors:
         source = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         best_class = source.length_logits.log_softmax(dim=-1)[:, 1:].argmax(dim=1)
         lengths = self.canvas_lengths[best_class]  # (batch,)
@@ -235,19 +222,15 @@ class ExportableMaskPredict(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logits = logits.masked_fill(self.is_never, -torch.inf)
         largest, tokens = logits.max(dim=-1, keepdim=True)
-        # log P is -log(sum of exp(logit - largest)), which keeps more digits than largest -
-        # logsumexp.
+        # -log(sum of exp(logit - largest)) keeps more digits than largest - logsumexp.
         log_probs = -(logits - largest).exp().sum(dim=-1).log()
         return tokens[..., 0], log_probs
 
-    def example_inputs(self) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
-        """Each input's value for tracing, and the axes that stay free."""
+    def example_inputs(self) -> Inputs:
         return example_source(self.encoder)
 
 
-def _followed_settings(
-    model: CmlmForConditionalGeneration, overrides: dict[str, Any]
-) -> MaskPredictGenerationConfig:
+def _followed_settings(model: Any, overrides: dict[str, Any]) -> MaskPredictGenerationConfig:
     """The settings of a decoding, once it is sure that the graph follows all of them."""
     settings = settings_of_call(model.config, model.generation_config, overrides)
     for setting in SETTINGS.values():
@@ -261,25 +244,10 @@ def _followed_settings(
     return settings
 
 
-def _canvas_lengths(settings: MaskPredictGenerationConfig, num_classes: int) -> torch.Tensor:
-    """(num_classes,) long: the canvas length where class i + 1 of the length head is the best."""
-    return torch.tensor(
-        possible_lengths(
-            num_classes,
-            length_multiplier=settings.length_multiplier,
-            min_length=settings.min_length,
-            max_length=settings.max_length,
-        )
-    )
-
-
 def _num_masked(settings: MaskPredictGenerationConfig, width: int) -> torch.Tensor:
     """(T - 1, width + 1) long: positions masked before pass t + 1 on a canvas of each length."""
-    total = settings.num_iterations
-    rows = [
-        [num_masked_again(settings.schedule, length, t, total) for length in range(width + 1)]
-        for t in range(1, total)
-    ]
+    schedule, total, lengths = settings.schedule, settings.num_iterations, range(width + 1)
+    rows = [[num_masked_again(schedule, n, t, total) for n in lengths] for t in range(1, total)]
     return torch.tensor(rows, dtype=torch.long).reshape(total - 1, width + 1)
 
 
@@ -303,10 +271,7 @@ def check_model(model: CmlmForConditionalGeneration) -> None:
             f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it."
         )
     if model.training:
-        raise ValueError(
-            "`model` is in training mode, and its dropout would stay in the graph. Call "
-            "model.eval()."
-        )
+        raise ValueError("`model` is in training mode, with dropout: call model.eval() before.")
     attention = model.config._attn_implementation
     if attention not in ("eager", "sdpa"):
         raise ValueError(
@@ -315,7 +280,7 @@ def check_model(model: CmlmForConditionalGeneration) -> None:
         )
 
 
-def example_source(stack: Any) -> dict[str, tuple[torch.Tensor, dict[int, Dim]]]:
+def example_source(stack: Any) -> Inputs:
     """Inputs of a module whose config and device are those of `stack`."""
     # Sizes of 0 and 1 would be taken for fixed ones. The values do not matter.
     config, device = stack.config, stack.device

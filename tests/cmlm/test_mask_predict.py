@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from axe_hf import MaskPredictGenerationConfig
 from axe_hf.cmlm import mask_predict
 from axe_hf.cmlm.mask_predict import length_candidates
 
@@ -198,8 +199,9 @@ LENGTH_LOG_PROBS = torch.tensor([[0.9, 0.1, 0.5, 0.3, 0.05, 0.02]]).log()  # cla
 
 
 def candidates(**settings):
-    defaults = {"num_candidates": 3, "length_multiplier": 1.0, "min_length": 1, "max_length": 5}
-    lengths, log_probs = length_candidates(LENGTH_LOG_PROBS, **(defaults | settings))
+    defaults = {"num_length_candidates": 3, "min_length": 1, "max_length": 5}
+    config = MaskPredictGenerationConfig(**(defaults | settings))
+    lengths, log_probs = length_candidates(LENGTH_LOG_PROBS, config)
     return lengths.tolist()[0], log_probs.exp()[0]
 
 
@@ -215,13 +217,13 @@ def test_length_candidates_are_scaled_and_rounded():
 
 
 def test_length_candidates_hold_no_duplicate():
-    assert candidates(length_multiplier=0.4, num_candidates=5)[0] == [1, 2]
-    assert candidates(max_length=2, num_candidates=5)[0] == [2, 1]
-    assert candidates(min_length=4, num_candidates=5)[0] == [4, 5]
+    assert candidates(length_multiplier=0.4, num_length_candidates=5)[0] == [1, 2]
+    assert candidates(max_length=2, num_length_candidates=5)[0] == [2, 1]
+    assert candidates(min_length=4, num_length_candidates=5)[0] == [4, 5]
 
 
 def test_fewer_lengths_than_candidates_give_fewer_candidates():
-    assert sorted(candidates(num_candidates=99)[0]) == [1, 2, 3, 4, 5]
+    assert sorted(candidates(num_length_candidates=99)[0]) == [1, 2, 3, 4, 5]
 
 
 def test_one_position_is_masked_again_even_if_a_share_of_the_canvas_is_less(
