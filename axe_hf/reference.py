@@ -28,7 +28,9 @@ def axe_loss_definition(
 
     With `P` the positions, `Y` the targets and `e` the blank::
 
-        A[i,j] = min( A[i-1,j-1] - log P_j(Y_i),  A[i,j-1] - log P_j(e),  A[i-1,j] - delta log P_j(Y_i) )
+        A[i,j] = min( A[i-1,j-1] - log P_j(Y_i),           align
+                      A[i,j-1]   - log P_j(e),             skip prediction
+                      A[i-1,j]   - delta * log P_j(Y_i) )  skip target
 
     Python's `min` keeps the first of equals, so ties go to align, then skip prediction, then skip
     target; and autograd follows the chosen path only. It takes seconds where `axe_loss` takes
