@@ -169,8 +169,14 @@ def write_gradient(logits: Tensor, path, grad_loss: Tensor, options, inplace: bo
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
     batch, canvas, vocab = logits.shape
     target = path.tokens.shape[1]
-    labels = (path.tokens, path.target_to_position, path.token_weight, path.token_log_prob)
-    labels += (path.is_blank.view(torch.uint8),)
+    is_blank = path.is_blank.view(torch.uint8)
+    labels = (
+        path.tokens,
+        path.target_to_position,
+        path.token_weight,
+        path.token_log_prob,
+        is_blank,
+    )
     if batch * canvas:
         gradient_kernel[(batch * canvas,)](
             *(logits, grad, (labels, (path.blank_log_prob, path.row_max, path.row_log_sum))),
