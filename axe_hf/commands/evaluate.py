@@ -20,10 +20,8 @@ from .models import (
 from .parsing import CommandParser, UsageError, add_option, flag
 
 _DESCRIPTION = """\
-Translates the source side of a file of sentence pairs and scores the result against the target
-side; or scores translations that you have already. Prints BLEU and chrF with their sacreBLEU
-signatures, how much of the text is repeated words, how long it is compared to the references, and
-the speed.
+Translates the source side of sentence pairs and scores the result against the target side; or
+scores translations that you have already.
 
 DATA: JSON lines {"translation": {"en": "...", "de": "..."}}, where a list of right translations may
 stand under "references"; or source, tab, target; or two text files "test.en,test.de"; .gz too.
@@ -33,8 +31,6 @@ examples:
   axe-hf evaluate my_model test.tsv --source-lang en --target-lang de --num-iterations 4
   axe-hf evaluate my_model test.en,test.de --source-lang en --target-lang de --output scores.json
   axe-hf evaluate --translations system.de --references first.de second.de
-
-Texts are compared as they are; sacreBLEU splits them into words itself.
 """
 
 
@@ -64,24 +60,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _check(options: argparse.Namespace) -> None:
     """Either a model, data and languages, or translations, references and no model's options."""
 
-    def shown(names: list[str]) -> str:
+    def shown(names: Iterable[str]) -> str:
         return ", ".join({"model": "MODEL", "data": "DATA"}.get(n, flag(n)) for n in names)
 
-    def given(names: Iterable[str]) -> list[str]:
-        return [name for name in names if getattr(options, name)]
-
+    given = {name for name, value in vars(options).items() if value}
     of_model = ["model", "data", "source_lang", "target_lang"]
     of_texts = ["translations", "references"]
-    needed = of_texts if given(of_texts) else of_model
-    missing = [name for name in needed if name not in given(needed)]
-    if missing:
+    needed = of_texts if given & {*of_texts} else of_model
+    if missing := [name for name in needed if name not in given]:
         raise UsageError(f"the following arguments are required: {shown(missing)}")
     if needed == of_model:
         return
-    if given(of_model):
+    if given & {*of_model}:
         raise UsageError("give either MODEL and DATA or --translations and --references, not both")
-    useless = [*given(["device", "int8", "rescore_with"]), *options.generation]
-    if useless:
+    running = ("device", "int8", "rescore_with")
+    if useless := [*(name for name in running if name in given), *options.generation]:
         raise UsageError(f"{shown(useless)}: for a MODEL only, and --translations need none")
 
 
@@ -109,10 +102,9 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     model, tokenizer = load_model(options)
     settings = {"batch_size": options.batch_size, **options.generation, **load_rescorer(options)}
     pairs = rows["translation"]
+    references = [[pair[target]] for pair in pairs]
     if "references" in rows.column_names:
         references = [list(references) for references in rows["references"]]
-    else:
-        references = [[pair[target]] for pair in pairs]
     start = time.perf_counter()
     translations = translate(model, tokenizer, [pair[source] for pair in pairs], **settings)
     seconds = time.perf_counter() - start
@@ -135,10 +127,8 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[list[str]], dict
     columns = [read_lines(path) for path in options.references]
     for path, lines in zip(options.references, columns, strict=True):
         if len(lines) != len(translations):
-            raise ValueError(
-                f"--references: {path} must have as many lines as {options.translations}, "
-                f"{len(translations)}, got {len(lines)}."
-            )
+            expected = f"as many lines as {options.translations}, {len(translations)}"
+            raise ValueError(f"--references: {path} must have {expected}, got {len(lines)}.")
     facts = {"translations": options.translations, "references": options.references}
     return translations, [list(row) for row in zip(*columns, strict=True)], facts
 

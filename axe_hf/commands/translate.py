@@ -29,12 +29,11 @@ examples:
   axe-hf translate my_model --show-steps --num-iterations 4 "Where is the station?"
   axe-hf translate my_model --num-length-candidates 5 --rescore-with teacher < news.en
 
-More iterations refine a translation and take as much longer; models trained with AXE on full
-canvases are made for one. Long texts must be split into sentences first, one a line.
+Long texts must be split into sentences first, one a line.
 """
-_SHOW_STEPS = """\
-print each sentence and, line by line, how it was filled in above its translation; "_" is predicted
-again, "ε" is a blank, "·" goes on inside a word"""
+_SHOW_STEPS = (
+    'print how each sentence is filled in: "_" again, "ε" blank, "·" goes on inside a word'
+)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -70,8 +69,8 @@ def run(options: argparse.Namespace) -> None:
     if options.show_steps:
         translations = [_with_steps(model, tokenizer, text, settings) for text in texts]
     else:
-        size = options.batch_size
-        translations = translate(model, tokenizer, texts, batch_size=size, **settings)
+        settings["batch_size"] = options.batch_size
+        translations = translate(model, tokenizer, texts, **settings)
     # A line is a line, whatever a tokenizer makes of it.
     lines = [" ".join(translation.split("\n")) + "\n" for translation in translations]
     if options.output is not None:
@@ -81,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _with_steps(model: Any, tokenizer: Any, text: str, settings: dict[str, Any]) -> str:
-    """Print the sentence, the iterations and the translation, and return the translation."""
+    """Print the sentence, the iterations and the translation, which is returned."""
     import torch
 
     from ..history import format_history
