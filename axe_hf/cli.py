@@ -83,7 +83,6 @@ def _dispatch(argv: list[str]) -> int:
 def _parser() -> CommandParser:
     commands = "\n".join(f"  {name:<10}  {text}" for name, text in COMMANDS.items())
     parser = CommandParser(
-        prog="axe-hf",
         usage="axe-hf [--debug] COMMAND ...",
         description="Train, use and score translation models that write a whole sentence at once:\n"
         "CMLMs, trained with Aligned Cross Entropy (AXE), decoded by Mask-Predict.\n\n"

@@ -19,6 +19,9 @@ from .models import (
 )
 from .parsing import CommandParser, UsageError, add_option, flag
 
+_USAGE = """\
+axe-hf evaluate MODEL DATA --source-lang L --target-lang L [OPTIONS]
+       axe-hf evaluate --translations FILE --references FILE [FILE ...] [OPTIONS]"""
 _DESCRIPTION = """\
 Translates the source side of sentence pairs and scores the result against the target side; or
 scores translations that you have already.
@@ -36,13 +39,7 @@ examples:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """What `argv` asks for, with the decoding settings in `generation`."""
-    parser = CommandParser(
-        prog="axe-hf evaluate",
-        usage="axe-hf evaluate MODEL DATA --source-lang L --target-lang L [OPTIONS]\n"
-        "       axe-hf evaluate --translations FILE --references FILE [FILE ...] [OPTIONS]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-    )
+    parser = CommandParser(usage=_USAGE, description=_DESCRIPTION, epilog=_EXAMPLES)
     add_model_options(parser, is_model_required=False)
     parser.add_argument("data", metavar="DATA", nargs="?", help="sentence pairs")
     texts = parser.add_argument_group("what to score (UTF-8)")

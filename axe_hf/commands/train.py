@@ -37,7 +37,6 @@ examples:
     accelerate launch -m axe_hf train ...
 """
 
-_FIRST = ("source_lang", "target_lang", "train_file", "output_dir")
 # The trainer's arguments that matter: ours, and Transformers' with a text that serves here.
 _OURS: tuple[str, ...] = ("train_minutes", "num_train_epochs", "max_tokens_per_batch", "masking")
 _OURS += ("per_device_train_batch_size", "learning_rate", "warmup_steps", "length_multiplier")
@@ -111,16 +110,12 @@ def declared_arguments() -> tuple[Declared, Declared, Declared]:
 
 def _parser(*, is_complete: bool) -> CommandParser:
     """The parser of all options, of which the help shows the trainer's others only if asked to."""
-    parser = CommandParser(
-        prog="axe-hf train",
-        usage="axe-hf train [CONFIG.json | CONFIG.yaml] [OPTIONS]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-    )
+    usage = "axe-hf train [CONFIG.json | CONFIG.yaml] [OPTIONS]"
+    parser = CommandParser(usage=usage, description=_DESCRIPTION, epilog=_EXAMPLES)
     model, data, training = declared_arguments()
     left = {**model, **data, **training}
     groups: dict[str, Iterable[str]] = {
-        "needed": _FIRST,
+        "needed": ("source_lang", "target_lang", "train_file", "output_dir"),
         "data and vocabulary": data,
         "model and loss": model,
         "training": (*_OURS, *_THEIRS),

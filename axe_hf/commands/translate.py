@@ -38,12 +38,8 @@ _SHOW_STEPS = (
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """What `argv` asks for, with the decoding settings in `generation`."""
-    parser = CommandParser(
-        prog="axe-hf translate",
-        usage="axe-hf translate MODEL [TEXT ...] [OPTIONS]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-    )
+    usage = "axe-hf translate MODEL [TEXT ...] [OPTIONS]"
+    parser = CommandParser(usage=usage, description=_DESCRIPTION, epilog=_EXAMPLES)
     add_model_options(parser, is_model_required=True)
     text = "sentences; none: standard input"
     parser.add_argument("texts", metavar="TEXT", nargs="*", default=[], help=text)

@@ -63,7 +63,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         weight_decay (default 0.01): weight decay of AdamW.
         adam_epsilon (default 1e-6): epsilon of AdamW.
         label_smoothing_factor (default 0): if positive, replaces `label_smoothing` of the model.
-        predict_with_generate (default True): translate the evaluation data and score it by sacreBLEU.
+        predict_with_generate (default True): translate the evaluation data and score it.
         logging_steps (default 100): log every so many steps, or below 1 this share of the run.
         logging_nan_inf_filter (default False): leave losses that are nan or infinite out of logs.
         save_total_limit (default 5): checkpoints to keep; the oldest is deleted first.
@@ -128,17 +128,15 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         return is_canvas_stretched(self.length_multiplier, self.length_jitter)
 
     def _check_time_budget(self):
-        schedule, processes = self.lr_scheduler_type.value, self.world_size
+        schedule, size = self.lr_scheduler_type.value, self.world_size
         if schedule not in ("linear", "cosine"):
             expected = "one of linear and cosine with `train_minutes`"
             raise ValueError(f"`lr_scheduler_type` must be {expected}, got {schedule!r}.")
-        if processes > 1:  # their clocks would end training at different steps
-            raise ValueError(
-                f"`train_minutes` needs one process, got {processes}. Use `max_steps`."
-            )
+        if size > 1:  # their clocks would end training at different steps
+            raise ValueError(f"`train_minutes` needs one process, got {size}. Use `max_steps`.")
         for name in ("logging_steps", "eval_steps", "save_steps"):
             if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
-                expected = "a number of steps with `train_minutes`, not a share of an unknown one"
+                expected = "a number of steps with `train_minutes`, not a share of a length unknown"
                 raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)}.")
 
 
@@ -191,7 +189,7 @@ class DataArguments:
     def __post_init__(self):
         file, dataset = self.train_file, self.dataset_name
         if (file is None) == (dataset is None):
-            raise ValueError(f"Give one of `train_file` and `dataset_name`, got {file}, {dataset}.")
+            raise ValueError(f"Give either `train_file` or `dataset_name`, got {file}, {dataset}.")
         for part in ("validation", "test"):
             split, file = getattr(self, f"{part}_split"), getattr(self, f"{part}_file")
             if split is not None and dataset is None:
@@ -199,9 +197,10 @@ class DataArguments:
                 raise ValueError(f"`{part}_split` is a split of `dataset_name`: none given. {hint}")
             if split is not None and file is not None:
                 raise ValueError(f"Give `{part}_split` or a file, not both: {split!r}, {file!r}.")
+        given = self.tokenizer_name_or_path
         for name in ("vocab_size", "tokenizer_algorithm"):
-            if self.tokenizer_name_or_path is not None and getattr(self, name) is not None:
-                raise ValueError(f"Give `{name}` or `tokenizer_name_or_path`, not both.")
+            if given is not None and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` is for a tokenizer to train, one is given: {given!r}.")
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
             if value is not None and value < 2:
