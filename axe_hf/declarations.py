@@ -53,9 +53,8 @@ def declared_fields(path: Path, class_name: str) -> dict[str, Declaration]:
                 continue
             default, text = _literal(given.get("default")), _help(given.get("metadata"))
             is_required = not given.keys() & {"default", "default_factory"}
-        kinds, choices = _types(line.annotation)
-        about = texts.get(name, text)
-        declared[name] = Declaration(name, kinds, choices, default, is_required, about)
+        types = _types(line.annotation)
+        declared[name] = Declaration(name, *types, default, is_required, texts.get(name, text))
     return declared
 
 

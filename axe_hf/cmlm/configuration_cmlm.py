@@ -67,14 +67,8 @@ class CmlmConfig(PreTrainedConfig):
     """
 
     model_type = "cmlm"
-    keys_to_ignore_at_inference = [
-        "length_logits",
-        "encoder_last_hidden_state",
-        "token_loss",
-        "length_loss",
-        "num_skipped_targets",
-        "num_skipped_predictions",
-    ]
+    keys_to_ignore_at_inference = ["length_logits", "encoder_last_hidden_state", "token_loss"]
+    keys_to_ignore_at_inference += ["length_loss", "num_skipped_targets", "num_skipped_predictions"]
     attribute_map = {
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",

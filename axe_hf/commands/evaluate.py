@@ -7,18 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..output import write_text
-from .models import (
-    OFFERED_SETTINGS,
-    add_model_options,
-    add_output_options,
-    after_interrupt,  # noqa: F401 (for axe_hf.cli)
-    check_output,
-    load_model,
-    load_rescorer,
-    parse_with_decoding,
-)
+from . import models
 from .parsing import CommandParser, UsageError, add_option, flag
 
+after_interrupt = models.after_interrupt
 _USAGE = """\
 axe-hf evaluate MODEL DATA --source-lang L --target-lang L [OPTIONS]
        axe-hf evaluate --translations FILE --references FILE [FILE ...] [OPTIONS]"""
@@ -40,7 +32,7 @@ examples:
 def parse(argv: list[str]) -> argparse.Namespace:
     """What `argv` asks for, with the decoding settings in `generation`."""
     parser = CommandParser(usage=_USAGE, description=_DESCRIPTION, epilog=_EXAMPLES)
-    add_model_options(parser, is_model_required=False)
+    models.add_model_options(parser, is_model_required=False)
     parser.add_argument("data", metavar="DATA", nargs="?", help="sentence pairs")
     texts = parser.add_argument_group("what to score (UTF-8)")
     add_option(texts, "source_lang", metavar="L", help="code of the source language in DATA")
@@ -48,8 +40,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_option(texts, "translations", metavar="FILE", help="translations to score, one a line")
     text = "right translations of the same lines; in a second file and further, lines may be empty"
     add_option(texts, "references", metavar="FILE", nargs="+", help=text)
-    add_output_options(parser.add_argument_group("results"), "write the scores here too, as JSON")
-    options = parse_with_decoding(parser, argv)
+    models.add_output_options(
+        parser.add_argument_group("results"), "write the scores here too, as JSON"
+    )
+    options = models.parse_with_decoding(parser, argv)
     _check(options)
     return options
 
@@ -77,7 +71,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Score, print, and write the scores."""
-    check_output(options)
+    models.check_output(options)
     from ..evaluation import TranslationMetric  # before any work: it may be missing
 
     is_given = options.translations is not None
@@ -96,8 +90,12 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
 
     source, target = options.source_lang, options.target_lang
     rows = load_translations(options.data, source_lang=source, target_lang=target)
-    model, tokenizer = load_model(options)
-    settings = {"batch_size": options.batch_size, **options.generation, **load_rescorer(options)}
+    model, tokenizer = models.load_model(options)
+    settings = {
+        "batch_size": options.batch_size,
+        **options.generation,
+        **models.load_rescorer(options),
+    }
     pairs = rows["translation"]
     references = [[pair[target]] for pair in pairs]
     if "references" in rows.column_names:
@@ -105,7 +103,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     start = time.perf_counter()
     translations = translate(model, tokenizer, [pair[source] for pair in pairs], **settings)
     seconds = time.perf_counter() - start
-    decoding = {name: getattr(model.generation_config, name) for name in OFFERED_SETTINGS}
+    decoding = {name: getattr(model.generation_config, name) for name in models.OFFERED_SETTINGS}
     asked = ("model", "data", "source_lang", "target_lang", "int8", "rescore_with", "batch_size")
     facts = {name: getattr(options, name) for name in asked} | {
         "decoding": decoding | options.generation,

@@ -151,7 +151,7 @@ def _check_folder(name: str, argument: str) -> None:
 
 @contextmanager
 def _told_of(message: str, kinds: Any = (OSError, ValueError)) -> Iterator[None]:
-    """Put `message` before the first line of what PyTorch or Transformers says."""
+    """Put `message` before the first line of a library's own."""
     try:
         yield
     except kinds as error:

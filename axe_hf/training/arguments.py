@@ -136,7 +136,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(f"`train_minutes` needs one process, got {size}. Use `max_steps`.")
         for name in ("logging_steps", "eval_steps", "save_steps"):
             if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
-                expected = "a number of steps with `train_minutes`, not a share of a length unknown"
+                expected = (
+                    "a number of steps with `train_minutes`, not a share of an unknown number"
+                )
                 raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)}.")
 
 
