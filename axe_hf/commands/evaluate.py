@@ -34,15 +34,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = CommandParser(usage=_USAGE, description=_DESCRIPTION, epilog=_EXAMPLES)
     models.add_model_options(parser, is_model_required=False)
     parser.add_argument("data", metavar="DATA", nargs="?", help="sentence pairs")
-    texts = parser.add_argument_group("what to score (UTF-8)")
+    texts = parser.add_argument_group("what to score, and where to (UTF-8)")
     add_option(texts, "source_lang", metavar="L", help="code of the source language in DATA")
     add_option(texts, "target_lang", metavar="L", help="code of the target language in DATA")
     add_option(texts, "translations", metavar="FILE", help="translations to score, one a line")
     text = "right translations of the same lines; in a second file and further, lines may be empty"
     add_option(texts, "references", metavar="FILE", nargs="+", help=text)
-    models.add_output_options(
-        parser.add_argument_group("results"), "write the scores here too, as JSON"
-    )
+    models.add_output_options(texts, "write the scores here too, as JSON")
     options = models.parse_with_decoding(parser, argv)
     _check(options)
     return options
@@ -91,11 +89,8 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     source, target = options.source_lang, options.target_lang
     rows = load_translations(options.data, source_lang=source, target_lang=target)
     model, tokenizer = models.load_model(options)
-    settings = {
-        "batch_size": options.batch_size,
-        **options.generation,
-        **models.load_rescorer(options),
-    }
+    settings = options.generation | models.load_rescorer(options)
+    settings["batch_size"] = options.batch_size
     pairs = rows["translation"]
     references = [[pair[target]] for pair in pairs]
     if "references" in rows.column_names:

@@ -102,11 +102,9 @@ def read_settings(path: str, fields: Fields) -> dict[str, Any]:
         try:
             settings[name] = _checked(field, value)
         except (ValueError, argparse.ArgumentTypeError) as error:
-            expected = " or ".join(_WORDS[kind] for kind in field.kinds if kind in _WORDS)
-            if field.kinds == ("Literal",):
-                expected = f"one of {', '.join(field.choices)}"
-            text = f"{name!r} must be {expected or 'text'}, got {value!r}"
-            raise UsageError(f"{path}: {text}") from error
+            words = _WORDS | {"Literal": f"one of {', '.join(map(str, field.choices))}"}
+            expected = " or ".join(words[kind] for kind in field.kinds if kind in words) or "text"
+            raise UsageError(f"{path}: {name!r} must be {expected}, got {value!r}") from error
     return settings
 
 

@@ -136,9 +136,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(f"`train_minutes` needs one process, got {size}. Use `max_steps`.")
         for name in ("logging_steps", "eval_steps", "save_steps"):
             if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
-                expected = (
-                    "a number of steps with `train_minutes`, not a share of an unknown number"
-                )
+                expected = "a number of steps with `train_minutes`, not a share"
                 raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)}.")
 
 
