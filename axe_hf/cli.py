@@ -35,12 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         axe-hf ...
         True
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # translations do not fit into every locale's encoding
             stream.reconfigure(encoding="utf-8")
     try:
-        code = _dispatch(argv)
+        code = _dispatch(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     num_global = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
-    parser, prefix = _parser(), "axe-hf"
+    parser, prefix, options, is_debugging = _parser(), "axe-hf", None, False
     try:
         is_debugging = parser.parse_args(argv[:num_global]).debug
         if num_global == len(argv):
@@ -63,18 +62,27 @@ def _dispatch(argv: list[str]) -> int:
             near = get_close_matches(name, COMMANDS, 1)
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
             raise UsageError(f"there is no command {name!r}. {hint}")
-        prefix = f"axe-hf {name}"
-        return _run(name, rest, is_debugging=is_debugging)
+        prefix, command = f"axe-hf {name}", import_module(f".commands.{name}", __package__)
+        options = command.parse(rest)
+        command.run(options)
+        return 0
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     except UsageError as error:
         return _complain(prefix, f"{error} ({prefix} --help)", WRONG_USAGE)
+    except KeyboardInterrupt:
+        hint = "" if options is None else command.after_interrupt(options)
+        print(f"\n{prefix}: stopped. {hint}".rstrip(), file=sys.stderr, flush=True)
+        return INTERRUPTED
+    except Exception as error:
+        if is_debugging or isinstance(error, BrokenPipeError):
+            raise
+        return _complain(prefix, _one_line(error, shlex.join(["axe-hf", "--debug", *argv])), FAILED)
 
 
 def _parser() -> CommandParser:
     commands = "\n".join(f"  {name:<10}  {text}" for name, text in COMMANDS.items())
     parser = CommandParser(
-        prog="axe-hf",
         usage="axe-hf [--debug] COMMAND ...",
         description="Train, use and score translation models that write a whole sentence at once:\n"
         "CMLMs, trained with Aligned Cross Entropy (AXE), decoded by Mask-Predict.\n\n"
@@ -82,28 +90,8 @@ def _parser() -> CommandParser:
         epilog="Start with: axe-hf quickstart\nMore on a command: axe-hf COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"axe-hf {__version__}")
-    text = "show where an error came from; stands before COMMAND"
-    parser.add_argument("--debug", action="store_true", help=text)
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser
-
-
-def _run(name: str, argv: list[str], *, is_debugging: bool) -> int:
-    command, options = import_module(f".commands.{name}", __package__), None
-    try:
-        options = command.parse(argv)
-        command.run(options)
-    except KeyboardInterrupt:
-        hint = "" if options is None else command.after_interrupt(options)
-        print(f"\naxe-hf {name}: stopped. {hint}".rstrip(), file=sys.stderr, flush=True)
-        return INTERRUPTED
-    except (BrokenPipeError, UsageError):
-        raise
-    except Exception as error:
-        if is_debugging:
-            raise
-        again = shlex.join(["axe-hf", "--debug", name, *argv])
-        return _complain(f"axe-hf {name}", _one_line(error, again), FAILED)
-    return 0
 
 
 def _complain(prefix: str, message: str, code: int) -> int:

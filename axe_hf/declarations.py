@@ -1,5 +1,4 @@
-"""What dataclasses declare, read from their source: a command line made of their fields can show
-its help, and find wrong options, before PyTorch is loaded."""
+"""What dataclasses declare, read from their source, before PyTorch is loaded."""
 
 import ast
 import re
@@ -54,9 +53,8 @@ def declared_fields(path: Path, class_name: str) -> dict[str, Declaration]:
                 continue
             default, text = _literal(given.get("default")), _help(given.get("metadata"))
             is_required = not given.keys() & {"default", "default_factory"}
-        kinds, choices = _types(line.annotation)
-        text = texts.get(name, text)
-        declared[name] = Declaration(name, kinds, choices, default, is_required, text)
+        types = _types(line.annotation)
+        declared[name] = Declaration(name, *types, default, is_required, texts.get(name, text))
     return declared
 
 

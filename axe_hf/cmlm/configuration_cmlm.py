@@ -22,9 +22,8 @@ SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_tok
 class CmlmConfig(PreTrainedConfig):
     r"""Architecture and training loss of a CMLM; the defaults are Mask-Predict's base model.
 
-    Source: Ghazvininejad et al., "Mask-Predict" (EMNLP 2019), section 4.1 for the sizes; the AXE
-    loss is Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3. `axe_delta` is
-    ours, chosen by experiment.
+    Sizes: Ghazvininejad et al., "Mask-Predict" (EMNLP 2019), section 4.1; AXE: Ghazvininejad et
+    al., "Aligned Cross Entropy" (ICML 2020), section 3; `axe_delta` is ours, by experiment.
 
     Args:
         vocab_size: number of symbols, shared by source and target, special tokens included.
@@ -37,8 +36,7 @@ class CmlmConfig(PreTrainedConfig):
         dropout: dropout after each block.
         attention_dropout: dropout on the attention weights.
         activation_dropout: dropout inside the feed-forward blocks.
-        normalize_before: layer normalisation before each block (pre-norm, with one more at the end
-            of each stack) instead of after it.
+        normalize_before: layer normalisation before each block and at the end, not after each.
         position_embedding_type: position embeddings, `"learned"` or `"sinusoidal"`.
         scale_embedding: multiply the token embeddings by sqrt(d_model).
         layernorm_embedding: layer normalisation after token plus position embedding.
@@ -51,15 +49,12 @@ class CmlmConfig(PreTrainedConfig):
             defaults are those of `axe_hf.train_tokenizer`. The blank is AXE's epsilon.
         training_loss: `"axe"`, or `"cross_entropy"` for the position-wise loss of Mask-Predict.
         axe_delta: penalty factor (>= 0) of leaving a target token without a prediction of its own.
-            With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33, in the
-            experiment of the README).
+            With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33).
         label_smoothing: share of the loss, in [0, 1), of the uniform distribution over all symbols.
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
-        fused_loss: when `forward` computes the loss, AXE or cross entropy, from the decoder's
-            states and the output embedding, a few sentences at a time, with the same value and in
-            less memory; `outputs.logits` is then None. `"auto"` (default): in training, given
-            labels, where the logits would be larger than 48 MiB on a CPU, 256 MiB on a GPU;
-            `"always"`: in training, given labels; `"never"`. Evaluation always has logits.
+        fused_loss: when training computes the loss from the decoder's states, a few sentences at a
+            time, with the same value in less memory and `outputs.logits` None: `"auto"`, where the
+            logits would take over 48 MiB on a CPU, 256 MiB on a GPU; `"always"`; or `"never"`.
 
     Raises:
         StrictDataclassClassValidationError: sizes that do not fit, special tokens that collide.
@@ -72,14 +67,8 @@ class CmlmConfig(PreTrainedConfig):
     """
 
     model_type = "cmlm"
-    keys_to_ignore_at_inference = [
-        "length_logits",
-        "encoder_last_hidden_state",
-        "token_loss",
-        "length_loss",
-        "num_skipped_targets",
-        "num_skipped_predictions",
-    ]
+    keys_to_ignore_at_inference = ["length_logits", "encoder_last_hidden_state", "token_loss"]
+    keys_to_ignore_at_inference += ["length_loss", "num_skipped_targets", "num_skipped_predictions"]
     attribute_map = {
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",
@@ -130,24 +119,19 @@ class CmlmConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
-            heads, width = getattr(self, name), self.d_model
-            if heads < 1 or width % heads:
-                raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {width}.")
+            if (heads := getattr(self, name)) < 1 or self.d_model % heads:
+                raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {self.d_model}.")
         if self.activation_function not in ACT2FN:
-            raise ValueError(
-                "`activation_function` must be a name in `transformers.activations.ACT2FN`, such "
-                f'as "gelu", got "{self.activation_function}".'
-            )
+            name = self.activation_function
+            raise ValueError(f"`activation_function` must be a name in `ACT2FN`, got {name!r}.")
 
     def validate_special_tokens(self):
         """Pad, end, mask and blank are four different symbols of the vocabulary."""
         ids = {name: getattr(self, name) for name in SPECIAL_TOKEN_IDS}
         for name, token_id in ids.items():
             if not isinstance(token_id, int) or not 0 <= token_id < self.vocab_size:
-                raise ValueError(
-                    f"`{name}` must be one token id in [0, {self.vocab_size}), got {token_id}. "
-                    "Set it and `vocab_size` from the tokenizer."
-                )
+                expected = f"one id in [0, {self.vocab_size}), as in the tokenizer"
+                raise ValueError(f"`{name}` must be {expected}, got {token_id}.")
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"pad, end, mask and blank must be four different tokens, got {ids}.")
 

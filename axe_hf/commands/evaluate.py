@@ -7,23 +7,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..output import write_text
-from .models import (
-    OFFERED_SETTINGS,
-    add_model_options,
-    add_output_options,
-    after_interrupt,  # noqa: F401 (for axe_hf.cli)
-    check_output,
-    load_model,
-    load_rescorer,
-    parse_with_decoding,
-)
+from . import models
 from .parsing import CommandParser, UsageError, add_option, flag
 
+after_interrupt = models.after_interrupt
+_USAGE = """\
+axe-hf evaluate MODEL DATA --source-lang L --target-lang L [OPTIONS]
+       axe-hf evaluate --translations FILE --references FILE [FILE ...] [OPTIONS]"""
 _DESCRIPTION = """\
-Translates the source side of a file of sentence pairs and scores the result against the target
-side; or scores translations that you have already. Prints BLEU and chrF with their sacreBLEU
-signatures, how much of the text is repeated words, how long it is compared to the references, and
-the speed.
+Translates the source side of sentence pairs and scores the result against the target side; or
+scores translations that you have already.
 
 DATA: JSON lines {"translation": {"en": "...", "de": "..."}}, where a list of right translations may
 stand under "references"; or source, tab, target; or two text files "test.en,test.de"; .gz too.
@@ -33,30 +26,22 @@ examples:
   axe-hf evaluate my_model test.tsv --source-lang en --target-lang de --num-iterations 4
   axe-hf evaluate my_model test.en,test.de --source-lang en --target-lang de --output scores.json
   axe-hf evaluate --translations system.de --references first.de second.de
-
-Texts are compared as they are; sacreBLEU splits them into words itself.
 """
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """What `argv` asks for, with the decoding settings in `generation`."""
-    parser = CommandParser(
-        prog="axe-hf evaluate",
-        usage="axe-hf evaluate MODEL DATA --source-lang L --target-lang L [OPTIONS]\n"
-        "       axe-hf evaluate --translations FILE --references FILE [FILE ...] [OPTIONS]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-    )
-    add_model_options(parser, is_model_required=False)
+    parser = CommandParser(usage=_USAGE, description=_DESCRIPTION, epilog=_EXAMPLES)
+    models.add_model_options(parser, is_model_required=False)
     parser.add_argument("data", metavar="DATA", nargs="?", help="sentence pairs")
-    texts = parser.add_argument_group("what to score (UTF-8)")
+    texts = parser.add_argument_group("what to score, and where to (UTF-8)")
     add_option(texts, "source_lang", metavar="L", help="code of the source language in DATA")
     add_option(texts, "target_lang", metavar="L", help="code of the target language in DATA")
     add_option(texts, "translations", metavar="FILE", help="translations to score, one a line")
     text = "right translations of the same lines; in a second file and further, lines may be empty"
     add_option(texts, "references", metavar="FILE", nargs="+", help=text)
-    add_output_options(parser.add_argument_group("results"), "write the scores here too, as JSON")
-    options = parse_with_decoding(parser, argv)
+    models.add_output_options(texts, "write the scores here too, as JSON")
+    options = models.parse_with_decoding(parser, argv)
     _check(options)
     return options
 
@@ -64,30 +49,27 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _check(options: argparse.Namespace) -> None:
     """Either a model, data and languages, or translations, references and no model's options."""
 
-    def shown(names: list[str]) -> str:
+    def shown(names: Iterable[str]) -> str:
         return ", ".join({"model": "MODEL", "data": "DATA"}.get(n, flag(n)) for n in names)
 
-    def given(names: Iterable[str]) -> list[str]:
-        return [name for name in names if getattr(options, name)]
-
+    given = {name for name, value in vars(options).items() if value}
     of_model = ["model", "data", "source_lang", "target_lang"]
     of_texts = ["translations", "references"]
-    needed = of_texts if given(of_texts) else of_model
-    missing = [name for name in needed if name not in given(needed)]
-    if missing:
+    needed = of_texts if given & {*of_texts} else of_model
+    if missing := [name for name in needed if name not in given]:
         raise UsageError(f"the following arguments are required: {shown(missing)}")
     if needed == of_model:
         return
-    if given(of_model):
+    if given & {*of_model}:
         raise UsageError("give either MODEL and DATA or --translations and --references, not both")
-    useless = [*given(["device", "int8", "rescore_with"]), *options.generation]
-    if useless:
+    running = ("device", "int8", "rescore_with")
+    if useless := [*(name for name in running if name in given), *options.generation]:
         raise UsageError(f"{shown(useless)}: for a MODEL only, and --translations need none")
 
 
 def run(options: argparse.Namespace) -> None:
     """Score, print, and write the scores."""
-    check_output(options)
+    models.check_output(options)
     from ..evaluation import TranslationMetric  # before any work: it may be missing
 
     is_given = options.translations is not None
@@ -106,17 +88,17 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
 
     source, target = options.source_lang, options.target_lang
     rows = load_translations(options.data, source_lang=source, target_lang=target)
-    model, tokenizer = load_model(options)
-    settings = {"batch_size": options.batch_size, **options.generation, **load_rescorer(options)}
+    model, tokenizer = models.load_model(options)
+    settings = options.generation | models.load_rescorer(options)
+    settings["batch_size"] = options.batch_size
     pairs = rows["translation"]
+    references = [[pair[target]] for pair in pairs]
     if "references" in rows.column_names:
         references = [list(references) for references in rows["references"]]
-    else:
-        references = [[pair[target]] for pair in pairs]
     start = time.perf_counter()
     translations = translate(model, tokenizer, [pair[source] for pair in pairs], **settings)
     seconds = time.perf_counter() - start
-    decoding = {name: getattr(model.generation_config, name) for name in OFFERED_SETTINGS}
+    decoding = {name: getattr(model.generation_config, name) for name in models.OFFERED_SETTINGS}
     asked = ("model", "data", "source_lang", "target_lang", "int8", "rescore_with", "batch_size")
     facts = {name: getattr(options, name) for name in asked} | {
         "decoding": decoding | options.generation,
@@ -135,10 +117,8 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[list[str]], dict
     columns = [read_lines(path) for path in options.references]
     for path, lines in zip(options.references, columns, strict=True):
         if len(lines) != len(translations):
-            raise ValueError(
-                f"--references: {path} must have as many lines as {options.translations}, "
-                f"{len(translations)}, got {len(lines)}."
-            )
+            expected = f"as many lines as {options.translations}, {len(translations)}"
+            raise ValueError(f"--references: {path} must have {expected}, got {len(lines)}.")
     facts = {"translations": options.translations, "references": options.references}
     return translations, [list(row) for row in zip(*columns, strict=True)], facts
 

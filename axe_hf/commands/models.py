@@ -11,17 +11,14 @@ from ..cmlm.configuration_mask_predict import SETTINGS
 from .parsing import CommandParser, UsageError, add_option
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from .. import CmlmForConditionalGeneration
+    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 OFFERED_SETTINGS = {name: setting for name, setting in SETTINGS.items() if setting.is_option}
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 _INT8 = "multiply in int8, on a CPU: about twice as fast for single sentences, slightly less exact"
-_RESCORE_WITH = """\
-let this autoregressive translation model, a folder or a name on the Hub, choose among the length
-candidates (with --num-length-candidates over 1)"""
+_RESCORE_WITH = "autoregressive model to choose among --num-length-candidates: a folder or a name"
 
 
 def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None:
@@ -53,17 +50,15 @@ def parse_with_decoding(parser: CommandParser, argv: list[str]) -> argparse.Name
         text = setting.help.rstrip(".").replace("`", "").replace("%", "%%")
         add_option(group, name, default=argparse.SUPPRESS, help=text, **kwargs)
     options = parser.parse_intermixed_args(argv)
-    given = {name: value for name, value in vars(options).items() if name in OFFERED_SETTINGS}
-    for name, value in given.items():
-        try:
+    options.generation = {n: v for n, v in vars(options).items() if n in OFFERED_SETTINGS}
+    try:
+        for name, value in options.generation.items():
             SETTINGS[name].check(value)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-    if options.int8 and options.device is not None and options.device.split(":")[0] != "cpu":
-        raise UsageError(
-            f"--int8 multiplies on a CPU: leave out --device {options.device}, or --int8"
-        )
-    options.generation = given
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    device = options.device or "cpu"
+    if options.int8 and device.split(":")[0] != "cpu":
+        raise UsageError(f"--int8 multiplies on a CPU: leave out --device {device}, or --int8")
     return options
 
 
@@ -94,11 +89,9 @@ def after_interrupt(options: argparse.Namespace) -> str:
     return "" if options.output is None else f"Nothing was written to {options.output}."
 
 
-def load_model(
-    options: argparse.Namespace,
-) -> "tuple[CmlmForConditionalGeneration, PreTrainedTokenizerBase]":
+def load_model(options: argparse.Namespace) -> "Loaded":
     """MODEL, ready to decode, and its tokenizer."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     name = options.model
     _check_folder(name, "MODEL")
@@ -106,9 +99,7 @@ def load_model(
         kind = AutoConfig.from_pretrained(name).model_type
     if kind != "cmlm":
         raise ValueError(f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {kind!r}.")
-    model = _load_weights(name, options)
-    with _told_of(f"MODEL: {name} has no tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+    model, tokenizer = _load(name, "MODEL", options)
     if options.int8:
         from .. import quantize_int8
 
@@ -121,38 +112,29 @@ def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:
     name = options.rescore_with
     if name is None:
         return {}
-    from transformers import AutoTokenizer
-
     _check_folder(name, "--rescore-with")
-    with _told_of(f"--rescore-with: {name} is no encoder-decoder with a tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        return {"rescore_with": (_load_weights(name, options), tokenizer)}
+    return {"rescore_with": _load(name, "--rescore-with", options)}
 
 
-def _load_weights(name: str, options: argparse.Namespace) -> "PreTrainedModel":
-    from transformers import AutoModelForSeq2SeqLM
+def _load(name: str, argument: str, options: argparse.Namespace) -> "Loaded":
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
 
-    device = _device(options)
+    device = "cpu" if options.int8 else options.device
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _told_of(f"--device: {device!r} cannot be used", (RuntimeError, AssertionError)):
+        torch.empty(0, device=device)
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(device)
+        with _told_of(f"{argument}: {name} is no encoder-decoder with a tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            return AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(device), tokenizer
     finally:
         if was_on:
             logging.enable_progress_bar()
-
-
-def _device(options: argparse.Namespace) -> "torch.device":
-    import torch
-
-    name = "cpu" if options.int8 else options.device
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {name!r} cannot be used ({_first_line(error)})") from error
 
 
 def _check_folder(name: str, argument: str) -> None:
@@ -168,13 +150,10 @@ def _check_folder(name: str, argument: str) -> None:
 
 
 @contextmanager
-def _told_of(message: str) -> Iterator[None]:
-    """Put `message` before the first line of what Transformers says."""
+def _told_of(message: str, kinds: Any = (OSError, ValueError)) -> Iterator[None]:
+    """Put `message` before the first line of a library's own."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{message} ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except kinds as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{message} ({first_line})") from error

@@ -102,11 +102,9 @@ def read_settings(path: str, fields: Fields) -> dict[str, Any]:
         try:
             settings[name] = _checked(field, value)
         except (ValueError, argparse.ArgumentTypeError) as error:
-            expected = " or ".join(_WORDS[kind] for kind in field.kinds if kind in _WORDS)
-            if field.kinds == ("Literal",):
-                expected = f"one of {', '.join(field.choices)}"
-            expected = f"{name!r} must be {expected or 'text'}"
-            raise UsageError(f"{path}: {expected}, got {value!r}") from error
+            words = _WORDS | {"Literal": f"one of {', '.join(map(str, field.choices))}"}
+            expected = " or ".join(words[kind] for kind in field.kinds if kind in words) or "text"
+            raise UsageError(f"{path}: {name!r} must be {expected}, got {value!r}") from error
     return settings
 
 
@@ -114,21 +112,16 @@ def _checked(field: Declaration, value: Any) -> Any:
     """A value of a file as the field wants it; YAML reads 5e-4 as text, so text may be a number."""
     if isinstance(value, dict) and "dict" in field.kinds:
         return value
-    if isinstance(value, list) and "list" in field.kinds:
-        return [_checked_word(field, item) for item in value]
-    word = _checked_word(field, value)
-    return [word] if field.kinds == ("list",) else word
-
-
-def _checked_word(field: Declaration, value: Any) -> Any:
-    reader = _reader(field)
-    is_word = isinstance(value, str | int | float)
-    if not is_word or isinstance(value, bool) and reader not in (_truth, _text_or_truth):
-        raise ValueError
-    word = reader(str(value))
-    if field.kinds == ("Literal",) and word not in field.choices:
-        raise ValueError
-    return word
+    reader, is_list = _reader(field), isinstance(value, list) and "list" in field.kinds
+    words = value if is_list else [value]
+    for word in words:
+        is_wrong_bool = isinstance(word, bool) and reader not in (_truth, _text_or_truth)
+        if is_wrong_bool or not isinstance(word, str | int | float):
+            raise ValueError
+        if field.kinds == ("Literal",) and word not in field.choices:
+            raise ValueError
+    read = [reader(str(word)) for word in words]
+    return read if is_list or field.kinds == ("list",) else read[0]
 
 
 def _read_mapping(path: str) -> dict[str, Any]:
@@ -136,15 +129,12 @@ def _read_mapping(path: str) -> dict[str, Any]:
 
     suffix = Path(path).suffix
     if suffix not in (".json", ".yaml", ".yml"):
-        expected = "an option or a file .json, .yaml, .yml"
-        raise UsageError(f"the first argument must be {expected}, got {path}")
+        raise UsageError(f"first argument must be an option or a .json or .yaml file, got {path}")
     try:
         text = Path(path).read_text(encoding="utf-8")
         config = json.loads(text) if suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: must be UTF-8, got {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}, line {error.lineno}: must be JSON, {error.msg}") from error
     except yaml.YAMLError as error:

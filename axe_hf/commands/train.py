@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from ..training import AxeTrainingArguments, DataArguments, ModelArguments
 
 _DESCRIPTION = """\
-Trains a translation model on sentence pairs: a new one, with a vocabulary made from the same data,
-or one to fine-tune. Leaves in --output-dir the model, its tokenizer, its model card, the scores and
-the checkpoints. Everything can also stand in a file, by name; options behind it win.
+Trains a translation model, new or to fine-tune, on sentence pairs, and leaves it in --output-dir
+with its tokenizer, scores and checkpoints. Settings may stand in a file; options behind it win.
 """
 _EXAMPLES = """\
 examples:
@@ -30,41 +29,29 @@ examples:
       --output-dir runs/en-de --train-minutes 10 --max-tokens-per-batch 500 --masking full \\
       --length-multiplier 1.4 --length-jitter 0.2 --vocab-size 2000 --d-model 192 \\
       --encoder-layers 2 --decoder-layers 2
-  the same settings in a file (source_lang: en ...), with another seed
+  the same settings in a file (source_lang: en ...), with another seed; going on after a break
     axe-hf train en-de.yaml --output-dir runs/en-de-2 --seed 2
-  fine-tuning
+    axe-hf train en-de.yaml --resume-from-checkpoint last
+  fine-tuning; several GPUs
     axe-hf train --model-name-or-path runs/en-de --train-file more.tsv ...
-  going on after a break
-    axe-hf train (the same options) --resume-from-checkpoint last
-  several GPUs
     accelerate launch -m axe_hf train ...
 """
 
-_FIRST = ("source_lang", "target_lang", "train_file", "output_dir")
-# The trainer's arguments that matter, with a text where Transformers' own does not serve here.
-_IMPORTANT = {
+# The trainer's arguments that matter: ours, and Transformers' with a text that serves here.
+_OURS: tuple[str, ...] = ("train_minutes", "num_train_epochs", "max_tokens_per_batch", "masking")
+_OURS += ("per_device_train_batch_size", "learning_rate", "warmup_steps", "length_multiplier")
+_OURS += ("length_jitter", "ema_decay", "logging_steps", "save_total_limit")
+_THEIRS = {
     "output_dir": "folder for everything the run leaves; a new or an empty one",
-    "train_minutes": None,
-    "num_train_epochs": None,
     "max_steps": "steps to train for, in place of epochs",
-    "max_tokens_per_batch": None,
-    "per_device_train_batch_size": None,
     "gradient_accumulation_steps": "batches whose gradients make one step",
-    "learning_rate": None,
-    "warmup_steps": None,
     "lr_scheduler_type": "shape of the learning rate: linear, cosine, inverse_sqrt ...",
-    "masking": None,
-    "length_multiplier": None,
-    "length_jitter": None,
-    "ema_decay": None,
     "bf16": "train in bfloat16: faster where the hardware has it",
     "optim": "optimizer, a name of Transformers': adamw_torch_fused if not given, adafactor ...",
     "seed": "of the first weights, the batches and the masks",
     "eval_strategy": "when to evaluate on the validation data besides the end: no, steps or epoch",
     "eval_steps": "steps between two evaluations; those of --logging-steps if not given",
-    "logging_steps": None,
     "save_steps": "steps between two checkpoints",
-    "save_total_limit": None,
     "load_best_model_at_end": "keep the checkpoint that evaluates best, not the last one",
     "metric_for_best_model": "what is best: loss if not given, or bleu, chrf ...",
     "resume_from_checkpoint": "checkpoint to go on from: 'last' in --output-dir, or a folder",
@@ -88,8 +75,8 @@ class TrainOptions:
         for field in fields(AxeTrainingArguments):
             choices, value = field.metadata.get("choices"), self.settings.get(field.name)
             if choices and value is not None and value not in choices:
-                expected = ", ".join(map(repr, choices))
-                raise UsageError(f"argument {flag(field.name)}: {value!r} is none of {expected}")
+                text = f"{value!r} is none of {', '.join(map(repr, choices))}"
+                raise UsageError(f"argument {flag(field.name)}: {text}")
         model, data, training = (
             {name: self.settings[name] for name in kind if name in self.settings}
             for kind in declared_arguments()
@@ -104,9 +91,9 @@ class TrainOptions:
 def declared_arguments() -> tuple[Declared, Declared, Declared]:
     """The fields of the model's, the data's and the trainer's arguments."""
     package, spec = Path(__file__).parents[1], find_spec("transformers")  # which imports nothing
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.origin is None:
         raise ImportError("Transformers is not installed: python -m pip install transformers")
-    theirs, ours = Path(spec.submodule_search_locations[0]), package / "training" / "arguments.py"
+    theirs, ours = Path(spec.origin).parent, package / "training" / "arguments.py"
     config = declared_fields(package / "cmlm" / "configuration_cmlm.py", "CmlmConfig")
     model = {
         name: field if field.help else replace(config[name], kinds=field.kinds, is_required=False)
@@ -123,32 +110,24 @@ def declared_arguments() -> tuple[Declared, Declared, Declared]:
 
 def _parser(*, is_complete: bool) -> CommandParser:
     """The parser of all options, of which the help shows the trainer's others only if asked to."""
-    parser = CommandParser(
-        prog="axe-hf train",
-        usage="axe-hf train [CONFIG.json | CONFIG.yaml] [OPTIONS]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        add_help=False,
-    )
+    usage = "axe-hf train [CONFIG.json | CONFIG.yaml] [OPTIONS]"
+    parser = CommandParser(usage=usage, description=_DESCRIPTION, epilog=_EXAMPLES)
     model, data, training = declared_arguments()
     left = {**model, **data, **training}
     groups: dict[str, Iterable[str]] = {
-        "needed": _FIRST,
+        "needed": ("source_lang", "target_lang", "train_file", "output_dir"),
         "data and vocabulary": data,
         "model and loss": model,
-        "training": _IMPORTANT,
+        "training": (*_OURS, *_THEIRS),
         "everything else that Transformers' Seq2SeqTrainingArguments has": training,
     }
     for title, names in groups.items():
         group = parser.add_argument_group(title)
         rest = [left.pop(name) for name in names if name in left]
         for field in rest:
-            text = _IMPORTANT.get(field.name) or field.help
+            text = _THEIRS.get(field.name, field.help)
             add_field(group, field, None if names is training and not is_complete else text)
-    more = parser.add_argument_group("help")
-    more.add_argument("-h", "--help", action="help", help="show these options")
-    text = f"show {len(rest)} more, of Transformers' trainer"
-    add_option(more, "help_all", action="help", help=text)
+    add_option(parser, "help_all", action="help", help=f"show {len(rest)} more, of Transformers")
     return parser
 
 
@@ -176,15 +155,13 @@ def run(options: TrainOptions) -> None:
     result = run_training(*options.arguments())
     if not result.trainer.is_world_process_zero():
         return
-    folder, metrics = options.settings["output_dir"], result.metrics
+    folder = options.settings["output_dir"]
     print(f"\nSaved the model in {folder}.")
-    for prefix, data in (("eval", "validation"), ("test", "test")):
-        scores = {name.removeprefix(f"{prefix}_"): metrics[name] for name in metrics}
+    line = "On the {} data: BLEU {bleu:.2f}, chrF {chrf:.2f}, repetition rate {repetition_rate:.2%}"
+    for prefix, data in (("eval_", "validation"), ("test_", "test")):
+        scores = {name.removeprefix(prefix): value for name, value in result.metrics.items()}
         if "bleu" in scores:
-            print(
-                f"On the {data} data: BLEU {scores['bleu']:.2f}, chrF {scores['chrf']:.2f}, "
-                f"repetition rate {scores['repetition_rate']:.2%} ({scores['bleu_signature']})"
-            )
+            print(line.format(data, **scores), f"({scores['bleu_signature']})")
     print(f'Try: axe-hf translate {shlex.quote(folder)} "..."')
 
 
@@ -194,8 +171,7 @@ def after_interrupt(options: TrainOptions) -> str:
 
     folder, argv = options.settings["output_dir"], ["axe-hf", "train", *options.argv]
     if not Path(folder).is_dir() or get_last_checkpoint(folder) is None:
-        every = "one comes every --save-steps steps"
-        return f"There was no checkpoint yet in {folder} ({every}): start again."
+        return f"There was no checkpoint yet in {folder} (see --save-steps): start again."
     if "resume_from_checkpoint" not in options.settings:
         argv += ["--resume-from-checkpoint", "last"]
     return f"Go on from the last checkpoint: {shlex.join(argv)}"

@@ -6,17 +6,10 @@ from functools import partial
 from typing import Any
 
 from ..output import write_text
-from .models import (
-    add_model_options,
-    add_output_options,
-    after_interrupt,  # noqa: F401 (for axe_hf.cli)
-    check_output,
-    load_model,
-    load_rescorer,
-    parse_with_decoding,
-)
+from . import models
 from .parsing import CommandParser, UsageError, add_option
 
+after_interrupt = models.after_interrupt
 _DESCRIPTION = """\
 Translates sentences: those on the command line, the lines of a file, or those of standard input.
 Prints one translation a line, in the same order; an empty line stays empty.
@@ -29,30 +22,25 @@ examples:
   axe-hf translate my_model --show-steps --num-iterations 4 "Where is the station?"
   axe-hf translate my_model --num-length-candidates 5 --rescore-with teacher < news.en
 
-More iterations refine a translation and take as much longer; models trained with AXE on full
-canvases are made for one. Long texts must be split into sentences first, one a line.
+Long texts must be split into sentences first, one a line.
 """
-_SHOW_STEPS = """\
-print each sentence and, line by line, how it was filled in above its translation; "_" is predicted
-again, "ε" is a blank, "·" goes on inside a word"""
+_SHOW_STEPS = (
+    'print how each sentence is filled in: "_" again, "ε" blank, "·" goes on inside a word'
+)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """What `argv` asks for, with the decoding settings in `generation`."""
-    parser = CommandParser(
-        prog="axe-hf translate",
-        usage="axe-hf translate MODEL [TEXT ...] [OPTIONS]",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-    )
-    add_model_options(parser, is_model_required=True)
+    usage = "axe-hf translate MODEL [TEXT ...] [OPTIONS]"
+    parser = CommandParser(usage=usage, description=_DESCRIPTION, epilog=_EXAMPLES)
+    models.add_model_options(parser, is_model_required=True)
     text = "sentences; none: standard input"
     parser.add_argument("texts", metavar="TEXT", nargs="*", default=[], help=text)
     files = parser.add_argument_group("input and output (UTF-8)")
     add_option(files, "input", metavar="FILE", help="read sentences from here, one a line")
-    add_output_options(files, "write translations here, all or nothing")
+    models.add_output_options(files, "write translations here, all or nothing")
     add_option(files, "show_steps", action="store_true", help=_SHOW_STEPS)
-    options = parse_with_decoding(parser, argv)
+    options = models.parse_with_decoding(parser, argv)
     if options.texts and options.input is not None:
         raise UsageError("give sentences either as TEXT or in --input, not both")
     return options
@@ -60,18 +48,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     """Translate; with `--output` nothing is written unless all is translated."""
-    check_output(options)
+    models.check_output(options)
     from ..data import read_lines
     from ..translation import translate
 
     texts = options.texts or read_lines(options.input)
-    model, tokenizer = load_model(options)
-    settings = options.generation | load_rescorer(options)
+    model, tokenizer = models.load_model(options)
+    settings = options.generation | models.load_rescorer(options)
     if options.show_steps:
         translations = [_with_steps(model, tokenizer, text, settings) for text in texts]
     else:
-        size = options.batch_size
-        translations = translate(model, tokenizer, texts, batch_size=size, **settings)
+        settings["batch_size"] = options.batch_size
+        translations = translate(model, tokenizer, texts, **settings)
     # A line is a line, whatever a tokenizer makes of it.
     lines = [" ".join(translation.split("\n")) + "\n" for translation in translations]
     if options.output is not None:
@@ -81,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _with_steps(model: Any, tokenizer: Any, text: str, settings: dict[str, Any]) -> str:
-    """Print the sentence, the iterations and the translation, and return the translation."""
+    """Print the sentence, the iterations and the translation, which is returned."""
     import torch
 
     from ..history import format_history

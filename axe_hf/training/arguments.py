@@ -1,5 +1,5 @@
-"""Arguments of a training run. The docstrings explain each, and nothing else does: the fields' help
-(for an `HfArgumentParser`) and the options of `axe-hf train` are taken from there."""
+"""Arguments of a training run. Their help in an `HfArgumentParser` and in `axe-hf train` is that of
+the docstrings."""
 
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -34,47 +34,41 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
 
     The recipe of Mask-Predict (EMNLP 2019, section 4.1; in brackets): learning rate 5e-4 (5e-4),
     warm-up 5 % of the run (10,000 of 300,000 steps), linear decay (inverse square root; ours,
-    because it ends a short run at a rate of 0: `lr_scheduler_type="inverse_sqrt"` has theirs),
-    Adam's epsilon 1e-6 and second moment 0.999 (the same), weight decay 0.01 (0.01). Dropout and
-    label smoothing live in `CmlmConfig`. The batches there hold about 128,000 tokens.
+    because it ends a short run at a rate of 0), Adam's epsilon 1e-6 and second moment 0.999 (the
+    same), weight decay 0.01 (0.01), 64 sentences a batch (128,000 tokens).
 
     Args:
         max_tokens_per_batch (default None): tokens in one batch of one device, padding included
-            (rows times the longer of the two sides), instead of `per_device_train_batch_size`
-            sentences. On a CPU 500 to 2000 learn most per minute; a large GPU takes 8192 and more.
+            (rows times the longer side), instead of `per_device_train_batch_size` sentences. On a
+            CPU 500 to 2000 learn most per minute; a large GPU takes 8192 and more.
         masking (default "uniform"): canvases in training: "uniform" hides 1 to N tokens of each
             target, as Mask-Predict trains; "full" hides all, for models that decode in one pass. A
             `data_collator` given to the trainer overrides it.
         length_multiplier (default 1.0): canvas positions per target token in training, with
-            `masking="full"` and AXE; also put into `model.generation_config`, since a model wants
-            canvases like those it was trained on. Over 1 it leaves room for blanks, without which
-            AXE hardly differs from cross entropy on a full mask: 1.4 serves AXE well.
+            `masking="full"` and AXE, and then in decoding. Over 1 it leaves room for blanks,
+            without which AXE hardly differs from cross entropy on a full mask; 1.4 serves AXE well.
         length_jitter (default 0): share by which each canvas is drawn longer or shorter, under the
             same two conditions, to prepare for lengths predicted wrongly: 0.2 serves AXE well.
         train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
             and saving not counted. The learning rate follows max(step / max_steps, elapsed /
             budget), and training ends with it. Resuming continues the same budget.
-        ema_decay (default None): decay of an exponential moving average of the weights, for
-            instance 0.999, which is what gets evaluated and saved.
+        ema_decay (default None): decay of a moving average of the weights, such as 0.999, which is
+            what gets evaluated and saved.
         num_train_epochs (default None): passes over the training data; 3, or as many as
             `train_minutes` has room for.
-        per_device_train_batch_size (default 64): sentences in one batch of one device, where
-            `max_tokens_per_batch` is not given.
+        per_device_train_batch_size (default 64): sentences in one batch of one device.
         per_device_eval_batch_size (default 64): sentences in one batch of one device in evaluation.
         learning_rate (default 5e-4): highest learning rate.
         warmup_steps (default 0.05): steps of linear warm-up; below 1, their share of the whole run.
         weight_decay (default 0.01): weight decay of AdamW.
         adam_epsilon (default 1e-6): epsilon of AdamW.
-        label_smoothing_factor (default 0): if positive, replaces `label_smoothing` in the model's
-            config (AXE smooths in its own way; Transformers' position-wise one is never used).
-        predict_with_generate (default True): translate the evaluation data and score the
-            translations (needs sacrebleu).
+        label_smoothing_factor (default 0): if positive, replaces `label_smoothing` of the model.
+        predict_with_generate (default True): translate the evaluation data and score it.
         logging_steps (default 100): log every so many steps, or below 1 this share of the run.
         logging_nan_inf_filter (default False): leave losses that are nan or infinite out of logs.
         save_total_limit (default 5): checkpoints to keep; the oldest is deleted first.
         report_to (default "none"): where to log besides the terminal, such as tensorboard or wandb.
-        ddp_find_unused_parameters (default False): as in `DistributedDataParallel`; every parameter
-            of a CMLM is used in every step.
+        ddp_find_unused_parameters (default False): not needed, a CMLM uses all in every step.
         others: as in `Seq2SeqTrainingArguments`.
 
     Raises:
@@ -113,17 +107,16 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         if self.num_train_epochs is None:  # a run with `train_minutes` ends by its clock
             self.num_train_epochs = 3.0 if self.train_minutes is None else 1e6
         super().__post_init__()
-        if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
-            raise ValueError(
-                f"`max_tokens_per_batch` must be at least 1, got {self.max_tokens_per_batch}."
-            )
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"`ema_decay` must be between 0 and 1 or None, got {self.ema_decay}.")
-        if not 0 <= self.label_smoothing_factor < 1:
-            raise ValueError(
-                f"`label_smoothing_factor` must be in [0, 1), got {self.label_smoothing_factor}."
-            )
+        tokens, decay, minutes = self.max_tokens_per_batch, self.ema_decay, self.train_minutes
+        for name, is_right, expected in (
+            ("max_tokens_per_batch", tokens is None or tokens >= 1, "at least 1"),
+            ("ema_decay", decay is None or 0 < decay < 1, "between 0 and 1 or None"),
+            ("label_smoothing_factor", 0 <= self.label_smoothing_factor < 1, "in [0, 1)"),
+            ("train_minutes", minutes is None or minutes > 0, "positive"),
+        ):
+            if not is_right:
+                raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)}.")
         if self.train_minutes is not None:
             self._check_time_budget()
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
@@ -135,25 +128,16 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         return is_canvas_stretched(self.length_multiplier, self.length_jitter)
 
     def _check_time_budget(self):
-        if not self.train_minutes > 0:
-            raise ValueError(f"`train_minutes` must be positive, got {self.train_minutes}.")
-        schedule = self.lr_scheduler_type.value
+        schedule, size = self.lr_scheduler_type.value, self.world_size
         if schedule not in ("linear", "cosine"):
-            raise ValueError(
-                "`lr_scheduler_type` must be one of linear and cosine with `train_minutes`, got "
-                f"{schedule!r}."
-            )
-        if self.world_size > 1:  # their clocks would end training at different steps
-            raise ValueError(
-                f"`train_minutes` needs a single process, got {self.world_size}. Use `max_steps`."
-            )
+            expected = "one of linear and cosine with `train_minutes`"
+            raise ValueError(f"`lr_scheduler_type` must be {expected}, got {schedule!r}.")
+        if size > 1:  # their clocks would end training at different steps
+            raise ValueError(f"`train_minutes` needs one process, got {size}. Use `max_steps`.")
         for name in ("logging_steps", "eval_steps", "save_steps"):
-            value = getattr(self, name)
-            if value is not None and 0 < value < 1 and self.max_steps < 0:
-                raise ValueError(
-                    f"`{name}` must be a number of steps with `train_minutes`, got {value}: the "
-                    "length of the run, of which it is a share, is not known beforehand."
-                )
+            if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
+                expected = "a number of steps with `train_minutes`, not a share"
+                raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)}.")
 
 
 @_with_help
@@ -164,9 +148,8 @@ class DataArguments:
     Args:
         source_lang: code of the source language as the data has it, such as en.
         target_lang: code of the target language as the data has it, such as de.
-        train_file (default None): pairs to train on, as `load_translations` reads them: JSON lines
-            {"translation": {"en": ..., "de": ...}}, TSV, or two text files joined by a comma,
-            train.en,train.de; .gz too.
+        train_file (default None): pairs to train on: JSON lines {"translation": {"en": ..., "de":
+            ...}}, TSV, or two text files joined by a comma, train.en,train.de; .gz too.
         validation_file (default None): pairs to evaluate on while training, in the same forms.
         test_file (default None): pairs to score once at the end, in the same forms.
         dataset_name (default None): owner/name or owner/name:config on the Hub, in place of files.
@@ -206,23 +189,18 @@ class DataArguments:
     def __post_init__(self):
         file, dataset = self.train_file, self.dataset_name
         if (file is None) == (dataset is None):
-            raise ValueError(
-                f"Give either `train_file` or `dataset_name`, got {file!r} and {dataset!r}."
-            )
+            raise ValueError(f"Give either `train_file` or `dataset_name`, got {file}, {dataset}.")
         for part in ("validation", "test"):
             split, file = getattr(self, f"{part}_split"), getattr(self, f"{part}_file")
             if split is not None and dataset is None:
-                raise ValueError(
-                    f"`{part}_split` is a split of `dataset_name`, which is missing. With files "
-                    f"use `{part}_file`."
-                )
+                hint = f"With files use `{part}_file`."
+                raise ValueError(f"`{part}_split` is a split of `dataset_name`: none given. {hint}")
             if split is not None and file is not None:
                 raise ValueError(f"Give `{part}_split` or a file, not both: {split!r}, {file!r}.")
+        given = self.tokenizer_name_or_path
         for name in ("vocab_size", "tokenizer_algorithm"):
-            if self.tokenizer_name_or_path is not None and getattr(self, name) is not None:
-                raise ValueError(
-                    f"`{name}` is for a tokenizer to train: `tokenizer_name_or_path` must be None."
-                )
+            if given is not None and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` is for a tokenizer to train, one is given: {given!r}.")
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
             if value is not None and value < 2:
@@ -235,11 +213,10 @@ class ModelArguments:
     """The model: one to fine-tune, or the sizes of a new one; and its loss.
 
     Args:
-        model_name_or_path (default None): a CMLM to fine-tune, a folder or a name on the Hub. Its
-            architecture stays; dropout and loss can be set anew. If not given, a new one.
-        attn_implementation (default None): how attention is computed in this run, as in
-            `from_pretrained`: eager, sdpa (what None means) or flash_attention_2; not saved with
-            the model. On a CPU with bf16, eager is several times faster.
+        model_name_or_path (default None): a CMLM to fine-tune, a folder or a name on the Hub, of
+            which dropout and loss, but not the architecture, can be set anew. Else a new model.
+        attn_implementation (default None): how attention is computed in this run: eager (several
+            times faster on a CPU with bf16), sdpa (what None means) or flash_attention_2.
         others (default None): in place of `CmlmConfig`'s defaults, or of the fine-tuned model's.
 
     Example:
