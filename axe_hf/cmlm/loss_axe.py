@@ -168,13 +168,9 @@ class AlignedCrossEntropyLoss(nn.Module):
         implementation: str = "auto",
     ):
         super().__init__()
-        self.blank_token_id, self.delta, self.label_smoothing = (
-            blank_token_id,
-            delta,
-            label_smoothing,
-        )
-        self.reduction, self.implementation = reduction, implementation
-        self.inplace_backward = inplace_backward
+        self.blank_token_id, self.delta = blank_token_id, delta
+        self.label_smoothing, self.reduction = label_smoothing, reduction
+        self.inplace_backward, self.implementation = inplace_backward, implementation
 
     def forward(
         self,
@@ -287,52 +283,36 @@ def check_tensors(
             "Was the blank added to the tokenizer after the model was built? Call "
             "model.resize_token_embeddings(...)."
         )
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
-        return
     check_label_range(labels, vocab)
-    is_blank, is_padding = labels == blank, labels == IGNORE_INDEX
-    refuse(
-        is_blank,
-        f"`labels` must not hold the blank ({blank}), got {blank} at {{at}}. It is what a model "
-        "says between tokens; give it an id of its own.",
-    )
-    refuse(
-        is_padding[:, :-1] & ~is_padding[:, 1:],
-        "`labels` must hold the whole target, with -100 behind its end only, got -100 at {at}. "
-        "What is not to be scored because the canvas shows it belongs into `observed_mask`.",
-    )
+    is_padding = labels == IGNORE_INDEX
     targets = (~is_padding).sum(1)
     lengths = torch.full_like(targets, canvas) if lengths is None else lengths
-    _check_lengths(canvas, targets, lengths, observed)
-
-
-def _check_lengths(canvas: int, targets: Tensor, lengths: Tensor, observed: Tensor | None) -> None:
-    """Refuses lengths `(batch,)` of target and canvas that cannot be."""
-    refuse(
-        (lengths < 0) | (lengths > canvas),
-        f"`canvas_lengths` must be in [0, {canvas}], got {{lengths}} at {{at}}.",
-        lengths=lengths,
-    )
-    refuse(
-        (lengths == 0) & (targets > 0),
+    wrong = {
+        f"`labels` must not hold the blank ({blank}), got {{labels}} at {{at}}. It is what a model "
+        "says between tokens; give it an id of its own.": labels == blank,
+        "`labels` must hold the whole target, with -100 behind its end only, got -100 at {at}. "
+        "What is not to be scored because the canvas shows it belongs into `observed_mask`.": (
+            is_padding[:, :-1] & ~is_padding[:, 1:]
+        ),
+        f"`canvas_lengths` must be in [0, {canvas}], got {{lengths}} at {{at}}.": (
+            (lengths < 0) | (lengths > canvas)
+        ),
         "`labels` of sentence {at[0]} hold {targets} tokens, but its canvas has no position to say "
-        "them. Give every sentence with a target a canvas of at least one position.",
-        targets=targets,
-    )
-    if observed is None:
-        return
-    refuse(
-        observed.any(1) & (targets != lengths),
-        "`observed_mask` has observed positions in sentence {at[0]}, which needs as many targets "
-        "as positions then, got {targets} targets and {lengths} positions.",
-        targets=targets,
-        lengths=lengths,
-    )
-    refuse(
-        observed & (torch.arange(canvas) >= lengths[:, None]),
-        "`observed_mask` must be False behind the canvas's end, got True at position {at[1]} of "
-        "sentence {at[0]}.",
-    )
+        "them. Give every sentence with a target a canvas of at least one position.": (
+            (lengths == 0) & (targets > 0)
+        ),
+    }
+    if observed is not None:
+        is_behind = torch.arange(canvas, device=lengths.device) >= lengths[:, None]
+        wrong |= {
+            "`observed_mask` has observed positions in sentence {at[0]}, which needs as many "
+            "targets as positions then, got {targets} targets and {lengths} positions.": (
+                observed.any(1) & (targets != lengths)
+            ),
+            "`observed_mask` must be False behind the canvas's end, got True at position {at[1]} "
+            "of sentence {at[0]}.": observed & is_behind,
+        }
+    refuse(wrong, labels=labels, targets=targets, lengths=lengths)
 
 
 def check_kind(
@@ -340,48 +320,46 @@ def check_kind(
 ) -> None:
     """Refuses what is no tensor of integers (or bools) of that shape; None is any length."""
     dtype, sizes = getattr(value, "dtype", type(value).__name__), getattr(value, "shape", ())
-    if (
-        not isinstance(value, Tensor)
-        or value.is_floating_point()
-        or (dtype == torch.bool) != is_mask
-    ):
+    is_integer = isinstance(value, Tensor) and not value.is_floating_point()
+    if not is_integer or (dtype == torch.bool) != is_mask:
         kind = "bool" if is_mask else "a tensor of integers (torch.long)"
         raise TypeError(f"`{name}` must be {kind}, got {dtype}.")
-    if len(sizes) != len(shape) or any(
-        n not in (None, m) for n, m in zip(shape, sizes, strict=True)
-    ):
+    if len(sizes) != len(shape) or any(n not in (None, m) for n, m in zip(shape, sizes)):  # noqa: B905
         expected = str(shape).replace("None", "any")
         raise ValueError(f"`{name}` must be ({names}) = {expected}, got {tuple(sizes)}.")
 
 
 def check_label_range(labels: Tensor, vocab: int) -> None:
     """Refuses labels that the vocabulary does not hold."""
-    refuse(
-        ((labels < 0) | (labels >= vocab)) & (labels != IGNORE_INDEX),
+    is_wrong = ((labels < 0) | (labels >= vocab)) & (labels != IGNORE_INDEX)
+    message = (
         f"`labels` must be in [0, {vocab}) or -100, got {{labels}} at {{at}}. Was the tokenizer "
-        "extended after the model was built? Call model.resize_token_embeddings(...).",
-        labels=labels,
     )
+    message += "extended after the model was built? Call model.resize_token_embeddings(...)."
+    refuse({message: is_wrong}, labels=labels)
 
 
 def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
-    """Refuses logits on the CPU that were NaN, of which one log-probability a row tells."""
-    if log_probs.device.type != "cpu" or torch.compiler.is_compiling():
-        return
+    """Refuses logits that were NaN, of which one log-probability `(batch, canvas)` a row tells."""
     is_nan = log_probs.isnan()
     if canvas_lengths is not None:
-        is_nan &= torch.arange(log_probs.shape[1]) < canvas_lengths[:, None]
-    refuse(
-        is_nan,
-        "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}. "
-        "Has training diverged? Try a smaller learning rate or clip the gradient.",
+        positions = torch.arange(log_probs.shape[1], device=log_probs.device)
+        is_nan = is_nan & (positions < canvas_lengths[:, None])
+    message = (
+        "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}."
     )
+    advice = " Has training diverged? Try a smaller learning rate or clip the gradient."
+    refuse({message + advice: is_nan})
 
 
-def refuse(is_wrong: Tensor, message: str, **values: Tensor) -> None:
-    """Raises `message`, with the first place `at` that is wrong and the `values` there."""
-    if is_wrong.any():
+def refuse(wrong: dict[str, Tensor], **values: Tensor) -> None:
+    """Raises the first message of something that is wrong, with the place `at` and `values` there.
+
+    On the CPU and outside of `torch.compile` only: reading a tensor would make the host wait.
+    """
+    for message, is_wrong in wrong.items():
+        if is_wrong.device.type != "cpu" or torch.compiler.is_compiling() or not is_wrong.any():
+            continue
         at = is_wrong.nonzero()[0].tolist()
-        raise ValueError(
-            message.format(at=at, **{n: v[tuple(at)].item() for n, v in values.items()})
-        )
+        there = {n: v[tuple(at[: v.dim()])].item() for n, v in values.items() if v.dim() <= len(at)}
+        raise ValueError(message.format(at=at, **there))
