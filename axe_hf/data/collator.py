@@ -20,9 +20,8 @@ _RESERVED_TOKENS = ("pad_token", "mask_token", "blank_token")
 class DataCollatorForCmlm:
     """Pad a batch and mask its targets, as Mask-Predict trains (arXiv 1904.09324, section 2.2).
 
-    The draw depends on `seed` and on the content of the batch alone: the same batch gets the same
-    masks, whatever the number of workers, processes or restarts; a sentence gets others whenever it
-    meets other sentences, as in a shuffled epoch.
+    The draw hangs on `seed` and the batch alone, not on workers, processes or restarts; a sentence
+    gets other masks whenever it meets other sentences, as in a shuffled epoch.
 
     Args:
         tokenizer: Gives `pad_token_id`, `mask_token_id` and `blank_token_id`.

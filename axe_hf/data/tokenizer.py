@@ -67,9 +67,7 @@ def train_tokenizer(
     alphabet, others = _choose_alphabet(sentences)
     smallest = len(SPECIAL_TOKENS) + len(FALLBACK_BYTES) + len(alphabet)
     if vocab_size < smallest:
-        raise ValueError(
-            f"`vocab_size` must be at least {smallest} for these characters, got {vocab_size}."
-        )
+        raise ValueError(f"`vocab_size` must be at least {smallest} here, got {vocab_size}.")
     # Rare characters leave the training text, so that neither algorithm can learn them.
     as_space = dict.fromkeys(map(ord, others), " ")
     known = (text.translate(as_space) for text in sentences)
@@ -93,8 +91,6 @@ def train_tokenizer(
         mask_token=MASK,
         extra_special_tokens={"blank_token": BLANK},
         model_input_names=["input_ids", "attention_mask"],
-        padding_side="right",
-        truncation_side="right",
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,
     )
@@ -112,9 +108,8 @@ def _empty_tokenizer(algorithm: str) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([mark_words, split])
     spaces, strip = decoders.Replace(SPACE, " "), decoders.Strip(" ", 1, 0)
     tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse(), strip])
-    tokenizer.post_processor = TemplateProcessing(
-        f"$A {EOS}", f"$A {EOS} $B {EOS}", [(EOS, SPECIAL_TOKENS.index(EOS))]
-    )
+    ids = [(EOS, SPECIAL_TOKENS.index(EOS))]
+    tokenizer.post_processor = TemplateProcessing(f"$A {EOS}", f"$A {EOS} $B {EOS}", ids)
     return tokenizer
 
 
@@ -182,16 +177,15 @@ def _with_fallback_bytes(tokenizer: Tokenizer) -> models.Model:
     """The trained model with the fallback bytes between special tokens and pieces."""
     # The trainers can only add them as special tokens, which decoding would then leave out.
     trained = json.loads(tokenizer.to_str())["model"]
-    num_special = len(SPECIAL_TOKENS)
     if trained["type"] == "BPE":
-        pieces = sorted(trained["vocab"], key=trained["vocab"].get)
-        pieces = [*pieces[:num_special], *FALLBACK_BYTES, *pieces[num_special:]]
+        pieces = sorted(trained["vocab"], key=trained["vocab"].get)[len(SPECIAL_TOKENS) :]
+        pieces = [*SPECIAL_TOKENS, *FALLBACK_BYTES, *pieces]
         vocab = {piece: index for index, piece in enumerate(pieces)}
         merges = [tuple(merge) for merge in trained["merges"]]
         return models.BPE(vocab=vocab, merges=merges, unk_token=UNK, byte_fallback=True)
     reserved = [(piece, 0.0) for piece in SPECIAL_TOKENS + FALLBACK_BYTES]
     # Text never matches "<0x80>", whose brackets stand alone, so its score is never looked at.
-    scored = [*reserved, *_in_fixed_order(trained["vocab"][num_special:])]
+    scored = [*reserved, *_in_fixed_order(trained["vocab"][len(SPECIAL_TOKENS) :])]
     return models.Unigram(scored, unk_id=SPECIAL_TOKENS.index(UNK), byte_fallback=True)
 
 

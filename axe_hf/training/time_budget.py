@@ -15,7 +15,7 @@ from .arguments import AxeTrainingArguments
 class TrainingClock(TrainerCallback, ExportableState):
     """Ends training after `train_minutes`, less evaluation and saving; a resumed run goes on."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.elapsed_seconds = self._lap_start = 0.0
         self._running_since: float | None = None
 
