@@ -14,10 +14,8 @@ import evaluate
 try:
     from sacrebleu.metrics import BLEU, CHRF
 except ImportError as error:
-    raise ImportError(
-        "axe_hf.evaluation needs sacrebleu, which is not installed. "
-        'Install it with: python -m pip install "axe-hf[eval]"'
-    ) from error
+    message = 'Scores need sacrebleu. Install it: python -m pip install "axe-hf[eval]".'
+    raise ImportError(message) from error
 
 References = Sequence[str] | Sequence[Sequence[str | None]]
 
@@ -25,50 +23,44 @@ References = Sequence[str] | Sequence[Sequence[str | None]]
 def repetition_rate(texts: Iterable[str], *, tokenize: str = "13a") -> float:
     """Share of tokens that equal the token before them, the typical fault of one-pass decoding.
 
-    The tokens are BLEU's (`tokenize` is a tokenizer of sacreBLEU's), so "the house house." counts
-    although no two of its words between spaces are equal. Human text is not at zero ("..." is three
-    equal tokens): compare with the rate of the references. The first token of a text counts in the
-    denominator and cannot repeat; 0 where there is no token.
+    The tokens are BLEU's (`tokenize` is a tokenizer of sacreBLEU's), all of them in the
+    denominator. Human text is not at zero ("..." is three equal tokens): compare with the rate of
+    the references.
 
     >>> repetition_rate(["we see the house house."])
     0.16666666666666666
     """
     bleu = _bleu(tokenize)
     rows = [_tokens(text, bleu) for text in _check_texts("texts", texts)]
-    num_tokens = sum(map(len, rows))
     num_repeated = sum(token == previous for row in rows for previous, token in pairwise(row))
-    return num_repeated / num_tokens if num_tokens else 0.0
+    return num_repeated / max(sum(map(len, rows)), 1)
 
 
 class TranslationMetric(evaluate.Metric):
     r"""BLEU, chrF, repetition rate and length of translations, as a metric of `evaluate`.
 
-    Made directly, not by `evaluate.load`, so it needs no network. Give everything to `compute`, or
-    collect with `add_batch` and `add` first. With several processes each one adds its own share
-    and all call `compute`: process 0 returns the scores of the whole, the others `None`.
+    It needs no network. Give everything to `compute`, or collect with `add_batch` and `add` first.
+    With several processes each adds its share and calls `compute`: process 0 returns the scores of
+    the whole, the others `None`.
 
     Args:
         tokenize: BLEU's tokenizer, a name of sacreBLEU's: "13a", "zh", "ja-mecab", "char" ...
         num_process: Number of processes that share the work.
-        process_id: This process, from 0 to `num_process - 1`.
         experiment_id: With several processes: a name that all of them give and no other run gives.
-        **kwargs: Passed to `evaluate.Metric`, for instance `timeout`, `keep_in_memory`, or
-            `cache_dir`, through which several processes exchange texts; one keeps them in memory.
+        **kwargs: Passed to `evaluate.Metric`: `process_id` (from 0), `timeout`, `keep_in_memory`,
+            or `cache_dir`, through which several processes exchange texts ...
 
     Raises:
         ValueError: sacreBLEU has no such tokenizer, or several processes have no `experiment_id`.
 
     Example:
         >>> from axe_hf.evaluation import TranslationMetric
-        >>> metric = TranslationMetric()
-        >>> scores = metric.compute(
-        ...     predictions=["The house house is small.", "We go home today."],
-        ...     references=[["The house is small."], ["We go home today.", "Today we go home."]],
-        ... )
-        >>> round(scores["bleu"], 1), scores["repetition_rate"]
-        (76.7, 0.09090909090909091)
+        >>> texts, references = ["The house house is small."], [["The house is small."]]
+        >>> scores = TranslationMetric().compute(predictions=texts, references=references)
+        >>> round(scores["bleu"], 1), round(scores["repetition_rate"], 2)
+        (57.7, 0.17)
         >>> scores["bleu_signature"].split("|version")[0]
-        'nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp'
+        'nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp'
     """
 
     def __init__(
@@ -76,23 +68,17 @@ class TranslationMetric(evaluate.Metric):
         *,
         tokenize: str = "13a",
         num_process: int = 1,
-        process_id: int = 0,
         experiment_id: str | None = None,
         **kwargs: Any,
     ):
         # The scorers are built first: a wrong name must fail before the base class makes folders.
         self._tokenize, self._bleu, self._chrf = tokenize, _bleu(tokenize), CHRF()
         if num_process > 1 and experiment_id is None:
-            raise ValueError(
-                f"`experiment_id` is missing, by which {num_process} processes find each other's "
-                "texts. Pass one name, new for this run, in all of them."
-            )
+            raise ValueError("`experiment_id` is missing, by which processes find each other.")
         super().__init__(
-            keep_in_memory=kwargs.pop("keep_in_memory", num_process == 1),
             num_process=num_process,
-            process_id=process_id,
             experiment_id=experiment_id or uuid.uuid4().hex,
-            **kwargs,
+            **{"keep_in_memory": num_process == 1} | kwargs,
         )
 
     def _info(self) -> evaluate.MetricInfo:
@@ -119,12 +105,6 @@ class TranslationMetric(evaluate.Metric):
         Raises:
             TypeError: Something that should be a string is not.
             ValueError: The two differ in number, or a translation has no reference.
-
-        Example:
-            >>> metric = TranslationMetric()
-            >>> metric.add_batch(predictions=["a b", "c d"], references=["a b", ["c d", "d c"]])
-            >>> len(metric)
-            2
         """
         predictions = _check_texts("predictions", predictions)
         references = [
@@ -132,10 +112,8 @@ class TranslationMetric(evaluate.Metric):
             for number, row in enumerate(_check_list("references", references))
         ]
         if len(predictions) != len(references):
-            raise ValueError(
-                f"`predictions` and `references` must pair up, got {len(predictions)} predictions "
-                f"and {len(references)} references. Those of one go into one list: [[a, b]]."
-            )
+            got = f"{len(predictions)} predictions and {len(references)} references"
+            raise ValueError(f"`predictions` and `references` must pair up, got {got}.")
         super().add_batch(predictions=predictions, references=references)
 
     def compute(
@@ -147,11 +125,10 @@ class TranslationMetric(evaluate.Metric):
             predictions, references: As in `add_batch`; both or none.
 
         Returns:
-            None in every process but the first, there: `bleu` and `chrf` (0 to 100),
-            `bleu_signature`, `chrf_signature`, `brevity_penalty` (0 to 1), `length_ratio`
-            (translations over references, in tokens), `length_error` (mean absolute difference,
-            tokens per sentence), `repetition_rate` (0 to 1). Of several references the two lengths
-            take the closest, as BLEU's brevity penalty does.
+            `bleu` and `chrf` (0 to 100), `bleu_signature`, `chrf_signature`, `brevity_penalty` (0
+            to 1), `length_ratio` (translations over references, in tokens), `length_error` (mean
+            absolute difference, tokens per sentence), `repetition_rate` (0 to 1). Of several
+            references the two lengths take the closest, as BLEU's brevity penalty does.
 
         Raises:
             TypeError, ValueError: As in `add_batch`; there is nothing to score.
@@ -160,8 +137,7 @@ class TranslationMetric(evaluate.Metric):
             missing = "predictions" if predictions is None else "references"
             raise ValueError(f"`{missing}` is missing: give both or, after `add_batch`, none.")
         if predictions is None or references is None:
-            # The other processes wait for this one's file, even for an empty one.
-            predictions, references = [], []
+            predictions = references = ()  # for the processes that wait for a file
         self.add_batch(predictions=predictions, references=references)
         if self.num_process == 1:
             _check_not_empty(len(self))
@@ -172,16 +148,12 @@ class TranslationMetric(evaluate.Metric):
     ) -> dict[str, float | str]:
         _check_not_empty(len(predictions))
         predictions, references = list(predictions), list(references)
-        # sacreBLEU wants one list per reference number; it leaves out None, and signs "nrefs:var"
-        # if there is any. Repeating a reference instead would sign a number that is not so.
+        # sacreBLEU wants one list per reference number; it leaves out None and signs "nrefs:var".
         streams = [list(stream) for stream in zip_longest(*references)]
-        length_errors = [
-            min(
-                abs(len(_tokens(text, self._bleu)) - len(_tokens(right, self._bleu)))
-                for right in row
-            )
-            for text, row in zip(predictions, references, strict=True)
-        ]
+        length_errors = []
+        for text, row in zip(predictions, references, strict=True):
+            length, *wanted = (len(_tokens(each, self._bleu)) for each in (text, *row))
+            length_errors.append(min(abs(length - other) for other in wanted))
         bleu = self._bleu.corpus_score(predictions, streams)
         chrf = self._chrf.corpus_score(predictions, streams)
         return {
@@ -217,9 +189,8 @@ def _check_texts(name: str, texts: Iterable[str]) -> list[str]:
     texts = _check_list(name, texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(
-                f"`{name}` must hold strings, got {type(text).__name__} at [{row}]; decode ids."
-            )
+            kind = type(text).__name__
+            raise TypeError(f"`{name}` must hold strings, got {kind} at [{row}].")
     return texts
 
 

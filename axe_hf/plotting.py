@@ -40,8 +40,7 @@ def plot_alignment(
     """Draw which prediction AXE trains to say which target token.
 
     The heat map holds -log P of each target token (rows) and of the blank (last row, "ε") at each
-    canvas position (columns, labelled by the most probable token there). On top lies the cheapest
-    path.
+    canvas position (columns, labelled by their most probable token); on it, the cheapest path.
 
     Args:
         logits_or_model: `(canvas, vocab)` float, the output for one sentence without its padding;
@@ -53,13 +52,9 @@ def plot_alignment(
             observed: they stand for the target's at their position. By default fully masked, as
             long as the target times the `length_multiplier` of `model.generation_config`.
         delta: price of skipping a target; with a model `model.config.axe_delta` by default.
-        title: above the picture; none by default.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        title: above the picture.
 
     Raises:
-        ImportError: matplotlib is not installed.
         TypeError: neither logits nor a CMLM, or an argument that is missing or not for it.
         ValueError: shapes that are not those of one sentence, or a tokenizer without a blank.
 
@@ -67,20 +62,15 @@ def plot_alignment(
         >>> import torch
         >>> from axe_hf import plot_alignment, train_tokenizer
         >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
-        >>> target = tokenizer("A dog barks.").input_ids
-        >>> logits = torch.zeros(len(target), len(tokenizer))
+        >>> logits, target = torch.zeros(3, len(tokenizer)), tokenizer("A dog").input_ids
         >>> plot_alignment(logits, target, tokenizer, delta=4.0).axes[0].get_ylabel()
         'target'
-
-    With a model: `plot_alignment(model, target, tokenizer, input_ids=tokenizer(source).input_ids)`.
     """
     if getattr(tokenizer, "blank_token_id", None) is None:
         raise ValueError("`tokenizer` has no `blank_token_id`; use one made by train_tokenizer.")
     if not isinstance(logits_or_model, (torch.Tensor, CmlmForConditionalGeneration)):
-        raise TypeError(
-            "`logits_or_model` must be logits (canvas, vocab) or a CmlmForConditionalGeneration, "
-            f"got {type(logits_or_model).__name__}."
-        )
+        kind = type(logits_or_model).__name__
+        raise TypeError(f"`logits_or_model` must be logits (canvas, vocab) or a CMLM, got {kind}.")
     labels = torch.as_tensor(labels, device=logits_or_model.device)
     labels = labels[labels != IGNORE_INDEX] if labels.dim() == 1 else labels
     is_observed = None
@@ -95,13 +85,12 @@ def plot_alignment(
         logits = logits_or_model.detach()
     if logits.dim() != 2 or labels.dim() != 1 or not labels.numel():
         raise ValueError(
-            "`logits_or_model` must be (canvas, vocab) and `labels` (target,), those of one "
-            f"sentence, got {tuple(logits.shape)} and {tuple(labels.shape)}. Index the batch: "
-            "outputs.logits[0]."
+            "`logits_or_model` must be (canvas, vocab) and `labels` (target,), got "
+            f"{tuple(logits.shape)} and {tuple(labels.shape)}. Of a batch: outputs.logits[0]."
         )
-    logits, blank = logits.float(), tokenizer.blank_token_id
-    options = {"blank_token_id": blank, "delta": delta, "observed_mask": is_observed}
-    axe: Any = axe_loss(logits[None], labels[None], return_alignment=True, **options)
+    logits, options = logits.float(), {"delta": delta, "observed_mask": is_observed}
+    options |= {"blank_token_id": tokenizer.blank_token_id, "return_alignment": True}
+    axe: Any = axe_loss(logits[None], labels[None], **options)
     return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)
 
 
@@ -123,13 +112,9 @@ def _predict(model, labels, input_ids, decoder_input_ids) -> tuple[torch.Tensor,
             got = tuple(tokens.shape)
             raise ValueError(f"`{name}` must be those of one sentence, and not empty, got {got}.")
     is_observed = canvas != model.config.mask_token_id
-    if is_observed.any() and (
-        canvas.shape != labels.shape or not canvas[is_observed].equal(labels[is_observed])
-    ):
-        raise ValueError(
-            "`decoder_input_ids` may show tokens of the target only, each at its own position: got "
-            f"{int(is_observed.sum())} in a canvas of {len(canvas)} for {len(labels)} labels."
-        )
+    is_aligned = canvas.shape == labels.shape and not (is_observed & (canvas != labels)).any()
+    if is_observed.any() and not is_aligned:
+        raise ValueError("`decoder_input_ids` may show tokens of the target at their places only.")
     with evaluation_mode(model):
         logits = model(input_ids=source[None], decoder_input_ids=canvas[None]).logits[0]
     return logits, is_observed[None]
@@ -143,30 +128,24 @@ def _draw_alignment(logits, labels, alignment, tokenizer, title) -> "Figure":
     axes = figure.add_subplot()
     image = axes.imshow(costs.numpy(), cmap="Blues_r", vmin=0, vmax=_MAX_COST, aspect="auto")
     axes.axhline(num_rows - 1.5, color="white", linewidth=3)
-    positions = alignment.target_to_position[0].tolist()
+    positions = alignment.target_to_position[0].cpu().numpy()
     axes.plot(positions, range(num_rows - 1), color=_PATH, linewidth=1.5, alpha=0.8)
-    is_aligned = alignment.is_aligned[0].tolist()
-    points = list(zip(positions, range(num_rows - 1), is_aligned, strict=True))
-    aligned = [(j, i) for j, i, is_said in points if is_said]
-    unsaid = [(j, i) for j, i, is_said in points if not is_said]
-    blanks = (alignment.position_to_target[0] < 0).nonzero()[:, 0].tolist()
+    is_said = alignment.is_aligned[0].cpu().numpy()
+    blanks = (alignment.position_to_target[0] < 0).cpu().numpy().nonzero()[0]
     marks = (
-        ("align", aligned, "o", _PATH),
-        ("skip target", unsaid, "X", "black"),
-        ("skip prediction (should be blank)", [(j, num_rows - 1) for j in blanks], "s", _BLANK),
+        ("align", positions[is_said], is_said.nonzero()[0], "o", _PATH),
+        ("skip target", positions[~is_said], (~is_said).nonzero()[0], "X", "black"),
+        ("skip prediction (should be blank)", blanks, [num_rows - 1] * len(blanks), "s", _BLANK),
     )
     look: dict[str, Any] = {"edgecolors": "white", "s": 45, "zorder": 3}
-    for label, places, marker, color in marks:
-        if places:
-            axes.scatter(
-                *zip(*places, strict=True), label=label, marker=marker, color=color, **look
-            )
-    tokens = enumerate(readable_tokens(tokenizer, logits.argmax(dim=1)), start=1)
-    predicted = [f"{token}  {j}" for j, token in tokens]
+    for label, columns, heights, marker, color in marks:
+        if len(columns):
+            axes.scatter(columns, heights, label=label, marker=marker, color=color, **look)
+    tokens = readable_tokens(tokenizer, logits.argmax(dim=1))
+    predicted = [f"{token}  {j}" for j, token in enumerate(tokens, start=1)]
     axes.set_xticks(range(num_positions), predicted, rotation=90, **_TEXT)
     axes.set_yticks(range(num_rows), [*readable_tokens(tokenizer, labels), "ε (blank)"], **_TEXT)
-    axes.set_xlabel("canvas position and its most probable token")
-    axes.set_ylabel("target")
+    axes.set(xlabel="canvas position and its most probable token", ylabel="target")
     _finish(figure, axes, image, label="−log P (nats)", extend="max")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure
@@ -186,11 +165,10 @@ def plot_history(
 
     Args:
         output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
-        tokenizer, title: as in `plot_alignment`, which returns the same.
-        sentence (default 0): which sentence of the batch.
+        tokenizer, title: as in `plot_alignment`.
+        sentence: which sentence of the batch.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: `output` holds no history, or has no such sentence.
 
     Example:
@@ -221,18 +199,15 @@ def plot_history(
     middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
     for t, row in enumerate(rows):
         for j, token in enumerate(row):
-            probability = math.exp(log_probs[t][j])
-            is_masked = standing[t][j] == "_"
+            probability, is_masked = math.exp(log_probs[t][j]), standing[t][j] == "_"
             face = _GREY if is_masked else scale.to_rgba(probability)
             color = _DARK_GREY if is_masked else "white" if probability > 0.6 else "black"
             axes.barh(t, widths[j], left=starts[j], color=face, **cell)
             axes.text(starts[j] + widths[j] / 2, t, token, color=color, **middle, **_TEXT)
-    axes.set_xlim(0, starts[-1])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks([])
+    grey = "grey: masked and predicted again" if len(rows) > 1 else ""
+    axes.set(xlim=(0, starts[-1]), ylim=(len(rows) - 0.5, -0.5), xticks=[])
+    axes.set(xlabel=grey, ylabel="iteration")
     axes.set_yticks(range(len(rows)), [str(t + 1) for t in range(len(rows))])
-    axes.set_ylabel("iteration")
-    axes.set_xlabel("grey: masked and predicted again" if len(rows) > 1 else "")
     _finish(figure, axes, scale, label="probability", ticks=[0, 0.5, 1])
     return figure
 
@@ -242,19 +217,15 @@ def plot_losses(
 ) -> "Figure":
     """Draw the losses of one or several training runs, and their BLEU where it was measured.
 
+    Losses are thin in training and thick in evaluation.
+
     Args:
         log_histories: the name of each run and its `trainer.state.log_history`, or the same list
             as read from `trainer_state.json`.
         title: as in `plot_alignment`.
 
-    Returns:
-        A `matplotlib.figure.Figure`: losses by step, thin in training and thick in evaluation,
-        and, beside it, BLEU by step if any run has it.
-
     Raises:
-        ImportError: matplotlib is not installed.
-        TypeError: `log_histories` is not a mapping from names to lists.
-        ValueError: there is no loss in it.
+        TypeError, ValueError: `log_histories` is not a mapping, or holds no loss.
 
     Example:
         >>> from axe_hf import plot_losses
@@ -263,32 +234,27 @@ def plot_losses(
         'step'
     """
     if not isinstance(log_histories, Mapping):
-        raise TypeError(
-            "`log_histories` must map names to log histories, got "
-            f'{type(log_histories).__name__}. Pass {{"AXE": trainer.state.log_history}}.'
-        )
+        kind = type(log_histories).__name__
+        raise TypeError(f"`log_histories` must map names to log histories, got {kind}.")
     runs = {name: list(history) for name, history in log_histories.items()}
-    if not any("loss" in entry or "eval_loss" in entry for run in runs.values() for entry in run):
-        raise ValueError(
-            f"`log_histories` of {list(runs)} hold no `loss` and no `eval_loss`; train first."
-        )
+    keys = {key for run in runs.values() for entry in run for key in entry}
+    if not keys & {"loss", "eval_loss"}:
+        raise ValueError(f"`log_histories` of {list(runs)} hold no `loss` and no `eval_loss`.")
     panels = {"loss (nats per target token)": {"loss": ", training", "eval_loss": ", evaluation"}}
-    if any("eval_bleu" in entry for run in runs.values() for entry in run):
+    if "eval_bleu" in keys:
         panels["BLEU"] = {"eval_bleu": ""}
     figure = _new_figure(5.2 * len(panels) + 0.6, 3.6, title)
     subplots = figure.subplots(1, len(panels), squeeze=False)[0]
+    thick = {"linewidth": 2.2, "marker": "o", "markersize": 4}
     for axes, (label, curves) in zip(subplots, panels.items(), strict=True):
         for number, (name, run) in enumerate(runs.items()):
             for key, stage in curves.items():
                 points = [(entry["step"], entry[key]) for entry in run if key in entry]
                 if points:
-                    look = {"linewidth": 2.2, "marker": "o", "markersize": 4}
-                    if key == "loss":
-                        look = {"linewidth": 1.0, "alpha": 0.5}
-                    look |= {"color": f"C{number}", "label": name + stage}
+                    look: dict[str, Any] = {"color": f"C{number}", "label": name + stage}
+                    look |= {"linewidth": 1.0, "alpha": 0.5} if key == "loss" else thick
                     axes.plot(*zip(*points, strict=True), **look)
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
+        axes.set(xlabel="step", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -309,7 +275,7 @@ def _new_figure(width: float, height: float, title: str | None) -> "Figure":
 
 
 def _finish(figure: "Figure", axes, colors, **bar: Any) -> None:
-    """What alignment and decoding share: no frame, and a bar that explains the colours."""
+    """No frame, and a bar that explains the colours."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(colors, ax=axes, pad=0.02, **bar).outline.set_visible(False)

@@ -70,7 +70,7 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class QuickstartArguments:
-    """What a user of the quick start chooses; each field says what it is for."""
+    """What a user of the quick start chooses."""
 
     output_dir: str = _option("axe_hf_quickstart", "Folder for models, pictures and results.")
     minutes: float = _option(4.8, "Minutes of training for both models together, half of it each.")
@@ -92,8 +92,7 @@ def run_quickstart(
     """Train two small models on the phrasebook, by cross entropy and by AXE, and compare them.
 
     Both get the same sentences, batches, first weights and minutes. Leaves the data, both models,
-    pictures and results.json in `arguments.output_dir`: all of it or, if anything fails, nothing.
-    Returns what results.json holds.
+    pictures and results.json, which it returns, in `arguments.output_dir`: all or nothing.
     """
     arguments = arguments or QuickstartArguments()
     output_dir = Path(arguments.output_dir)
@@ -102,10 +101,8 @@ def run_quickstart(
         check_new_folder(output_dir, "output_dir", advice)
     from . import evaluation  # noqa: F401 (says what to install where sacrebleu is missing)
 
-    _say(
-        "Two small models learn to translate English to German, by cross entropy and by AXE:\n"
-        f"{arguments.minutes / 2:g} minutes of training each, and about one minute for the rest."
-    )
+    _say("Two small models learn to translate English to German, by cross entropy and by AXE:")
+    _say(f"{arguments.minutes / 2:g} minutes of training each, and about one minute for the rest.")
     has_matplotlib = util.find_spec("matplotlib") is not None
     if not has_matplotlib:
         _say('\nNo matplotlib, no pictures. For them: python -m pip install "axe-hf[plot]"')
@@ -134,20 +131,18 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
         trained[loss] = _train(loss, folder, arguments, recipe)
     _say(f"\n[4/5] Translating {len(sources)} sentences never seen before")
     models, translations = {}, {}
+    about: dict[str, Any] = LANGUAGES | {"dataset": "the phrasebook of axe_hf, made by a grammar"}
     for loss, result in trained.items():
         models[loss], translations[loss] = _score(result, sources, references, recipe)
-        result.trainer.create_model_card(
-            **LANGUAGES,
-            model_name=f"{Path(arguments.output_dir).name}-{loss}",
-            dataset="the phrasebook of axe_hf, written by a grammar",
-            scores={"test": models[loss]["scores"][str(recipe["num_iterations"][0])]},
-        )
+        about["model_name"] = f"{Path(arguments.output_dir).name}-{loss}"
+        scores = models[loss]["scores"][str(recipe["num_iterations"][0])]
+        result.trainer.create_model_card(**about, scores={"test": scores})
     reference_rate = repetition_rate(first_choices)
     _say("\n" + _table(models, reference_rate))
     _say("\n[5/5] Loading the AXE model from its folder, and watching it decode")
-    columns = {LOSSES[loss]: texts for loss, texts in translations.items()}
+    columns = {name: translations[loss] for loss, name in LOSSES.items()}
     columns = {"source": sources, **columns, "reference": first_choices}
-    logs = {LOSSES[loss]: model["log"] for loss, model in models.items()}
+    logs = {name: models[loss]["log"] for loss, name in LOSSES.items()}
     _show(folder, columns, logs if has_matplotlib else None, recipe)
     libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
     return {
@@ -170,8 +165,7 @@ def _write_data(folder: Path, recipe) -> tuple[list[str], list[list[str]]]:
         lines = read_lines(PHRASEBOOK / f"{split}.jsonl.gz")[: recipe[size]]
         write_text(folder / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
     test = load_translations(folder / "test.jsonl", **LANGUAGES)
-    pairs = list(test["translation"])
-    return [pair["en"] for pair in pairs], list(test["references"])
+    return [pair["en"] for pair in test["translation"]], list(test["references"])
 
 
 def _train(loss: Any, folder: Path, arguments, recipe) -> "TrainingResult":
@@ -181,25 +175,18 @@ def _train(loss: Any, folder: Path, arguments, recipe) -> "TrainingResult":
     from .training import AxeTrainingArguments, DataArguments, ModelArguments, run_training
 
     first = folder / "cross_entropy"  # the second model takes its tokenizer
-    data_args = DataArguments(
-        **LANGUAGES,
-        train_file=str(folder / "data" / "train.jsonl"),
-        validation_file=str(folder / "data" / "validation.jsonl"),
-        max_source_length=recipe["max_length"],
-        max_target_length=recipe["max_length"],
-        tokenizer_name_or_path=str(first) if first.exists() else None,
-        vocab_size=None if first.exists() else recipe["vocab_size"],
-    )
-    settings = recipe["training"] | recipe["canvases"][loss]
+    data: dict[str, Any] = {"vocab_size": recipe["vocab_size"]}
+    if first.exists():
+        data = {"tokenizer_name_or_path": str(first)}
+    data |= {f"{name}_file": f"{folder}/data/{name}.jsonl" for name in ("train", "validation")}
+    data |= dict.fromkeys(("max_source_length", "max_target_length"), recipe["max_length"])
+    settings = recipe["training"] | recipe["canvases"][loss] | {"seed": arguments.seed}
+    settings["train_minutes"] = arguments.minutes / 2
     settings["bf16"] = settings["bf16"] and _has_fast_bf16()
-    training_args = AxeTrainingArguments(
-        str(folder / loss),
-        train_minutes=arguments.minutes / 2,
-        seed=arguments.seed,
-        use_cpu=not torch.cuda.is_available(),
-        **settings,
-    )
+    settings["use_cpu"] = not torch.cuda.is_available()
+    training_args = AxeTrainingArguments(str(folder / loss), **settings)
     model_args = ModelArguments(training_loss=loss, **recipe["model"])
+    data_args = DataArguments(**LANGUAGES, **data)
     with redirect_stdout(io.StringIO()):  # the lines of the log; progress bars are on stderr
         result = run_training(model_args, data_args, training_args)
     state, bleu = result.trainer.state, result.metrics["eval_bleu"]
@@ -234,14 +221,10 @@ def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict,
         metric: Any = TranslationMetric().compute(predictions=found, references=references)
         scores[str(count)] = metric | {"sentences_per_second": speed}
         translations.append(found)
-    facts = {
-        "scores": scores,
-        "num_parameters": result.model.num_parameters(),
-        "training_minutes": result.trainer.elapsed_minutes,
-        "steps": result.trainer.state.global_step,
-        "log": result.trainer.state.log_history,
-    }
-    return facts, translations[0]
+    state = result.trainer.state
+    facts = {"scores": scores, "num_parameters": result.model.num_parameters()}
+    facts |= {"steps": state.global_step, "training_minutes": result.trainer.elapsed_minutes}
+    return facts | {"log": state.log_history}, translations[0]
 
 
 def _table(models: dict[str, dict[str, Any]], reference_rate: float) -> str:
@@ -255,14 +238,12 @@ def _table(models: dict[str, dict[str, Any]], reference_rate: float) -> str:
                 f"{row['repetition_rate']:8.2%}  {row['length_ratio']:6.3f}  "
                 f"{row['sentences_per_second']:11.0f}"
             )
-    lines += [
-        "",
-        "T: passes of the decoder. repeated: tokens equal to the one before (of the references",
-        f"{reference_rate:.2%}). length: translations over references, in tokens.",
-        f"BLEU {row['bleu_signature']}",
-        f"chrF {row['chrf_signature']}",
-    ]
-    return "\n".join(f"      {line}".rstrip() for line in lines)
+    key = f"""
+T: passes of the decoder. repeated: tokens equal to the one before (of the references
+{reference_rate:.2%}). length: translations over references, in tokens.
+BLEU {row["bleu_signature"]}
+chrF {row["chrf_signature"]}"""
+    return "\n".join(f"      {line}".rstrip() for line in lines + key.split("\n"))
 
 
 def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe) -> None:
@@ -282,10 +263,11 @@ def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe
     # Sentences that are long enough to be of interest first, if there are any.
     order = sorted(range(len(sources)), key=lambda i: not 8 <= len(sources[i].split()) <= 12)
     options = {"output_history": True, "return_dict_in_generate": True}
+    options["num_iterations"] = recipe["shown_iterations"]
     histories = []
     for i in order[: recipe["num_shown"]]:
         inputs = tokenizer([sources[i]], return_tensors="pt").to(model.device)
-        output = model.generate(**inputs, num_iterations=recipe["shown_iterations"], **options)
+        output = model.generate(**inputs, **options)
         first, *others = format_history(output, tokenizer, width=90).splitlines()
         rows = [(name, texts[i]) for name, texts in columns.items()]
         rows += [(f"AXE, T={recipe['shown_iterations']}", first), *(("", step) for step in others)]
@@ -297,20 +279,17 @@ def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe
 
     source, reference = sources[order[0]], columns["reference"][order[0]]
     ids, labels = tokenizer(source).input_ids, tokenizer(reference).input_ids
-    figures = (
-        plot_losses(logs),
-        plot_alignment(model, labels, tokenizer, input_ids=ids, title=source),
-        plot_history(histories[0], tokenizer, title=source),
-    )
-    for name, figure in zip(PICTURES, figures, strict=True):
+    alignment = plot_alignment(model, labels, tokenizer, input_ids=ids, title=source)
+    decoding = plot_history(histories[0], tokenizer, title=source)
+    for name, figure in zip(PICTURES, (plot_losses(logs), alignment, decoding), strict=True):
         figure.savefig(folder / name)
 
 
 def _what_next(results: dict[str, Any], folder: Path) -> str:
     """Where everything is, and commands to go on with."""
     axe, data = (shlex.quote(str(folder / name)) for name in ("axe", "data"))
-    names = [name for name in PICTURES if (folder / name).exists()]
-    pictures = f", and the pictures {', '.join(names)}" if names else ""
+    has_pictures = (folder / PICTURES[0]).exists()
+    pictures = f", and the pictures {', '.join(PICTURES)}" if has_pictures else ""
     budget = results["recipe"]["training"]["max_tokens_per_batch"]
     settings = results["recipe"]["canvases"]["axe"] | {"max_tokens_per_batch": budget}
     languages, options = (

@@ -8,16 +8,10 @@ import numpy as np
 class MaxTokensBatchSampler:
     """Group examples of similar length into batches that fill a token budget.
 
-    A batch of `rows` pairs costs `rows * max(longest source, longest target)` tokens, padding
-    included: the tokens of the wider of its two tensors. This is how fairseq counts, so published
-    budgets carry over.
-
-    Every example comes exactly once an epoch. Examples are sorted by the longer of their two
-    sides; those of equal length are shuffled among each other, and so are the batches. The number
-    of batches hangs on the lengths alone, the order on (seed, epoch): a resumed run sees the same.
-
-    Give it to `torch.utils.data.DataLoader(dataset, batch_sampler=...)`. `batch_size` is None,
-    which tells accelerate that the size varies; it hands each process its part of the batches.
+    A batch costs rows * max(longest source, longest target) tokens, padding included. This is how
+    fairseq counts, so published budgets carry over. Every example comes once an epoch. Those of
+    equal length are shuffled among each other, and so are the batches. The number of batches hangs
+    on the lengths alone, the order on (seed, epoch): a resumed run sees the same.
 
     Args:
         lengths: Per example the source and target length, `(num_examples, 2)`, or one size each,
@@ -28,8 +22,7 @@ class MaxTokensBatchSampler:
             equally many.
 
     Raises:
-        ValueError: `lengths` is malformed, one example is over the budget, or there are fewer
-            examples than replicas.
+        ValueError: A wrong `lengths`, an example over the budget, fewer examples than replicas.
 
     Example:
         >>> sampler = MaxTokensBatchSampler([(3, 4), (9, 8), (4, 2), (5, 5)], max_tokens=10)
@@ -37,7 +30,7 @@ class MaxTokensBatchSampler:
         (3, [[0, 2], [1], [3]])
     """
 
-    batch_size = None
+    batch_size = None  # tells accelerate that it varies
     drop_last = False
 
     def __init__(
@@ -48,15 +41,12 @@ class MaxTokensBatchSampler:
         num_replicas: int = 1,
     ):
         self.sizes = _sizes(lengths)
-        self.max_tokens = max_tokens
-        self.seed = seed
-        self.epoch = 0
+        self.seed, self.epoch = seed, 0
         longest = int(self.sizes.argmax())
         if self.sizes[longest] > max_tokens:
             raise ValueError(
                 f"`max_tokens` must hold every example, got {max_tokens}, but example {longest} "
-                f"has {self.sizes[longest]} tokens. Raise it, or drop longer examples by "
-                "max_source_length and max_target_length."
+                f"has {self.sizes[longest]} tokens. Drop it by max_source_length."
             )
         self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
         _split_until_multiple(self._bounds, num_replicas)
@@ -115,9 +105,6 @@ def _split_until_multiple(bounds: list[tuple[int, int]], multiple: int) -> None:
         largest = max(range(len(bounds)), key=lambda index: bounds[index][1] - bounds[index][0])
         start, end = bounds[largest]
         if end - start < 2:
-            raise ValueError(
-                f"`num_replicas` must divide the number of batches, got {multiple} for "
-                f"{len(bounds)} batches of one example. Use more data or fewer processes."
-            )
+            raise ValueError(f"`num_replicas` must divide {len(bounds)} examples, got {multiple}.")
         middle = (start + end) // 2
         bounds[largest : largest + 1] = [(start, middle), (middle, end)]

@@ -20,34 +20,27 @@ _RESERVED_TOKENS = ("pad_token", "mask_token", "blank_token")
 class DataCollatorForCmlm:
     """Pad a batch and mask its targets, as Mask-Predict trains (arXiv 1904.09324, section 2.2).
 
-    With `masking="uniform"` a number of masks N' is drawn for every sentence, uniformly from
-    1..N, where N counts the target's tokens with `</s>`; then N' positions are drawn. The fully
-    masked canvas, with which decoding starts, is one of the N cases. With `masking="full"` it is
-    the only one.
-
-    The draw depends on `seed` and on the content of the batch alone: the same batch gets the same
-    masks, whatever the number of workers, processes or restarts; a sentence gets others whenever it
-    meets other sentences, as in a shuffled epoch.
+    The draw hangs on `seed` and the batch alone, not on workers, processes or restarts; a sentence
+    gets other masks whenever it meets other sentences, as in a shuffled epoch.
 
     Args:
         tokenizer: Gives `pad_token_id`, `mask_token_id` and `blank_token_id`.
-        masking: `"uniform"`, as the paper trains, or `"full"`.
+        masking: `"uniform"`, as the paper trains: N' of a target's N tokens (`</s>` is one), N'
+            drawn uniformly from 1..N. Or `"full"`: all, the canvas with which decoding starts.
         seed: Any integer.
         pad_to_multiple_of: Widen sources and targets to a multiple of this.
         length_multiplier: Canvas positions per target token (lambda of the AXE paper, which is not
             known to use it in training; that is ours). Over 1 it leaves room for blanks, which AXE
             needs to learn. Only with `masking="full"`, and decode with the same value.
-        length_jitter: Share, in [0, 1), by which the canvas length of every sentence is drawn
-            longer or shorter, uniformly. Predicted lengths are wrong now and then; a model that has
-            seen wrong canvases learns to leave the rest blank. Ours.
+        length_jitter: Share, in [0, 1), by which every canvas is drawn longer or shorter.
+            A model that has seen canvases of wrong lengths learns to leave the rest blank. Ours.
         max_canvas_length: Longest canvas made; the model's `max_target_length`.
 
     Returns:
         When called with a list of features, each with `input_ids` and `labels` (sequences of ids,
         other columns are ignored), a dict of `int64` tensors: `input_ids` and `attention_mask`
-        `(batch, source_length)`; `decoder_input_ids` `(batch, canvas_length)`, the canvas: mask, or
-        the token itself where it is observed; `labels` `(batch, target_length)`, -100 at observed
-        positions and padding.
+        `(batch, source)`; `decoder_input_ids` `(batch, canvas)`, the mask, or the token where it is
+        observed; `labels` `(batch, target)`, -100 at observed positions and padding.
 
     Raises:
         ValueError: An argument, a missing or empty column, or a reserved token in a target.
@@ -72,40 +65,33 @@ class DataCollatorForCmlm:
     def __post_init__(self):
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
-            raise ValueError(
-                f"`pad_to_multiple_of` must be at least 1 or None, got {self.pad_to_multiple_of}."
-            )
+            raise ValueError(f"`pad_to_multiple_of` must be over 0, got {self.pad_to_multiple_of}.")
         for name in _RESERVED_TOKENS:
             if getattr(self.tokenizer, f"{name}_id", None) is None:
                 raise ValueError(
-                    f"`tokenizer` must have a {name}. Train one with train_tokenizer, or load "
-                    "yours with AutoTokenizer.from_pretrained(..., mask_token='<mask>', "
-                    "extra_special_tokens={'blank_token': '<blank>'}) and call "
-                    "model.resize_token_embeddings."
+                    f"`tokenizer` must have a {name}. Load yours with from_pretrained(..., "
+                    "mask_token='<mask>', extra_special_tokens={'blank_token': '<blank>'})."
                 )
 
     def for_evaluation(self) -> "DataCollatorForCmlm":
-        """A collator like this with every target position masked, as decoding starts, no jitter."""
+        """The same with every target position masked, as decoding starts, and no jitter."""
         return replace(self, masking="full", length_jitter=0.0)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sources, targets = _column(features, "input_ids"), _column(features, "labels")
         self._check_targets(targets)
-        pad_token_id = self.tokenizer.pad_token_id
-        input_ids, is_source = _pad(sources, pad_token_id, self.pad_to_multiple_of)
-        target_ids, is_target = _pad(targets, pad_token_id, self.pad_to_multiple_of)
-        is_masked = is_target
-        if self.masking == "uniform":
-            is_masked = _draw_masks(is_target, _generator(self.seed, sources, targets))
+        generator = _generator(self.seed, sources, targets)
+        pad_token_id, multiple = self.tokenizer.pad_token_id, self.pad_to_multiple_of
+        input_ids, is_source = _pad(sources, pad_token_id, multiple)
+        target_ids, is_target = _pad(targets, pad_token_id, multiple)
+        is_masked = _draw_masks(is_target, generator) if self.masking == "uniform" else is_target
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
         if is_canvas_stretched(self.length_multiplier, self.length_jitter):
             lengths = is_target.sum(dim=1) * self.length_multiplier  # (batch,)
-            if self.length_jitter > 0:
-                generator = _generator(self.seed, sources, targets)
-                drawn = torch.rand(len(lengths), generator=generator)  # (batch,)
-                lengths = lengths * (1 + self.length_jitter * (2 * drawn - 1))
+            drawn = torch.rand(len(lengths), generator=generator)  # (batch,)
+            lengths = lengths * (1 + self.length_jitter * (2 * drawn - 1))
             lengths = lengths.round().long().clamp(1, self.max_canvas_length)
-            width = _round_up(int(lengths.max()), self.pad_to_multiple_of)
+            width = _round_up(int(lengths.max()), multiple)
             canvas = masked_canvas(lengths, width, self.tokenizer)
         return {
             "input_ids": input_ids,
@@ -118,16 +104,10 @@ class DataCollatorForCmlm:
         reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}
         for row, ids in enumerate(targets):
             if min(ids) < 0:
-                raise ValueError(
-                    f"'labels' of feature {row} must be token ids, got {min(ids)}. Padding and "
-                    "-100 are added here."
-                )
-            found = reserved.keys() & set(ids)
-            if found:
-                raise ValueError(
-                    f"'labels' of feature {row} must not hold the {reserved[min(found)]}, got id "
-                    f"{min(found)}. Tokenize the bare target, without padding."
-                )
+                raise ValueError(f"'labels' of feature {row} must be token ids, got {min(ids)}.")
+            for token in sorted(reserved.keys() & set(ids)):
+                name = reserved[token]
+                raise ValueError(f"'labels' of feature {row} must hold no {name}, got id {token}.")
 
 
 def is_canvas_stretched(length_multiplier: float, length_jitter: float) -> bool:
@@ -136,7 +116,7 @@ def is_canvas_stretched(length_multiplier: float, length_jitter: float) -> bool:
 
 
 def check_canvas_options(masking: str, length_multiplier: float, length_jitter: float) -> None:
-    """Raise a ValueError where the options of training canvases are wrong or exclude each other."""
+    """Refuse options of training canvases that are wrong or exclude each other."""
     if masking not in ("uniform", "full"):
         raise ValueError(f"`masking` must be 'uniform' or 'full', got {masking!r}.")
     if not length_multiplier > 0:
@@ -146,7 +126,7 @@ def check_canvas_options(masking: str, length_multiplier: float, length_jitter: 
     if is_canvas_stretched(length_multiplier, length_jitter) and masking != "full":
         raise ValueError(
             f"`length_multiplier` is {length_multiplier} and `length_jitter` {length_jitter}, but "
-            "where tokens are observed the canvas is as long as the target. Use masking='full'."
+            "where tokens are observed no canvas can be stretched. Use masking='full'."
         )
 
 
@@ -156,15 +136,11 @@ def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
     rows = []
     for row, feature in enumerate(features):
         if name not in feature:
-            raise ValueError(
-                f"feature {row} must have '{name}', got only {sorted(feature)}. Make the columns "
-                "with tokenize_translations."
-            )
+            raise ValueError(f"feature {row} must have '{name}', got only {sorted(feature)}.")
         ids = feature[name]
-        ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
-        if not ids:
+        rows.append(ids.tolist() if hasattr(ids, "tolist") else list(ids))
+        if not rows[-1]:
             raise ValueError(f"'{name}' of feature {row} must not be empty; </s> ends a text.")
-        rows.append(ids)
     return rows
 
 
@@ -191,10 +167,7 @@ def _generator(seed: int, sources: list[list[int]], targets: list[list[int]]) ->
 
 
 def _draw_masks(is_target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """True at 1..N random positions of each row of `is_target` `(batch, target_length)`.
-
-    N is the number of its tokens; every number of masks is equally likely.
-    """
+    """True at 1..N of the N tokens of each row of `is_target`, all numbers equally likely."""
     lengths = is_target.sum(dim=1)  # (batch,)
     # Drawn at the width of the longest row, so that pad_to_multiple_of changes no mask.
     drawn = torch.rand(len(lengths), int(lengths.max()) + 1, generator=generator)

@@ -42,28 +42,25 @@ def load_translations(
 
     Files may be gzipped (`.gz`) and must be UTF-8. Two plain text files are the source and the
     target in this order, unless their suffixes are the two language codes, which then decide.
-    An object may also hold `"references"`, a list of right translations; the column is kept if
-    every object has it.
 
     Args:
         source: what to read.
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
-        split (default None): split of a hub data set, "train" if None; files have no splits.
+        split: split of a hub data set, "train" if None; files have no splits.
 
     Returns:
         A `datasets.Dataset` with `translation`, `{source_lang: str, target_lang: str}`, and
-        `references`, `list[str]`, if the file has them.
+        `references`, `list[str]` of right translations, if every object has them.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file and line that is not a sentence pair, or an argument.
 
     Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp(), "pairs.tsv")
-        >>> _ = path.write_text("Good morning.\\tGuten Morgen.\\n", encoding="utf-8")
-        >>> load_translations(path, source_lang="en", target_lang="de")[0]
-        {'translation': {'en': 'Good morning.', 'de': 'Guten Morgen.'}}
+        >>> from axe_hf.data import PHRASEBOOK, load_translations
+        >>> file = PHRASEBOOK / "test.jsonl.gz"
+        >>> load_translations(file, source_lang="en", target_lang="de").column_names
+        ['translation', 'references']
     """
     if source_lang == target_lang:
         raise ValueError(f"`source_lang` and `target_lang` must differ, got {source_lang!r} twice.")
@@ -72,9 +69,7 @@ def load_translations(
     if paths is None:
         return _load_from_hub(str(source), languages, split)
     if split is not None:
-        raise ValueError(
-            f"`split` must be None for files, got {split!r} for {source}. Give that split's file."
-        )
+        raise ValueError(f"`split` must be None for files, got {split!r} for {source}.")
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"`source` must name an existing file, got {path}.")
@@ -88,10 +83,9 @@ def load_translations(
 
 
 def read_lines(path: str | Path | None) -> list[str]:
-    """The lines of a UTF-8 text file, gzipped (`.gz`) or not, or of standard input for None.
+    """The lines of a UTF-8 file, gzipped (`.gz`) or not, or of standard input for None.
 
-    Lines end in \\n or \\r\\n; a byte order mark is dropped. What is not UTF-8, and a gzip
-    file that is cut off, is a ValueError with file and line.
+    Lines end in \\n or \\r\\n; a byte order mark is dropped; errors name file and line.
     """
     if path is not None:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
@@ -110,14 +104,13 @@ def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | N
     if not isinstance(source, (str, Path)) or not str(source).strip():
         raise ValueError(f"`source` must be a path, two paths or a data set name, got {source!r}.")
     path, parts = Path(source), str(source).split(",")
-    if path.is_dir():
-        return None
     if not path.exists() and len(parts) == 2:
         return [Path(part.strip()) for part in parts]
+    if path.is_dir():
+        return None
     if path.exists() and _bare_suffix(path) not in _PAIR_FORMATS:
         raise ValueError(
-            f"`source` must end in .jsonl, .json or .tsv (and .gz), got {source}. Parallel text is "
-            "in two files: 'train.en,train.de'."
+            f"`source` must end in .jsonl, .json or .tsv, or be two text files, got {source}."
         )
     # A name that looks like a file is a misspelt file, not a data set to ask the hub for.
     is_file = path.suffix == ".gz" or _bare_suffix(path) in (*_PAIR_FORMATS, ".txt")
@@ -135,13 +128,10 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
         for line in file:
             lines.append(line.decode("utf-8" if lines else "utf-8-sig").rstrip("\r\n"))
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        place = f"{name}, line {len(lines) + 1}"
-        raise ValueError(f"{place}: must be UTF-8, got byte 0x{byte:02x}. Convert it.") from error
+        byte, place = error.object[error.start], f"{name}, line {len(lines) + 1}"
+        raise ValueError(f"{place}: must be UTF-8, got byte 0x{byte:02x}.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{name}: must be a complete gzip file, failed behind line {len(lines)} ({error})."
-        ) from error
+        raise ValueError(f"{name}: must be a complete gzip file, got {error}.") from error
     return lines
 
 
@@ -163,9 +153,7 @@ def _parse(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{place}: must be valid JSON, got {text[:60]!r} ({error.msg}, column {error.colno})."
-        ) from error
+        raise ValueError(f"{place}: must be valid JSON, got {text[:60]!r} ({error}).") from error
 
 
 def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
@@ -175,10 +163,8 @@ def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
             continue
         place, columns = f"{path}, line {number}", line.split("\t")
         if len(columns) != 2:
-            raise ValueError(
-                f"{place}: must have 2 columns, {order[0]} and {order[1]}, and a tab between them, "
-                f"got {len(columns)}: {line[:60]!r}."
-            )
+            expected = f"2 columns, {order[0]} and {order[1]}, with a tab between"
+            raise ValueError(f"{place}: must have {expected}, got {len(columns)}: {line[:60]!r}.")
         if number == 1 and set(columns) == set(languages):
             order = (columns[0], columns[1])
             continue
@@ -190,10 +176,8 @@ def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[
         paths = paths[::-1]
     sources, targets = map(read_lines, paths)
     if len(sources) != len(targets):
-        raise ValueError(
-            f"{paths[0]} and {paths[1]} must have equally many lines, got {len(sources)} and "
-            f"{len(targets)}."
-        )
+        counts = f"{len(sources)} and {len(targets)}"
+        raise ValueError(f"{paths[0]} and {paths[1]} must be equally long, got {counts} lines.")
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), start=1):
         place = f"{paths[1] if source.strip() else paths[0]}, line {number}"
         yield place, {"translation": dict(zip(languages, (source, target), strict=True))}
@@ -204,8 +188,8 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     has_pair = isinstance(pair, dict)
     if not has_pair:
         got = sorted(row) if isinstance(row, dict) else type(row).__name__
-        form = ", ".join(f'"{language}": "..."' for language in languages)
-        raise ValueError(f'{place}: must be {{"translation": {{{form}}}}}, got {got}.')
+        form = dict.fromkeys(languages, "...")
+        raise ValueError(f"{place}: must be {json.dumps({'translation': form})}, got {got}.")
     _check_languages(languages, pair, place)
     pair = {language: pair[language] for language in languages}
     for language, text in pair.items():
@@ -214,8 +198,7 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
         try:
             text.encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
-            message = f"{place}: the side {language!r} must be valid Unicode, got {text!r}."
-            raise ValueError(message) from error
+            raise ValueError(f"{place}: {text!r} must be valid Unicode.") from error
     if "references" not in row:
         return {"translation": pair}
     references = row["references"]
@@ -230,16 +213,12 @@ def _to_dataset(rows: list[dict[str, Any]], source: Any) -> "Dataset":
 
     if not rows:
         raise ValueError(f"{source}: must hold at least one sentence pair, got none.")
-    columns = {"translation": [row["translation"] for row in rows]}
-    num_with_references = sum("references" in row for row in rows)
-    if num_with_references == len(rows):
-        columns["references"] = [row["references"] for row in rows]
-    elif num_with_references:
-        logger.warning(
-            f"{source}: only {num_with_references} of {len(rows)} rows have 'references'; the "
-            "column is left out."
-        )
-    return Dataset.from_dict(columns)
+    count = sum("references" in row for row in rows)
+    names = ["translation", "references"] if count == len(rows) else ["translation"]
+    if 0 < count < len(rows):
+        found = f"only {count} of {len(rows)} rows have 'references'"
+        logger.warning(f"{source}: {found}; the column is left out.")
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
 
 
 def _load_from_hub(name: str, languages: _Languages, split: str | None) -> "Dataset":
@@ -250,10 +229,8 @@ def _load_from_hub(name: str, languages: _Languages, split: str | None) -> "Data
     try:
         dataset = load_dataset(name, config or None, split=split or "train")
     except Exception as error:
-        raise ValueError(
-            f"`source` must be a file ({', '.join(_PAIR_FORMATS)}, two text files) or a data "
-            f"set that datasets can load, got {name!r}: {type(error).__name__}: {error}"
-        ) from error
+        message = f"`source` must be a file or a data set that datasets can load, got {name!r}: "
+        raise ValueError(f"{message}{type(error).__name__}: {error}") from error
     if "translation" not in dataset.column_names:
         raise ValueError(f"{name}: must have the column 'translation', got {dataset.column_names}.")
     _check_languages(languages, dataset[0]["translation"] if len(dataset) else (), name)
@@ -263,7 +240,5 @@ def _load_from_hub(name: str, languages: _Languages, split: str | None) -> "Data
 def _check_languages(languages: _Languages, found: Iterable[str], place: str) -> None:
     for language in languages:
         if language not in found:
-            raise ValueError(
-                f"{place}: must have the language {language!r}, got {sorted(found)}. Check "
-                "source_lang and target_lang."
-            )
+            got = sorted(found)
+            raise ValueError(f"{place}: must have the language {language!r}, got {got}.")

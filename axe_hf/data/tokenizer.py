@@ -11,17 +11,14 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, UNK, MASK, BLANK = SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>", "<blank>")
-
 SPACE = "▁"
 # A word with the apostrophes inside it, a run of full stops, or one character of any other kind;
 # each takes the space in front of it along, so that quotes and digits cost one token, not two.
 PIECE = Regex(rf"{SPACE}?(?:[\p{{L}}\p{{M}}]+(?:['’][\p{{L}}\p{{M}}]+)*|\.+|.)")
-
 PRINTABLE_ASCII = tuple(chr(code) for code in range(0x21, 0x7F))
 # The bytes of UTF-8 text outside ASCII: continuations 80..BF and leads C2..F4. ASCII characters
 # are in every alphabet, so the other 141 bytes would be dead weight in the vocabulary.
 FALLBACK_BYTES = tuple(f"<0x{code:02X}>" for code in (*range(0x80, 0xC0), *range(0xC2, 0xF5)))
-
 # Share of the running text whose characters get a token of their own; the rest is spelt in bytes.
 CHARACTER_COVERAGE = 0.9999
 
@@ -31,7 +28,6 @@ def train_tokenizer(
     vocab_size: int = 8000,
     algorithm: Literal["bpe", "unigram"] = "bpe",
     min_frequency: int = 2,
-    show_progress: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Train one subword vocabulary for both languages of a translation model.
 
@@ -39,22 +35,20 @@ def train_tokenizer(
     defaults of `CmlmConfig`; `</s>` is appended to every text. Decoding gives the text back, up to
     Unicode's canonical composition (NFC), white space folded to single spaces, and control
     characters dropped. Characters too rare for a token of their own are spelt in UTF-8 bytes, which
-    take 115 entries of the vocabulary and leave no text that cannot be encoded.
-
-    A text that spells out a special token, such as "<mask>", is encoded as ordinary characters.
-    Pass `split_special_tokens=False` to the tokenizer to write a canvas with masks by hand.
+    take 115 entries of the vocabulary. A text that spells out a special token, such as "<mask>", is
+    encoded as ordinary characters, unless the tokenizer is called with
+    `split_special_tokens=False`.
 
     Args:
         texts: sentences of both languages, in any order; one pass over them is made.
-        vocab_size (default 8000): number of entries wanted, special tokens and bytes included. The
-            tokenizer has fewer if the texts do not hold so many: size a model by `len(tokenizer)`.
-        algorithm (default "bpe"): "bpe" or "unigram", which takes several times as long.
-        min_frequency (default 2): pairs seen fewer times are not merged; BPE only.
-        show_progress (default False): whether to draw the progress bars of `tokenizers`.
+        vocab_size: number of entries wanted, special tokens and bytes included. The tokenizer has
+            fewer if the texts do not hold so many: size a model by `len(tokenizer)`.
+        algorithm: "bpe" or "unigram", which takes several times as long.
+        min_frequency: pairs seen fewer times are not merged; BPE only.
 
     Returns:
-        A tokenizer with `pad_token_id`, `eos_token_id`, `unk_token_id`, `mask_token_id` and
-        `blank_token_id`, which `save_pretrained` and `AutoTokenizer.from_pretrained` preserve.
+        A tokenizer that also has `mask_token_id` and `blank_token_id`, which survive
+        `save_pretrained` and `AutoTokenizer.from_pretrained`.
 
     Raises:
         ValueError: there is no text, or `vocab_size` cannot hold the characters of the texts.
@@ -63,11 +57,8 @@ def train_tokenizer(
     Example:
         >>> from axe_hf import train_tokenizer
         >>> tokenizer = train_tokenizer(["Good morning.", "Guten Morgen."] * 20, vocab_size=300)
-        >>> ids = tokenizer("Guten Morgen.").input_ids
-        >>> tokenizer.convert_ids_to_tokens(ids)
+        >>> tokenizer.convert_ids_to_tokens(tokenizer("Guten Morgen.").input_ids)
         ['▁Guten', '▁Morgen', '.', '</s>']
-        >>> tokenizer.decode(ids, skip_special_tokens=True)
-        'Guten Morgen.'
     """
     if algorithm not in ("bpe", "unigram"):
         raise ValueError(f"`algorithm` must be 'bpe' or 'unigram', got {algorithm!r}.")
@@ -76,10 +67,7 @@ def train_tokenizer(
     alphabet, others = _choose_alphabet(sentences)
     smallest = len(SPECIAL_TOKENS) + len(FALLBACK_BYTES) + len(alphabet)
     if vocab_size < smallest:
-        raise ValueError(
-            f"`vocab_size` must be at least {smallest} for these texts (special tokens, bytes and "
-            f"{len(alphabet)} characters), got {vocab_size}. 2000 suits small data, 8000 large."
-        )
+        raise ValueError(f"`vocab_size` must be at least {smallest} here, got {vocab_size}.")
     # Rare characters leave the training text, so that neither algorithm can learn them.
     as_space = dict.fromkeys(map(ord, others), " ")
     known = (text.translate(as_space) for text in sentences)
@@ -87,7 +75,7 @@ def train_tokenizer(
         "vocab_size": vocab_size - len(FALLBACK_BYTES),
         "special_tokens": list(SPECIAL_TOKENS),
         "initial_alphabet": alphabet,
-        "show_progress": show_progress,
+        "show_progress": False,
     }
     if algorithm == "bpe":
         trainer = trainers.BpeTrainer(min_frequency=min_frequency, **options)
@@ -103,8 +91,6 @@ def train_tokenizer(
         mask_token=MASK,
         extra_special_tokens={"blank_token": BLANK},
         model_input_names=["input_ids", "attention_mask"],
-        padding_side="right",
-        truncation_side="right",
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,
     )
@@ -122,9 +108,8 @@ def _empty_tokenizer(algorithm: str) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([mark_words, split])
     spaces, strip = decoders.Replace(SPACE, " "), decoders.Strip(" ", 1, 0)
     tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse(), strip])
-    tokenizer.post_processor = TemplateProcessing(
-        f"$A {EOS}", f"$A {EOS} $B {EOS}", [(EOS, SPECIAL_TOKENS.index(EOS))]
-    )
+    ids = [(EOS, SPECIAL_TOKENS.index(EOS))]
+    tokenizer.post_processor = TemplateProcessing(f"$A {EOS}", f"$A {EOS} $B {EOS}", ids)
     return tokenizer
 
 
@@ -139,13 +124,11 @@ def _normalised(texts: Iterable[str], tokenizer: Tokenizer) -> list[str]:
         try:
             sentences.append(tokenizer.normalizer.normalize_str(text))
         except UnicodeEncodeError as error:
-            message = f"`texts` must yield valid Unicode, got {text[:60]!r} as number {index}."
-            raise ValueError(message) from error
+            got = f"{text[:60]!r} as number {index}"
+            raise ValueError(f"`texts` must yield valid Unicode, got {got}.") from error
     if not any(sentences):
-        raise ValueError(
-            f"`texts` must hold at least one sentence, got {len(sentences)} texts, all of them "
-            "empty. Was an iterator used up before?"
-        )
+        got = f"{len(sentences)} texts that say nothing"
+        raise ValueError(f"`texts` must hold at least one sentence, got {got}.")
     return sentences
 
 
@@ -169,12 +152,11 @@ def _train_unigram(tokenizer: Tokenizer, sentences: Iterable[str], trainer: Any)
     """Train with the frequent words doubled, so that they can become pieces at all.
 
     The trainer looks for candidates among strings that two different words share. A word such as
-    "▁ist", part of no other once punctuation is split off, would never be one: on short sentences
-    with 2000 entries that costs half as many tokens again. "▁ist▁ist" makes it a candidate, and
-    seen once, it does not shift the statistics.
+    "▁ist", part of no other, would never be one: on short sentences with 2000 entries that costs
+    half as many tokens again. "▁ist▁ist" makes it a candidate, and seen once, shifts no statistics.
     """
     split, normalise = tokenizer.pre_tokenizer, tokenizer.normalizer
-    num_doubled = trainer.vocab_size
+    num_words = trainer.vocab_size
     word_counts: Counter[str] = Counter()
 
     def words() -> Iterator[str]:
@@ -182,8 +164,7 @@ def _train_unigram(tokenizer: Tokenizer, sentences: Iterable[str], trainer: Any)
             pieces = [piece for piece, _ in split.pre_tokenize_str(text)]
             word_counts.update(pieces)
             yield " ".join(pieces)
-        for word, _ in word_counts.most_common(num_doubled):
-            yield word + word
+        yield from (2 * word for word, _ in word_counts.most_common(num_words))
 
     # Already split and normalised; the normalizer would also take SPACE for a space.
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -193,21 +174,18 @@ def _train_unigram(tokenizer: Tokenizer, sentences: Iterable[str], trainer: Any)
 
 
 def _with_fallback_bytes(tokenizer: Tokenizer) -> models.Model:
-    """The trained model with the fallback bytes between special tokens and pieces.
-
-    The trainers can only add them as special tokens, which decoding would then leave out.
-    """
+    """The trained model with the fallback bytes between special tokens and pieces."""
+    # The trainers can only add them as special tokens, which decoding would then leave out.
     trained = json.loads(tokenizer.to_str())["model"]
-    num_special = len(SPECIAL_TOKENS)
     if trained["type"] == "BPE":
-        pieces = sorted(trained["vocab"], key=trained["vocab"].get)
-        pieces = [*pieces[:num_special], *FALLBACK_BYTES, *pieces[num_special:]]
+        pieces = sorted(trained["vocab"], key=trained["vocab"].get)[len(SPECIAL_TOKENS) :]
+        pieces = [*SPECIAL_TOKENS, *FALLBACK_BYTES, *pieces]
         vocab = {piece: index for index, piece in enumerate(pieces)}
         merges = [tuple(merge) for merge in trained["merges"]]
         return models.BPE(vocab=vocab, merges=merges, unk_token=UNK, byte_fallback=True)
     reserved = [(piece, 0.0) for piece in SPECIAL_TOKENS + FALLBACK_BYTES]
     # Text never matches "<0x80>", whose brackets stand alone, so its score is never looked at.
-    scored = [*reserved, *_in_fixed_order(trained["vocab"][num_special:])]
+    scored = [*reserved, *_in_fixed_order(trained["vocab"][len(SPECIAL_TOKENS) :])]
     return models.Unigram(scored, unk_id=SPECIAL_TOKENS.index(UNK), byte_fallback=True)
 
 

@@ -2,7 +2,7 @@
 
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
-from .model_card import ModelCardDetails, model_card_text, write_model_card
+from .model_card import ModelCardDetails, model_card_text
 from .run import TrainingResult, run_training
 from .trainer import AxeTrainer
 
@@ -17,5 +17,4 @@ __all__ = [
     "average_checkpoints",
     "model_card_text",
     "run_training",
-    "write_model_card",
 ]

@@ -20,20 +20,16 @@ class EmaCallback(TrainerCallback):
 
     After step t (from 1) the average moves by 1 - d towards the weights, with
     d = min(decay, (1 + t) / (10 + t)): the short memory at the beginning lets go of the random
-    start. `AxeTrainer` evaluates and saves the average; during the steps the model holds the
-    trained weights, after training the average. Checkpoints keep both.
+    start. `AxeTrainer` evaluates and saves the average, which the model holds after training too.
+    Checkpoints keep both.
 
     Args:
-        decay: Between 0 and 1, for instance 0.999.
-
-    Raises:
-        ValueError: `decay` out of range.
+        decay: Between 0 and 1, for instance 0.999; else ValueError.
 
     Example:
         >>> import torch
         >>> from axe_hf import EmaCallback
-        >>> model, ema = torch.nn.Linear(1, 1, bias=False), EmaCallback(0.9)
-        >>> _ = model.weight.data.fill_(0.0)
+        >>> model, ema = torch.nn.PReLU(init=0.0), EmaCallback(0.9)
         >>> ema.start(model)
         >>> _ = model.weight.data.fill_(1.0)
         >>> ema.update()
@@ -83,8 +79,7 @@ class EmaCallback(TrainerCallback):
     def save(self, directory: str | Path) -> None:
         """Write average, trained weights and the count of updates into a checkpoint."""
         tensors = {f"weights.{name}": p.detach() for name, p in self._weights.items()}
-        averages = zip(self._weights, self._averages, strict=True)
-        tensors |= {f"averages.{name}": average for name, average in averages}
+        tensors |= {f"averages.{n}": a for n, a in zip(self._weights, self._averages, strict=True)}
         tensors["num_updates"] = torch.tensor(self.num_updates)
         save_file(tensors, Path(directory) / EMA_STATE_NAME)
 
@@ -93,8 +88,7 @@ class EmaCallback(TrainerCallback):
         path = Path(directory) / EMA_STATE_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"`ema_decay` is set, but {directory} holds no {EMA_STATE_NAME}. Resume as it was "
-                "trained, or start a new run from it as `model_name_or_path`."
+                f"`ema_decay` is set, but {directory} holds no {EMA_STATE_NAME}. Leave it out."
             )
         self.start(model)
         tensors = load_file(path)
@@ -113,8 +107,8 @@ class EmaCallback(TrainerCallback):
         self.update()
 
     def on_train_end(self, args, state, control, **kwargs):
+        # The best checkpoint, if it was loaded, holds averaged weights already.
         if not (args.load_best_model_at_end and state.best_model_checkpoint):
-            # Else the best checkpoint was loaded, which holds averaged weights already.
             self._write(self._averages)
         self._weights, self._averages = {}, []
 
@@ -127,8 +121,7 @@ def average_checkpoints(
 
     Args:
         checkpoints: Folders that `save_pretrained` or the trainer wrote, one or more.
-        output_dir: Where to save the result, with the first checkpoint's tokenizer; a new or an
-            empty folder. None does not save.
+        output_dir: A new or an empty folder for the result, with the first checkpoint's tokenizer.
 
     Returns:
         The averaged model, in evaluation mode. Means are taken in fp32.
@@ -160,12 +153,10 @@ def average_checkpoints(
     for folder in folders[1:]:
         weights = dict(CmlmForConditionalGeneration.from_pretrained(folder).named_parameters())
         for name in sorted(sums.keys() | weights.keys()):
-            expected, got = (tuple(d[name].shape) if name in d else None for d in (sums, weights))
-            if expected != got:
-                raise ValueError(
-                    f"`checkpoints` must be of one model: {name} has shape {expected} in "
-                    f"{folders[0]} and {got} in {folder}."
-                )
+            first, other = (tuple(d[name].shape) if name in d else None for d in (sums, weights))
+            if first != other:
+                shapes = f"{name} has shape {first} in {folders[0]} and {other} in {folder}"
+                raise ValueError(f"`checkpoints` must be of one model: {shapes}.")
             sums[name] += weights[name].float()
     for name, parameter in average.named_parameters():
         parameter.copy_(sums[name] / len(folders))

@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..cmlm import CmlmConfig
-from ..output import write_text
 
 if TYPE_CHECKING:
     from .trainer import AxeTrainer
 
 _TAGS = ("axe_hf", "cmlm", "mask-predict", "non-autoregressive", "translation")
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "model_card.md"
-_SHOWN_GENERATION = (
-    "num_iterations",
-    "num_length_candidates",
-    "length_multiplier",
-    "length_score_weight",
-    "collapse_repeats",
-)
+_SHOWN_GENERATION = ["num_iterations", "num_length_candidates", "length_multiplier"]
+_SHOWN_GENERATION += ["length_score_weight", "collapse_repeats"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +36,6 @@ class ModelCardDetails:
     num_parameters: int | None = None
 
 
-def write_model_card(directory: str | Path, details: ModelCardDetails) -> Path:
-    """Write the card to README.md in the folder of a saved model, and return its path."""
-    path = Path(directory) / "README.md"
-    write_text(path, model_card_text(details))
-    return path
-
-
 def model_card_text(details: ModelCardDetails) -> str:
     """The card in Markdown, with the Hub's metadata on top.
 
@@ -56,10 +43,9 @@ def model_card_text(details: ModelCardDetails) -> str:
     >>> "pipeline_tag: translation" in text
     True
     """
-    languages = [code for code in (details.source_lang, details.target_lang) if code]
     is_local = details.base_model is not None and Path(details.base_model).exists()
     data = ModelCardData(
-        language=languages or None,
+        language=[code for code in (details.source_lang, details.target_lang) if code] or None,
         license=details.license,
         library_name="transformers",
         pipeline_tag="translation",
@@ -68,8 +54,8 @@ def model_card_text(details: ModelCardDetails) -> str:
         model_name=details.model_name if details.scores else None,
         eval_results=_eval_results(details) or None,
     )
-    fields = {"details": details, "config": details.config}
-    return str(ModelCard.from_template(data, template_path=str(_TEMPLATE), **fields))
+    fields = {"template_path": str(_TEMPLATE), "details": details, "config": details.config}
+    return str(ModelCard.from_template(data, **fields))
 
 
 def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
@@ -99,21 +85,18 @@ def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetai
     if "finetuned_from" in details:
         details["base_model"] = details.pop("finetuned_from")
     args, model = trainer.args, trainer.model
-    evaluations = [logs for logs in trainer.state.log_history if "eval_bleu" in logs]
+    decoding = vars(model.generation_config)
     found: dict[str, Any] = {
         "model_name": Path(args.hub_model_id or args.output_dir).resolve().name,
         "config": model.config,
         "num_parameters": model.num_parameters(),
         "training": _training_settings(trainer),
-        "generation": {
-            name: getattr(model.generation_config, name)
-            for name in _SHOWN_GENERATION
-            if hasattr(model.generation_config, name)
-        },
+        "generation": {name: decoding[name] for name in _SHOWN_GENERATION if name in decoding},
     }
-    if evaluations:
-        scores = {name.removeprefix("eval_"): value for name, value in evaluations[-1].items()}
-        found["scores"] = {"validation": scores}
+    for logs in trainer.state.log_history:  # the last evaluation counts
+        if "eval_bleu" in logs:
+            scores = {name.removeprefix("eval_"): value for name, value in logs.items()}
+            found["scores"] = {"validation": scores}
     if hasattr(trainer.train_dataset, "__len__"):
         found["num_train_pairs"] = len(trainer.train_dataset)
     return ModelCardDetails(**found | details)
@@ -121,9 +104,10 @@ def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetai
 
 def _training_settings(trainer: "AxeTrainer") -> dict[str, Any]:
     args, state = trainer.args, trainer.state
-    batch = f"{args.per_device_train_batch_size} sentences"
-    if args.max_tokens_per_batch is not None:
-        batch = f"{args.max_tokens_per_batch} tokens, padding included"
+    batch = f"{args.max_tokens_per_batch} tokens, padding included"
+    if args.max_tokens_per_batch is None:
+        batch = f"{args.per_device_train_batch_size} sentences"
+    betas = f"({args.adam_beta1}, {args.adam_beta2})"
     return {
         "training loss": trainer.model.config.training_loss,
         "canvases in training": getattr(trainer.data_collator, "masking", "own collator"),
@@ -132,8 +116,8 @@ def _training_settings(trainer: "AxeTrainer") -> dict[str, Any]:
         "minutes of training": round(trainer.elapsed_minutes, 1),
         "batch": f"{batch}, {args.world_size} device(s), "
         f"{args.gradient_accumulation_steps} accumulated",
-        "optimizer": f"{args.optim.value}, betas ({args.adam_beta1}, {args.adam_beta2}), "
-        f"eps {args.adam_epsilon}, weight decay {args.weight_decay}",
+        "optimizer": f"{args.optim.value}, betas {betas}, eps {args.adam_epsilon}, "
+        f"weight decay {args.weight_decay}",
         "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type.value}, "
         f"warm-up {args.warmup_steps}",
         "average of weights (EMA decay)": args.ema_decay or "none",

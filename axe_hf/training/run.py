@@ -28,8 +28,7 @@ class TrainingResult:
     trainer: AxeTrainer  # `trainer.state.log_history` has the curves
     model: CmlmForConditionalGeneration  # averaged if `ema_decay` was set
     tokenizer: PreTrainedTokenizerBase
-    # All results by name: `train_*`, `eval_*` of the validation data, `test_*`.
-    metrics: dict[str, Any]
+    metrics: dict[str, Any]  # by name: `train_*`, `eval_*` of the validation data, `test_*`
 
 
 def run_training(
@@ -42,13 +41,11 @@ def run_training(
     checkpoints.
 
     Args:
-        model_args: The model.
-        data_args: The data and the tokenizer.
+        model_args, data_args: The model; the data and the tokenizer.
         training_args: The training; `resume_from_checkpoint` may be a folder, or "last".
 
     Returns:
-        A `TrainingResult`: `trainer`, `model`, `tokenizer`, and `metrics` by name, `train_*`,
-        `eval_*` (of the validation data) and `test_*`.
+        A `TrainingResult`: `trainer`, `model`, `tokenizer` and `metrics`.
 
     Raises:
         FileExistsError: `output_dir` holds something and nothing is to be resumed.
@@ -56,20 +53,16 @@ def run_training(
 
     Example:
         >>> from axe_hf import AxeTrainingArguments, DataArguments, ModelArguments, run_training
-        >>> result = run_training(
-        ...     ModelArguments(d_model=256, encoder_layers=3, decoder_layers=3),
-        ...     DataArguments("en", "de", train_file="train.en,train.de", test_file="test.tsv"),
-        ...     AxeTrainingArguments("runs/en-de", max_tokens_per_batch=1000, train_minutes=10),
-        ... )  # doctest: +SKIP
+        >>> model_args = ModelArguments(d_model=256, encoder_layers=3, decoder_layers=3)
+        >>> data_args = DataArguments("en", "de", train_file="train.tsv", test_file="test.tsv")
+        >>> training_args = AxeTrainingArguments("runs/en-de", train_minutes=10)
+        >>> result = run_training(model_args, data_args, training_args)  # doctest: +SKIP
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
     if checkpoint is None:
-        check_new_folder(
-            training_args.output_dir,
-            "output_dir",
-            'Choose another one, or go on with the run in it by `resume_from_checkpoint="last"`.',
-        )
+        advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
+        check_new_folder(training_args.output_dir, "output_dir", advice)
     raw = _load(data_args)
     if training_args.predict_with_generate and len(raw) > 1:
         from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not after hours)
@@ -87,13 +80,8 @@ def run_training(
         split: _tokenize_for_scoring(dataset, tokenizer, model.config, languages)
         for split, dataset in raw.items()
     }
-    trainer = AxeTrainer(
-        model,
-        training_args,
-        train_dataset=train_dataset,
-        eval_dataset=scored.get("validation"),
-        processing_class=tokenizer,
-    )
+    sets = {"train_dataset": train_dataset, "eval_dataset": scored.get("validation")}
+    trainer = AxeTrainer(model, training_args, processing_class=tokenizer, **sets)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     trainer.save_model()
     trainer.save_state()
@@ -137,25 +125,20 @@ def _make_tokenizer(
     model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, train: "Dataset"
 ) -> PreTrainedTokenizerBase:
     name = checkpoint or data_args.tokenizer_name_or_path or model_args.model_name_or_path
+    options = ("vocab_size", "tokenizer_algorithm")
+    given = {n: getattr(data_args, n) for n in options if getattr(data_args, n) is not None}
     if name is not None:
-        for option in ("vocab_size", "tokenizer_algorithm"):
-            if checkpoint is None and getattr(data_args, option) is not None:
-                raise ValueError(
-                    f"`{option}` is for a tokenizer to train, but {name} has one. Leave it out."
-                )
+        for option in given if checkpoint is None else ():
+            raise ValueError(f"`{option}` is for a tokenizer to train, but {name} has one.")
         return AutoTokenizer.from_pretrained(name)
     languages = _languages(data_args).values()
     texts = (pair[language] for pair in train["translation"] for language in languages)
-    given = {"vocab_size": data_args.vocab_size, "algorithm": data_args.tokenizer_algorithm}
-    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings: dict[str, Any] = {n.removeprefix("tokenizer_"): value for n, value in given.items()}
     return train_tokenizer(filter(None, texts), **settings)
 
 
 def _make_model(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    checkpoint: str | None,
-    tokenizer: PreTrainedTokenizerBase,
+    model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, tokenizer: Any
 ) -> CmlmForConditionalGeneration:
     given = model_args.given()
     name = checkpoint or model_args.model_name_or_path
@@ -171,10 +154,7 @@ def _make_model(
             continue
         if checkpoint is not None or setting not in _CHANGEABLE:
             built = "the run to resume has" if checkpoint else f"{name} was built with"
-            raise ValueError(
-                f"`{setting}` is {value!r}, but {built} {present!r}, which cannot change. Leave it "
-                "out."
-            )
+            raise ValueError(f"`{setting}` is {value!r}, but {built} {present!r}. Leave it out.")
         setattr(model.config, setting, value)
     if given.keys() & _CHANGEABLE and checkpoint is None:
         # Layers read their dropout when they are made.
@@ -196,17 +176,13 @@ def _limits(config: CmlmConfig, data_args: DataArguments) -> dict[str, Any]:
     return limits
 
 
-def _tokenize_for_scoring(
-    dataset: "Dataset",
-    tokenizer: PreTrainedTokenizerBase,
-    config: CmlmConfig,
-    languages: dict[str, str],
-) -> "Dataset":
+def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "Dataset":
     """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
-        sources, targets = sides
+        sources, targets = (
+            [pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()
+        )
         cut = {"truncation": True, "verbose": False}
         return {
             "input_ids": tokenizer(sources, max_length=config.max_source_length, **cut).input_ids,

@@ -15,11 +15,9 @@ from .arguments import AxeTrainingArguments
 class TrainingClock(TrainerCallback, ExportableState):
     """Ends training after `train_minutes`, less evaluation and saving; a resumed run goes on."""
 
-    _running_since: float | None
-
-    def __init__(self):
+    def __init__(self) -> None:
         self.elapsed_seconds = self._lap_start = 0.0
-        self._running_since = None
+        self._running_since: float | None = None
 
     def state(self) -> dict:
         return {"args": {}, "attributes": {"elapsed_seconds": self.seconds()}}
@@ -40,8 +38,7 @@ class TrainingClock(TrainerCallback, ExportableState):
         self._running_since = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._running_since = None
-        self.elapsed_seconds = 0.0
+        self._running_since, self.elapsed_seconds = None, 0.0
         if state.global_step > 0:
             # Transformers saves the states of callbacks always, but restores them on request only.
             saved = state.stateful_callbacks.get(type(self).__name__, self.state())
@@ -54,8 +51,7 @@ class TrainingClock(TrainerCallback, ExportableState):
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.train_minutes is not None and self.seconds() >= 60 * args.train_minutes:
-            # As Transformers does at `max_steps`.
-            control.should_training_stop = control.should_log = True
+            control.should_training_stop = control.should_log = True  # as at `max_steps`
             control.should_evaluate |= args.eval_strategy == "steps"
             control.should_save |= args.save_strategy == "steps"
         if control.should_evaluate or control.should_save:
@@ -103,11 +99,7 @@ def timed_schedule(
 def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) -> float:
     """Share of the highest learning rate: up from 0 in a line, then down, `shape`, to 0.
 
-    `progress` goes from 0 to 1, in steps or in time, whichever is more. `warmup_steps` below 1 are
-    a share of the run.
-
-    >>> [timed_factor(progress, 7, 0.2, "linear") for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
-    [0.0, 0.5, 1.0, 0.5, 0.0]
+    `progress` goes from 0 to 1; `warmup_steps` below 1 are a share of the run.
     """
     progress = min(progress, 1.0)
     if warmup_steps >= 1:

@@ -28,9 +28,10 @@ from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
+from ..output import write_text
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
-from .model_card import details_of_training, write_model_card
+from .model_card import details_of_training, model_card_text
 from .time_budget import BudgetProgressCallback, TrainingClock, timed_schedule
 
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
@@ -39,42 +40,36 @@ _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_pr
 class AxeTrainer(Seq2SeqTrainer):
     """Train a CMLM; the loss and its settings are those of `model.config`.
 
-    Loss: (token loss + `length_loss_weight` * length loss) / number of labels, all summed over
-    every micro-batch of a step, so that gradient accumulation gives the gradients of the whole
-    batch.
+    Loss: (token loss + `length_loss_weight` * length loss) / number of labels, summed over all
+    micro-batches of a step: gradient accumulation gives the gradients of the whole batch.
 
     Logged besides Transformers' values: `token_loss` (nats per label), `length_loss` (nats per
     sentence), for AXE `skipped_target_rate` and `skipped_prediction_rate` (per label),
     `tokens_per_second` (source tokens and labels) and `elapsed_minutes` of training. Evaluation has
-    the same, on fully masked canvases and so free of chance, and the scores of translations made
-    with `model.generation_config`.
+    the losses and rates, on fully masked canvases and so free of chance, and the scores of
+    translations made with `model.generation_config`.
 
     Args:
-        model: A `CmlmForConditionalGeneration`.
-        args: `AxeTrainingArguments`.
+        model, args: A `CmlmForConditionalGeneration` and its `AxeTrainingArguments`.
         data_collator: By default a `DataCollatorForCmlm` with `args.masking`.
         train_dataset, eval_dataset: With columns `input_ids` and `labels`, as
-            `tokenize_translations` makes them. A column `references` (list of str) is what
-            translations are scored against; without it the labels are.
+            `tokenize_translations` makes them. Translations are scored against a column
+            `references` (list of str) if there is one, else against the labels.
         processing_class: The tokenizer.
-        compute_metrics: By default `TranslationMetric` on detokenized text.
-        **kwargs: As in `transformers.Trainer`: `callbacks`, `optimizers`, `model_init` ...
+        **kwargs: As in `transformers.Trainer`; `compute_metrics` is by default `TranslationMetric`.
 
     Raises:
         TypeError, ValueError: Model, tokenizer and arguments do not fit together.
 
     Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig
-        >>> from axe_hf import CmlmForConditionalGeneration, train_tokenizer
-        >>> tokenizer = train_tokenizer(["one two", "eins zwei"] * 9, vocab_size=300)
-        >>> config = CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1)
-        >>> model = CmlmForConditionalGeneration(config)
-        >>> pairs = [dict(tokenizer("one two", text_target="eins zwei"))] * 4
-        >>> with TemporaryDirectory() as folder:
-        ...     args = AxeTrainingArguments(folder, max_steps=2, save_strategy="no")
-        ...     trainer = AxeTrainer(model, args, train_dataset=pairs, processing_class=tokenizer)
-        ...     trainer.train().global_step  # doctest: +ELLIPSIS
+        >>> import axe_hf, tempfile
+        >>> tokenizer = axe_hf.train_tokenizer(["one two", "eins zwei"] * 9, vocab_size=300)
+        >>> config = axe_hf.CmlmConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1)
+        >>> model = axe_hf.CmlmForConditionalGeneration(config)
+        >>> data = {"train_dataset": [dict(tokenizer("one two", text_target="eins zwei"))] * 4}
+        >>> args = axe_hf.AxeTrainingArguments(tempfile.mkdtemp(), max_steps=2, save_strategy="no")
+        >>> trainer = axe_hf.AxeTrainer(model, args, processing_class=tokenizer, **data)
+        >>> trainer.train().global_step  # doctest: +ELLIPSIS
         {'train_runtime': ...}
         2
     """
@@ -112,8 +107,7 @@ class AxeTrainer(Seq2SeqTrainer):
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
         honour_arguments(self.model, args)
-        # Made by the base class; it would put a position-wise loss in AXE's place.
-        self.label_smoother = None
+        self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
             if args.eval_strategy != "no":
                 from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not hours later)
@@ -121,7 +115,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self._references: list | None = None
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
-        self._num_parameters: int | None = None
+        self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
         self._ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
         if self._ema is not None:
             self.add_callback(self._ema)
@@ -130,7 +124,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self.add_callback(TrainingClock)  # last: it sees what the others decided
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """A new model of `model_init`, which gets the settings of `args` that live in a model."""
+        """A new model of `model_init`, with the settings of `args` that live in a model."""
         return honour_arguments(super().call_model_init(trial), self.args)
 
     @property
@@ -148,9 +142,7 @@ class AxeTrainer(Seq2SeqTrainer):
 
     # Training
 
-    def train(
-        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
-    ) -> TrainOutput:
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if self._ema is not None:
@@ -167,21 +159,15 @@ class AxeTrainer(Seq2SeqTrainer):
         args, dataset = self.args, self.train_dataset
         if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
-        sampler = MaxTokensBatchSampler(
-            pair_lengths(dataset), args.max_tokens_per_batch, data_seed(args), args.world_size
-        )
+        lengths, budget = pair_lengths(dataset), args.max_tokens_per_batch
+        sampler = MaxTokensBatchSampler(lengths, budget, data_seed(args), args.world_size)
         self._sentences_per_batch = len(dataset) / len(sampler)
         if hasattr(dataset, "column_names"):
             dataset = dataset.select_columns(["input_ids", "labels"])
-        loader = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=self.data_collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-        )
+        names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
+        workers: dict[str, Any] = {name: getattr(args, f"dataloader_{name}") for name in names}
+        collator = self.data_collator
+        loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collator, **workers)
         return self.accelerator.prepare(loader)
 
     def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
@@ -195,11 +181,9 @@ class AxeTrainer(Seq2SeqTrainer):
         """The learning-rate schedule: Transformers', or by the clock with `train_minutes`."""
         if self.args.train_minutes is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
+        optimizer = self.optimizer if optimizer is None else optimizer
         self.lr_scheduler = timed_schedule(
-            self.optimizer if optimizer is None else optimizer,
-            self.args,
-            num_training_steps,
-            elapsed_minutes=lambda: self.elapsed_minutes,
+            optimizer, self.args, num_training_steps, lambda: self.elapsed_minutes
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -217,8 +201,6 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The base class's estimate, with the parameters counted once."""
-        if self._num_parameters is None:
-            self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
         return 6 * inputs["input_ids"].numel() * self._num_parameters
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -241,7 +223,8 @@ class AxeTrainer(Seq2SeqTrainer):
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
         """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
         if self.is_world_process_zero():
-            write_model_card(self.args.output_dir, details_of_training(self, **details))
+            text = model_card_text(details_of_training(self, **details))
+            write_text(Path(self.args.output_dir, "README.md"), text)
 
     # Evaluation
 
@@ -250,9 +233,8 @@ class AxeTrainer(Seq2SeqTrainer):
     ) -> dict[str, Any]:
         """Loss, skip rates and translation scores of a data set; every sentence counts once."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(dataset, str):
-            dataset = self.eval_dataset[dataset]
-        self._references = references_of(dataset)
+        named = isinstance(dataset, str)
+        self._references = references_of(self.eval_dataset[dataset] if named else dataset)
         with self._averaged_weights():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
@@ -268,16 +250,14 @@ class AxeTrainer(Seq2SeqTrainer):
         # In order always: the references are.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
-    def evaluation_loop(
-        self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
-    ) -> EvalLoopOutput:
+    def evaluation_loop(self, *args: Any, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
         """The base class's loop, less the sentences that only fill up processes' last batch."""
         self.gather_function = self.accelerator.gather_for_metrics
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         rates = self._eval_losses.read(self.accelerator, self.model.config.length_loss_weight)
-        if rates["num_labels"]:
-            names = [name for name in ("loss", *_LOGGED_RATES) if name in rates]
-            output.metrics.update({f"{metric_key_prefix}_{n}": rates[n] for n in names})
+        for name in ("loss", *_LOGGED_RATES) if rates["num_labels"] else ():
+            if name in rates:
+                output.metrics[f"{metric_key_prefix}_{name}"] = rates[name]
         return output
 
     @torch.no_grad()
@@ -293,14 +273,13 @@ class AxeTrainer(Seq2SeqTrainer):
             labels, _ = whole_target(labels, inputs.get("decoder_input_ids"), self.model.config)
             multiplier = self.args.length_multiplier
             canvas = self.model.prepare_decoder_input_ids_from_labels(labels, multiplier)
+            with_labels = batch | {"decoder_input_ids": canvas, "labels": labels}
             with self.compute_loss_context_manager():
-                outputs = model(**batch, decoder_input_ids=canvas, labels=labels)
-            self._add_eval_losses(outputs, batch | {"labels": labels, "decoder_input_ids": canvas})
+                outputs = model(**with_labels)
+            self._add_eval_losses(outputs, with_labels)
             loss = outputs.loss.detach()
-            encoder_outputs = CmlmEncoderOutput(
-                last_hidden_state=outputs.encoder_last_hidden_state,
-                length_logits=outputs.length_logits,
-            )
+            states = outputs.encoder_last_hidden_state
+            encoder_outputs = CmlmEncoderOutput(states, length_logits=outputs.length_logits)
         if prediction_loss_only:
             return loss, None, None
         if not self.args.predict_with_generate:
@@ -312,8 +291,8 @@ class AxeTrainer(Seq2SeqTrainer):
         return loss, tokens, labels
 
     def _add_eval_losses(self, outputs: ModelOutput, batch: dict[str, torch.Tensor]) -> None:
-        state, num_rows = self.accelerator.gradient_state, len(batch["labels"])
-        num_own = num_rows
+        state = self.accelerator.gradient_state
+        num_own = num_rows = len(batch["labels"])
         if state.end_of_dataloader and state.remainder > 0:
             # With several processes the last batch is filled up with sentences counted before.
             num_own = state.remainder - num_rows * self.accelerator.process_index
@@ -327,37 +306,32 @@ class AxeTrainer(Seq2SeqTrainer):
         """Scores on detokenized text; the labels stand in for references that are not there."""
         from ..evaluation import TranslationMetric
 
-        references = self._references
-        if references is None:
-            references = self._decode(prediction.label_ids)
-        predictions = self._decode(prediction.predictions)
-        return TranslationMetric().compute(predictions=predictions, references=references)
+        def decode(token_ids: np.ndarray) -> list[str]:
+            tokenizer = self.processing_class
+            token_ids = np.where(token_ids == IGNORE_INDEX, tokenizer.pad_token_id, token_ids)
+            return tokenizer.batch_decode(token_ids, skip_special_tokens=True)
 
-    def _decode(self, token_ids: np.ndarray) -> list[str]:
-        tokenizer = self.processing_class
-        token_ids = np.where(token_ids == IGNORE_INDEX, tokenizer.pad_token_id, token_ids)
-        return tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+        references = self._references
+        return TranslationMetric().compute(
+            predictions=decode(prediction.predictions),
+            references=decode(prediction.label_ids) if references is None else references,
+        )
 
 
 def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise where training would fail later, or worse, would not."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
-        raise TypeError(
-            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}."
-        )
+        kind = type(model).__name__
+        raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
     for name in SPECIAL_TOKEN_IDS:
         expected, got = getattr(config, name), getattr(tokenizer, name, None)
         if got != expected:
-            raise ValueError(
-                f"The tokenizer's `{name}` is {got}, the model's config has {expected}. Build the "
-                f"config with CmlmConfig({name}=tokenizer.{name}, ...), or add such a token."
-            )
+            difference = f"The tokenizer's `{name}` is {got}, the model's config has {expected}"
+            raise ValueError(f"{difference}. Build it as CmlmConfig({name}=tokenizer.{name}).")
     if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {len(tokenizer)} symbols, `config.vocab_size` is "
-            f"{config.vocab_size}. Call model.resize_token_embeddings(len(tokenizer))."
-        )
+        difference = f"The tokenizer has {len(tokenizer)} symbols, the model {config.vocab_size}"
+        raise ValueError(f"{difference}. Call model.resize_token_embeddings(len(tokenizer)).")
 
 
 def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
@@ -366,36 +340,26 @@ def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
         model.config.label_smoothing = args.label_smoothing_factor
     if args.is_canvas_stretched and model.config.training_loss != "axe":
         raise ValueError(
-            f"`length_multiplier` is {args.length_multiplier} and `length_jitter` "
-            f"{args.length_jitter}, but cross entropy needs a label at every position of the "
-            'canvas. Leave them at 1.0 and 0.0, or set `training_loss="axe"` in the config.'
+            "`length_multiplier` must be 1 and `length_jitter` 0 unless `training_loss` is 'axe': "
+            "cross entropy needs a label at every position of the canvas."
         )
     model.generation_config.length_multiplier = args.length_multiplier
     return model
 
 
 def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str | None:
-    """The folder of the checkpoint that a run goes on from, None for a new run.
-
-    `asked` is None or False for a new run, True or "last" for the last checkpoint in `output_dir`,
-    or a folder.
-    """
+    """The checkpoint's folder, None for a new run; True or "last" is the last in `output_dir`."""
     asked = str(asked or "")
     if asked.lower() in ("", "false"):
         return None
     if asked.lower() in ("true", "last"):
         last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
         if last is None:
-            raise ValueError(
-                f"`resume_from_checkpoint`: {output_dir} holds no checkpoint-* folder. Start a new "
-                "run without it."
-            )
+            raise ValueError(f"`resume_from_checkpoint`: {output_dir} holds no checkpoint-*.")
         return last
     if not Path(asked, "trainer_state.json").is_file():
-        raise ValueError(
-            "`resume_from_checkpoint` must be 'last' or a checkpoint folder of the trainer; "
-            f"{asked} holds no trainer_state.json."
-        )
+        message = f"{asked} holds no trainer_state.json. For the newest in `output_dir`: 'last'"
+        raise ValueError(f"`resume_from_checkpoint`: {message}.")
     return asked
 
 
@@ -403,13 +367,10 @@ def collator_of(
     args: AxeTrainingArguments, tokenizer: PreTrainedTokenizerBase, config: CmlmConfig | None
 ) -> DataCollatorForCmlm:
     """The collator that `args` ask for, with canvases within the limit of `config`."""
+    options = {n: getattr(args, n) for n in ("masking", "length_multiplier", "length_jitter")}
+    longest = getattr(config, "max_target_length", None)
     return DataCollatorForCmlm(
-        tokenizer,
-        masking=args.masking,
-        seed=data_seed(args),
-        length_multiplier=args.length_multiplier,
-        length_jitter=args.length_jitter,
-        max_canvas_length=getattr(config, "max_target_length", None),
+        tokenizer, seed=data_seed(args), max_canvas_length=longest, **options
     )
 
 
@@ -421,14 +382,10 @@ def data_seed(args: AxeTrainingArguments) -> int:
 def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
     """Source and target length of every example, in tokens."""
     if not hasattr(dataset, "__len__"):
-        raise ValueError(
-            "`max_tokens_per_batch` needs a `train_dataset` with a length, got a stream. Use "
-            "`per_device_train_batch_size`."
-        )
+        raise ValueError("`max_tokens_per_batch` needs a `train_dataset` with a length, no stream.")
     if not hasattr(dataset, "column_names"):
         return [(len(row["input_ids"]), len(row["labels"])) for row in dataset]
-    missing = sorted({"input_ids", "labels"} - set(dataset.column_names))
-    if missing:
+    if missing := sorted({"input_ids", "labels"} - set(dataset.column_names)):
         raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
     sides = (table[name].combine_chunks().value_lengths() for name in ("input_ids", "labels"))
@@ -437,8 +394,8 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
 
 def references_of(dataset: Any) -> list | None:
     """The column `references` of a data set, the right translations of each source, if any."""
-    has_references = "references" in (getattr(dataset, "column_names", None) or ())
-    return list(dataset["references"]) if has_references else None
+    names = getattr(dataset, "column_names", None) or ()
+    return list(dataset["references"]) if "references" in names else None
 
 
 class RunningLosses:
@@ -454,23 +411,19 @@ class RunningLosses:
 
     def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:
         """Add a batch: what the model returned for `input_ids`, `attention_mask` and `labels`."""
-        labels = inputs["labels"]
         source = inputs.get("attention_mask", inputs["input_ids"])
-        num_labels = (labels != IGNORE_INDEX).sum()
+        num_labels = (inputs["labels"] != IGNORE_INDEX).sum()
         nothing = num_labels.new_zeros(())
-        self._has_skips = outputs.num_skipped_targets is not None
         skips = (outputs.num_skipped_targets, outputs.num_skipped_predictions)
-        values = [outputs.token_loss.sum(), outputs.length_loss.sum()]
-        values += [nothing if skip is None else skip.sum() for skip in skips]
-        values += [num_labels, num_labels + source.count_nonzero(), nothing + len(labels)]
+        self._has_skips = skips[0] is not None
+        summed = [outputs.token_loss, outputs.length_loss]
+        summed += [nothing if skip is None else skip for skip in skips]
+        counts = [num_labels, num_labels + source.count_nonzero(), nothing + len(source)]
+        values = [*(value.sum() for value in summed), *counts]
         self._sums += torch.stack([value.to(self._sums) for value in values])
 
     def read(self, accelerator: Any, length_loss_weight: float) -> dict[str, float]:
-        """The sums of all processes as rates, and start again.
-
-        `loss` and `token_loss` are in nats per label, `length_loss` in nats per sentence, the two
-        skip rates (AXE only) per label; `num_tokens` are source tokens and labels.
-        """
+        """The sums of all processes as rates per label, `length_loss` per sentence; start again."""
         sums, self._sums = self._sums, torch.zeros_like(self._sums)
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums, reduction="sum")
