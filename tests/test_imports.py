@@ -122,6 +122,19 @@ def test_no_part_needs_itself_by_way_of_others():
     TopologicalSorter(needs).prepare()  # raises CycleError
 
 
+def test_no_module_needs_itself_by_way_of_others():
+    """Module by module; a folder's `__init__` is its front."""
+    modules = {".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in MODULES}
+    modules = {name for name in modules if not name.endswith(".__init__")}
+    needs = {}
+    for path in MODULES:
+        name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        found = {item.module for item in imports_of(path)}
+        found |= {f"{item.module}.{item.name}" for item in imports_of(path)}
+        needs[name] = (found & modules) - {name}
+    TopologicalSorter(needs).prepare()  # raises CycleError
+
+
 @pytest.mark.parametrize("path", OUTSIDE, ids=name_of)
 def test_commands_and_examples_use_public_names_only(path):
     for item in imports_of(path):

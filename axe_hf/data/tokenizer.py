@@ -91,6 +91,8 @@ def train_tokenizer(
         mask_token=MASK,
         extra_special_tokens={"blank_token": BLANK},
         model_input_names=["input_ids", "attention_mask"],
+        padding_side="right",
+        truncation_side="right",
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,
     )

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..cmlm import CmlmConfig
-
-if TYPE_CHECKING:
-    from .trainer import AxeTrainer
 
 _TAGS = ("axe_hf", "cmlm", "mask-predict", "non-autoregressive", "translation")
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "model_card.md"
@@ -77,7 +74,7 @@ def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
     ]
 
 
-def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetails:
+def details_of_training(trainer: Any, **details: Any) -> ModelCardDetails:
     """What a trainer knows about its model, completed by `details` (fields of the result)."""
     # What `push_to_hub` hands to the base class's card; ours is about one task and has its tags.
     for name in ("tags", "tasks", "dataset_tags", "dataset_args", "language"):
@@ -102,7 +99,7 @@ def details_of_training(trainer: "AxeTrainer", **details: Any) -> ModelCardDetai
     return ModelCardDetails(**found | details)
 
 
-def _training_settings(trainer: "AxeTrainer") -> dict[str, Any]:
+def _training_settings(trainer: Any) -> dict[str, Any]:
     args, state = trainer.args, trainer.state
     batch = f"{args.max_tokens_per_batch} tokens, padding included"
     if args.max_tokens_per_batch is None:
