@@ -1,12 +1,10 @@
 """Train a translation model with `AxeTrainer`, on sentence pairs of your own or on the phrasebook.
 
-What it does: reads pairs, trains a tokenizer and a small CMLM with Aligned Cross Entropy, scores
-it, saves it. Takes 10 minutes on two CPU cores with the command below; a GPU is used if there is
-one.
+What it does: reads pairs, trains a tokenizer and a small CMLM with AXE, scores it and saves it.
+Takes 10 minutes on two CPU cores with this command; a GPU is used if there is one.
 
-    python examples/02_train.py --output_dir my_model --train_minutes 10 --max_tokens_per_batch 256
-    \
-        --masking full --length_multiplier 1.4 --length_jitter 0.2 --learning_rate 1e-3
+    python examples/02_train.py --output_dir my_model --train_minutes 10 --masking full \
+        --max_tokens_per_batch 256 --length_multiplier 1.4 --length_jitter 0.2 --learning_rate 1e-3
 
 Every field of `AxeTrainingArguments` is an option, and so are the fields of `Task` below.
 Expected output: the losses, and at the end BLEU, chrF and repetition rate on unseen sentences.

@@ -1,4 +1,4 @@
 """The commands of `axe-hf`: modules with `parse`, `run` and `after_interrupt`."""
 
-from .parsing import CommandParser as CommandParser
-from .parsing import UsageError as UsageError
+from .options import CommandParser as CommandParser
+from .options import UsageError as UsageError

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..output import write_text
 from . import models
-from .parsing import CommandParser, UsageError, add_option, flag
+from .options import CommandParser, UsageError, add_option, flag
 
 after_interrupt = models.after_interrupt
 _USAGE = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cmlm.configuration_mask_predict import SETTINGS
-from .parsing import CommandParser, UsageError, add_option
+from .options import CommandParser, UsageError, add_option
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

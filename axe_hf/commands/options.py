@@ -1,4 +1,4 @@
-"""Fields of dataclasses as options of a command line, and as settings of a JSON or YAML file."""
+"""Parsers of the commands; dataclass fields as their options, or as settings of a file."""
 
 import argparse
 import json
@@ -6,16 +6,42 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..declarations import Declaration
-from .parsing import UsageError, add_option, flag
 
 Fields = Mapping[str, Declaration]
 _TRUTHS = dict.fromkeys(("yes", "true", "t", "y", "1"), True)
 _TRUTHS |= dict.fromkeys(("no", "false", "f", "n", "0"), False)
 _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
 _WORDS |= {"str": "text", "list": "a list", "dict": "a mapping"}
+
+
+class UsageError(Exception):
+    """The arguments of a command are wrong; the message says which, and what is right."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An `ArgumentParser` that prints descriptions as they are, and raises instead of exiting."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def flag(name: str) -> str:
+    """An argument as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def add_option(parser: Any, name: str, **kwargs: Any) -> None:
+    """Add an option that is shown `--with-dashes` and may be written `--with_underscores`, too."""
+    parser.add_argument(flag(name), dest=name, **kwargs)
+    if "_" in name:
+        parser.add_argument(f"--{name}", dest=name, **kwargs | {"help": argparse.SUPPRESS})
 
 
 def _truth(text: str) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from ..quickstart import QuickstartArguments, run_quickstart
-from .parsing import CommandParser, UsageError, add_option
+from .options import CommandParser, UsageError, add_option
 
 _DESCRIPTION = """\
 Shows what this package is for, in about five minutes on two CPU cores, without a network:

@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..declarations import Declaration, declared_fields
-from .options import add_field, given_settings, read_settings, unknown_option
-from .parsing import CommandParser, UsageError, add_option, flag
+from .options import (
+    CommandParser,
+    UsageError,
+    add_field,
+    add_option,
+    flag,
+    given_settings,
+    read_settings,
+    unknown_option,
+)
 
 if TYPE_CHECKING:
     from ..training import AxeTrainingArguments, DataArguments, ModelArguments

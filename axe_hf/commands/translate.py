@@ -7,7 +7,7 @@ from typing import Any
 
 from ..output import write_text
 from . import models
-from .parsing import CommandParser, UsageError, add_option
+from .options import CommandParser, UsageError, add_option
 
 after_interrupt = models.after_interrupt
 _DESCRIPTION = """\

@@ -2,9 +2,8 @@
 
 from .batching import MaxTokensBatchSampler
 from .collator import DataCollatorForCmlm
-from .preprocessing import tokenize_translations
 from .reading import PHRASEBOOK, load_translations, read_lines
-from .tokenizer import train_tokenizer
+from .tokenizer import tokenize_translations, train_tokenizer
 
 __all__ = [
     "PHRASEBOOK",

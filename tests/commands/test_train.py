@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from axe_hf import AxeTrainingArguments
-from axe_hf.commands.parsing import UsageError
+from axe_hf.commands.options import UsageError
 from axe_hf.commands.train import declared_arguments, parse
 from axe_hf.training import DataArguments, ModelArguments
 
