@@ -152,7 +152,7 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
     if too_long:
         shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
         logger.warning(
-            f"{len(too_long)} of {len(sentences)} texts are longer than the model's max_source_length"
-            f" of {max_length} tokens and were cut there: line {shown}. Split them into sentences."
+            f"{len(too_long)} of {len(sentences)} texts are longer than the max_source_length of "
+            f"{max_length} tokens and were cut there: line {shown}. Split them into sentences."
         )
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]

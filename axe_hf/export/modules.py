@@ -161,7 +161,7 @@ class ExportableMaskPredict(nn.Module):
         self.encoder, self.decoder = model.model.encoder, model.model.decoder
         self.lm_head, self.width = model.lm_head, settings.max_length
         self.config = model.config
-        # Tables, since Python may not depend on a tensor's value: each class's canvas length, the
+        # Tables, since a graph may not depend on a tensor's value: each class's canvas length, the
         # number of positions that each iteration masks again, and what is never predicted.
         lengths = possible_lengths(self.config.max_target_length, settings)
         is_never = torch.zeros(self.config.vocab_size, dtype=torch.bool)
