@@ -305,7 +305,10 @@ def check_rescorer(rescore_with: Any) -> None:
     elif not getattr(model.config, "is_encoder_decoder", False):
         needed, advice = "be an encoder-decoder", "Use a translation model, such as Marian."
     elif getattr(model, "get_output_embeddings", lambda: None)() is None:
-        needed, advice = "have a head", "Load it by AutoModelForSeq2SeqLM, not AutoModel."
+        needed, advice = (
+            "have a head over words",
+            "Load it by AutoModelForSeq2SeqLM, not AutoModel.",
+        )
     elif isinstance(tokenizer, PreTrainedTokenizerBase):
         return
     else:

@@ -166,7 +166,7 @@ class ExportableMaskPredict(nn.Module):
         lengths = possible_lengths(self.config.max_target_length, settings)
         is_never = torch.zeros(self.config.vocab_size, dtype=torch.bool)
         is_never[[self.config.pad_token_id, self.config.mask_token_id]] = True
-        is_never[settings.suppress_tokens or []] = True
+        is_never[list(settings.suppress_tokens or ())] = True
         tables = {"canvas_lengths": torch.tensor(lengths), "is_never": is_never}
         tables["num_masked"] = _num_masked(settings, self.width)
         for name, value in tables.items():
@@ -227,7 +227,8 @@ def _followed_settings(model: Any, overrides: dict[str, Any]) -> MaskPredictGene
         neutral = 1 if setting.kind is int else setting.default
         if setting.in_graph == "impossible" and value not in (None, False, neutral):
             problem = f"`{setting.name}` is {value!r}, which the graph does not follow"
-            raise ValueError(f"{problem}. Export with {neutral!r}, or decode with model.generate.")
+            advice = f"Export with `{setting.name}={neutral!r}`, or decode with model.generate."
+            raise ValueError(f"{problem}. {advice}")
     return settings
 
 
