@@ -58,19 +58,15 @@ def format_history(
     """Write down how Mask-Predict filled one canvas, a line for each iteration.
 
     Line 0 is the canvas at the start, "_" but for the tokens that `decoder_input_ids` gave; line t
-    holds what iteration t leaves standing, and "_" where the next one predicts again. Pieces inside
-    a word start with "·", the blank is "ε".
+    holds what iteration t leaves standing, and "_" where the next one predicts again.
 
     Args:
         output: what `generate(..., output_history=True, return_dict_in_generate=True)` returned.
-        tokenizer: the tokenizer of the model.
+        tokenizer: of the model; its tokens are written as by `readable_tokens`.
         sentence (default 0): which sentence of the batch.
         color: whether to colour tokens from red (unsure) to green (sure, or given) by their
             probability; by default where standard output is a terminal and NO_COLOR is not set.
         width: columns to fill; by default those of the terminal. Longer canvases go into blocks.
-
-    Returns:
-        The lines, joined by newlines.
 
     Raises:
         ValueError: `output` holds no history, or has no such sentence.
@@ -110,16 +106,13 @@ def format_history(
 def history_rows(
     output: MaskPredictOutput, tokenizer: PreTrainedTokenizerBase, sentence: int
 ) -> tuple[list[list[str]], list[list[float]]]:
-    """The canvas of one sentence at the start, and what each iteration leaves standing on it.
+    """Readable tokens, "_" where the next iteration predicts, and nats, 0 for what was given.
 
-    Readable tokens, "_" where the next iteration predicts, and log-probabilities in nats, 0 for
-    what was given: both a list for the start and one an iteration, with an entry for each position.
+    Both have a list for the start and one for each iteration, with an entry for each position.
     """
     if getattr(output, "history", None) is None:
-        raise ValueError(
-            "`output` holds no history. Ask for it: generate(..., output_history=True, "
-            "return_dict_in_generate=True)."
-        )
+        advice = "generate(..., output_history=True, return_dict_in_generate=True)"
+        raise ValueError(f"`output` holds no history. Ask for it: {advice}.")
     if not 0 <= sentence < len(output.lengths):
         raise ValueError(f"`sentence` must be in [0, {len(output.lengths)}), got {sentence}.")
     length = int(output.lengths[sentence])
@@ -132,12 +125,11 @@ def history_rows(
 
 def _columns_that_fit(cell_widths: list[int], width: int) -> Iterator[list[int]]:
     block: list[int] = []
-    used = 0
-    for j, cell_width in enumerate(cell_widths):
-        if block and used + 1 + cell_width > width:
+    for j in range(len(cell_widths)):
+        used = sum(cell_widths[i] + 1 for i in block)
+        if block and used + cell_widths[j] > width:
             yield block
-            block, used = [], 0
-        used += cell_width + (1 if block else 0)
+            block = []
         block.append(j)
     yield block
 
@@ -153,6 +145,5 @@ def _painted(token: str, log_prob: float, color: bool, width: int) -> str:
     spaces = " " * (width - display_width(token))
     if not color:
         return token + spaces
-    fifth = min(int(math.exp(log_prob) * 5), 4)
-    code = _GREY if token == "_" else _CONFIDENCE_COLORS[fifth]
+    code = _GREY if token == "_" else _CONFIDENCE_COLORS[min(int(math.exp(log_prob) * 5), 4)]
     return f"\x1b[38;5;{code}m{token}\x1b[0m{spaces}"

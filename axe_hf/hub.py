@@ -81,7 +81,6 @@ def push_to_hub_with_code(
         repo_id: "name" or "owner/name"; the repository is made if there is none.
         private: whether a new repository is private; the owner's default by default.
         token: access token; the one that `hf auth login` stored by default.
-        commit_message: of the commit.
 
     Returns:
         The address of the repository.
@@ -105,14 +104,11 @@ def push_to_hub_with_code(
 
 def _check_types(model, tokenizer) -> None:
     if not isinstance(model, CmlmForConditionalGeneration):
-        raise TypeError(
-            "`model` must be axe_hf's CmlmForConditionalGeneration, got "
-            f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it."
-        )
+        kind = f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it"
+        raise TypeError(f"`model` must be axe_hf's CmlmForConditionalGeneration, got {kind}.")
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise TypeError(
-            f"`tokenizer` must be a tokenizer of Transformers, got {type(tokenizer).__name__}."
-        )
+        kind = type(tokenizer).__name__
+        raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
 
 
 def _write(model, tokenizer, folder: Path, model_card: str | None) -> None:

@@ -22,12 +22,11 @@ TASK = "cmlm-translation"
 class CmlmTranslationPipeline(Pipeline):
     """Translation from text to text.
 
-    Called with one text or a list of texts it returns a list of `{"translation_text": ...}`, one
-    for each; called with a generator or a data set of texts it returns an iterator over them.
-    Settings of `MaskPredictGenerationConfig`, such as `num_iterations`, are taken by the
-    constructor and, with precedence, by each call. A text without a visible character has an empty
-    translation; one longer than the model's `max_source_length` is cut there with a warning. For
-    many sentences `axe_hf.translation.translate` is faster: it batches similar lengths.
+    Called with a text or a list of texts it returns a list of `{"translation_text": ...}`, one for
+    each; with a generator or a data set, an iterator over them. Settings of
+    `MaskPredictGenerationConfig` are taken by the constructor and, with precedence, by each call.
+    Texts that are long or empty are treated as by `axe_hf.translation.translate`, which is faster
+    for many sentences: it batches similar lengths.
 
     Args:
         model: a `CmlmForConditionalGeneration`.
@@ -56,20 +55,16 @@ class CmlmTranslationPipeline(Pipeline):
 
     def __init__(self, model, tokenizer=None, **kwargs: Any):
         if not hasattr(getattr(model, "config", None), "max_source_length"):
-            raise TypeError(
-                f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load "
-                "it by AutoModelForSeq2SeqLM.from_pretrained(...)."
-            )
+            kind, advice = type(model).__name__, "Load it by AutoModelForSeq2SeqLM."
+            raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
         if tokenizer is None:
             raise TypeError("`tokenizer` is missing: load it by AutoTokenizer.from_pretrained.")
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
         if (generation.get("num_return_sequences") or 1) > 1:
-            raise ValueError(
-                "The pipeline returns one translation of each text and has no use for "
-                "`num_return_sequences`. Call model.generate(...) for several."
-            )
+            problem = "A pipeline gives one translation and has no use for `num_return_sequences`"
+            raise ValueError(f"{problem}. Call model.generate(...) for several.")
         return {}, generation, {}
 
     def __call__(self, inputs, **kwargs: Any) -> list[dict[str, str]] | Iterator[dict[str, str]]:
@@ -82,9 +77,8 @@ class CmlmTranslationPipeline(Pipeline):
 
     def preprocess(self, input_: str) -> dict[str, torch.Tensor]:
         if not isinstance(input_, str):
-            raise TypeError(
-                f"The pipeline translates strings, got {type(input_).__name__}: {input_!r:.80}."
-            )
+            kind = type(input_).__name__
+            raise TypeError(f"The pipeline translates strings, got {kind}: {input_!r:.80}.")
         limit = self.model.config.max_source_length
         text = valid_unicode(input_) if is_visible(input_) else ""
         token_ids = self.tokenizer(text, verbose=False).input_ids
@@ -109,8 +103,7 @@ class CmlmTranslationPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, str]:
         token_ids = model_outputs["sequences"].reshape(-1)
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return {"translation_text": text}
+        return {"translation_text": self.tokenizer.decode(token_ids, skip_special_tokens=True)}
 
 
 def valid_unicode(text: str) -> str:

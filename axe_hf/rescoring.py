@@ -99,15 +99,12 @@ def autoregressive_scores(
     once, equal candidates are scored once, and texts too long for the model are cut with a warning.
 
     Args:
-        model: an encoder-decoder of Transformers with a head over the vocabulary (Marian, BART, T5,
-            M2M-100 ...). It runs where it is, in its own dtype and in evaluation mode, and is put
-            back as it was.
-        tokenizer: the tokenizer of `model`. Where the languages are set on it (`src_lang` and
-            `tgt_lang` of mBART, NLLB ...) they must be set.
-        sources: plain text, (batch) strings. A model that wants a prefix such as "translate English
-            to German: " must be given it here.
-        candidates: plain text, (batch, candidates) strings; an empty one scores its end token
-            alone.
+        model: an encoder-decoder with a head over the vocabulary (Marian, BART, T5 ...). It runs
+            where it is, in its own dtype and in evaluation mode, and is put back as it was.
+        tokenizer: of `model`, with `src_lang` and `tgt_lang` set if it has them (mBART, NLLB ...).
+        sources: (batch) strings, with the prefix that the model may want ("translate English to
+            German: ").
+        candidates: (batch, candidates) strings; an empty one scores its end token alone.
         max_logits_elements: the largest (rows, target, vocab) tensor of logits held at once, in
             elements (2**24, 64 MiB in fp32); a single row may exceed it.
 
@@ -116,8 +113,7 @@ def autoregressive_scores(
 
     Raises:
         TypeError: `model` or `tokenizer` is something else, or a text is no string.
-        ValueError: sources and candidates, or model and tokenizer, do not match each other, or the
-            log-probabilities are not numbers.
+        ValueError: sources and candidates, or model and tokenizer, do not match, or a score is NaN.
 
     Example:
         >>> from axe_hf import train_tokenizer
@@ -127,27 +123,24 @@ def autoregressive_scores(
         >>> ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
         >>> model = MarianMTModel(MarianConfig(vocab_size=len(tokenizer), d_model=16, **ids))
         >>> candidates = [["Ein Hund bellt.", "Ein Ein bellt."], ["Hund", ""]]
-        >>> scores = autoregressive_scores(model, tokenizer, ["A dog barks.", "dog"], candidates)
-        >>> scores.shape, scores.argmax(dim=1).shape  # the candidate to choose for each source
-        (torch.Size([2, 2]), torch.Size([2]))
+        >>> autoregressive_scores(model, tokenizer, ["A dog barks.", "dog"], candidates).shape
+        torch.Size([2, 2])
     """
     check_rescorer((model, tokenizer))
     _check_texts(sources, candidates)
     limit = max_logits_elements
     if not isinstance(limit, int) or limit < 1:
         raise ValueError(f"`max_logits_elements` must be an integer >= 1, got {limit!r}.")
-    pairs = [(x, y) for x, row in zip(sources, candidates, strict=True) for y in row]
-    pairs = [(valid_unicode(x), valid_unicode(y)) for x, y in pairs]
+    rows = zip(sources, candidates, strict=True)
+    pairs = [(valid_unicode(x), valid_unicode(y)) for x, row in rows for y in row]
     if not pairs:
         return torch.zeros(len(sources), 0)
     number = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
     with torch.no_grad(), evaluation_mode(model):
         scores = _scores_of_pairs(model, tokenizer, list(number), limit)
     if scores.isnan().any():
-        raise ValueError(
-            f"The rescoring {type(model).__name__} gave log-probabilities that are not numbers in "
-            f"{model.dtype}. Load it in torch.bfloat16 or torch.float32, or look at its weights."
-        )
+        problem = f"The rescoring model's log-probabilities are not numbers in {model.dtype}"
+        raise ValueError(f"{problem}. Load it in torch.float32, or look at its weights.")
     return scores[[number[pair] for pair in pairs]].view(len(sources), -1)  # (batch, candidates)
 
 
@@ -230,9 +223,8 @@ def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[
     token_ids = tokenizer(**{side: texts}, verbose=False).input_ids
     too_long = [i for i, ids in enumerate(token_ids) if len(ids) > limit]
     if too_long:
-        long_texts = [texts[i] for i in too_long]
-        cut = tokenizer(**{side: long_texts}, truncation=True, max_length=limit).input_ids
-        for i, ids in zip(too_long, cut, strict=True):
+        cut = tokenizer(**{side: [texts[i] for i in too_long]}, truncation=True, max_length=limit)
+        for i, ids in zip(too_long, cut.input_ids, strict=True):
             token_ids[i] = ids
         what = "sources" if side == "text" else "candidates"
         logger.warning(
@@ -274,10 +266,8 @@ def _decoder_inputs(model, labels: torch.Tensor) -> torch.Tensor:
     configs = (model.config, getattr(model, "generation_config", None))
     start = _first_id(*(getattr(config, "decoder_start_token_id", None) for config in configs))
     if start is None:
-        raise ValueError(
-            f"{type(model).__name__} does not say how its decoder starts. Set "
-            "model.config.decoder_start_token_id (and pad_token_id)."
-        )
+        kind = type(model).__name__
+        raise ValueError(f"{kind} does not say its start: set `config.decoder_start_token_id`.")
     shifted = labels.roll(1, dims=1)
     shifted[:, 0] = start
     pad = _first_id(getattr(model.config, "pad_token_id", None), 0)
@@ -302,9 +292,9 @@ def batches_by_length(
 
 def check_rescorer(rescore_with: Any) -> None:
     """Raise TypeError where `rescore_with` is no model and tokenizer that can rank translations."""
-    if not isinstance(rescore_with, tuple | list) or len(rescore_with) != 2:
-        size = f" of {len(rescore_with)}" if isinstance(rescore_with, tuple | list) else ""
-        kind = type(rescore_with).__name__ + size
+    is_pair = isinstance(rescore_with, tuple | list)
+    if not is_pair or len(rescore_with) != 2:
+        kind = type(rescore_with).__name__ + (f" of {len(rescore_with)}" if is_pair else "")
         raise TypeError(f"`rescore_with` must be a pair (model, tokenizer), got {kind}.")
     model, tokenizer = rescore_with
     # Not isinstance: a PEFT model is none of Transformers' classes.
@@ -313,19 +303,17 @@ def check_rescorer(rescore_with: Any) -> None:
     elif getattr(model.config, "model_type", None) == "cmlm":
         needed, advice = "be autoregressive", "Use a translation model, such as Marian."
     elif not getattr(model.config, "is_encoder_decoder", False):
-        needed = "be an encoder-decoder"
-        advice = "Use a translation model, such as Marian, or rank the candidates of "
-        advice += "`num_return_sequences` by your own prompt."
+        needed, advice = "be an encoder-decoder", "Use a translation model, such as Marian."
     elif getattr(model, "get_output_embeddings", lambda: None)() is None:
-        needed = "have a head over the vocabulary"
-        advice = "Load it by AutoModelForSeq2SeqLM, not AutoModel."
+        needed, advice = (
+            "have a head over words",
+            "Load it by AutoModelForSeq2SeqLM, not AutoModel.",
+        )
     elif isinstance(tokenizer, PreTrainedTokenizerBase):
         return
     else:
-        raise TypeError(
-            "The rescoring tokenizer must be a tokenizer of Transformers, got "
-            f"{type(tokenizer).__name__}. Load it by AutoTokenizer.from_pretrained(...)."
-        )
+        kind = type(tokenizer).__name__
+        raise TypeError(f"The rescoring tokenizer must be a tokenizer of Transformers, got {kind}.")
     raise TypeError(f"The rescoring model must {needed}, got {type(model).__name__}. {advice}")
 
 
@@ -338,10 +326,8 @@ def _check_texts(sources: Any, candidates: Any) -> None:
         if not isinstance(texts, list | tuple):
             raise TypeError(f"`{name}` must be a list, got {type(texts).__name__}.")
     if len(sources) != len(candidates):
-        raise ValueError(
-            f"`candidates` must have a list for each of the {len(sources)} `sources`, got "
-            f"{len(candidates)} lists."
-        )
+        expected = f"`candidates` must have a list for each of the {len(sources)} `sources`"
+        raise ValueError(f"{expected}, got {len(candidates)} lists.")
     for i, row in enumerate(candidates):
         if len(row) != len(candidates[0]):
             raise ValueError(
@@ -350,20 +336,17 @@ def _check_texts(sources: Any, candidates: Any) -> None:
             )
         for text in (sources[i], *row):
             if not isinstance(text, str):
-                kind = type(text).__name__
-                raise TypeError(
-                    f"`sources` and `candidates` must hold strings, got {kind} at [{i}]."
-                )
+                kind = f"{type(text).__name__} at [{i}]"
+                raise TypeError(f"`sources` and `candidates` must hold strings, got {kind}.")
 
 
 def _check_ids(token_ids: list[list[int]], vocab_size: int, side: str) -> None:
     """Refuse ids that the model has no embedding for; `side` is "source" or "target"."""
     largest = max(max(ids) for ids in token_ids)
     if largest >= vocab_size:
-        raise ValueError(
-            f"The rescoring tokenizer gave the {side} token {largest}, but the model's {side} "
-            f"vocabulary has {vocab_size} entries. Do model and tokenizer belong together?"
-        )
+        problem = f"The rescoring tokenizer gave the {side} token {largest}, but the model"
+        advice = "Do model and tokenizer belong together?"
+        raise ValueError(f"{problem} has {vocab_size} entries. {advice}")
 
 
 @contextmanager

@@ -49,9 +49,8 @@ def translate(
         show_progress: whether to draw a progress bar; by default only on a terminal.
         rescore_with: an autoregressive encoder-decoder and its tokenizer, which choose among the
             length candidates (Gu et al., ICLR 2018, "noisy parallel decoding").
-        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`. What
-            belongs to one batch (`decoder_input_ids`, `target_lengths`, `streamer`) or asks for
-            several translations of a text is refused: call `model.generate`.
+        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`; none that
+            belong to one batch or ask for several translations: call `model.generate` for these.
 
     Returns:
         One translation for each text, in the order of `texts`.
@@ -114,31 +113,23 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
 
 def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation) -> None:
     if not hasattr(model, "generate") or not hasattr(model.config, "max_source_length"):
-        raise TypeError(
-            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it "
-            "by AutoModelForSeq2SeqLM.from_pretrained(...) after `import axe_hf`."
-        )
+        kind, advice = type(model).__name__, "`import axe_hf`, load it by AutoModelForSeq2SeqLM."
+        raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise TypeError(
-            f"`tokenizer` must be a tokenizer of Transformers, got {type(tokenizer).__name__}. "
-            "Load it by AutoTokenizer.from_pretrained(...)."
-        )
+        kind = type(tokenizer).__name__
+        raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
     limits = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
     for name, value in limits.items():
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
     for name, neutral in ONE_SEQUENCE_EACH.items():
         if generation.get(name) not in (None, neutral):
-            raise ValueError(
-                "translate() returns one string for each text and has no use for "
-                f"`{name}`. Call model.generate(...) for more."
-            )
+            problem = f"translate() returns one string for each text and has no use for `{name}`"
+            raise ValueError(f"{problem}. Call model.generate(...) for more.")
     for name in _OF_ONE_BATCH:
         if generation.get(name) is not None:
-            raise ValueError(
-                f"`{name}` belongs to one batch, and translate() makes batches of its own. Call "
-                "model.generate(...) for each batch."
-            )
+            problem = f"`{name}` belongs to one batch, and translate() makes batches of its own"
+            raise ValueError(f"{problem}. Call model.generate(...) for each batch.")
 
 
 def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
@@ -153,16 +144,15 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
     ]
     largest = max(max(ids, default=0) for ids in token_ids)
     if largest >= config.vocab_size:
-        raise ValueError(
-            f"`tokenizer` gave token {largest}, but the model's vocabulary has {config.vocab_size} "
-            "entries. Is it the tokenizer the model was trained with?"
+        problem = (
+            f"`tokenizer` gave token {largest}, the model's vocabulary has {config.vocab_size}"
         )
+        raise ValueError(f"{problem}. Is it the tokenizer the model was trained with?")
     too_long = [number for number, ids in enumerate(token_ids, start=1) if len(ids) > max_length]
     if too_long:
         shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
         logger.warning(
-            f"{len(too_long)} of {len(sentences)} texts are longer than the model's "
-            f"max_source_length of {max_length} tokens and were cut there: line {shown}. Split "
-            "them into sentences."
+            f"{len(too_long)} of {len(sentences)} texts are longer than the max_source_length of "
+            f"{max_length} tokens and were cut there: line {shown}. Split them into sentences."
         )
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]

@@ -120,22 +120,17 @@ class MaskPredictGenerationMixin:
             if encoder_outputs is None:
                 encoder_outputs = self.model.encoder(input_ids, attention_mask)
             canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
-            stream = None
+            stream = on_pass = None
             if streamer is not None:
                 stream = DraftStream(streamer, self.config, canvases, config)
+                on_pass = stream.on_pass
+            states = encoder_outputs.last_hidden_state
+            is_inside = canvases.tokens != self.config.pad_token_id
+            compiled = (config.compile_config or CompileConfig()) if config.compile else None
+            decoder_pass = DecoderPass(self, states, attention_mask, is_inside, compiled)
+            predictor = self._token_predictor(config, generator, is_synced)
             state = mask_predict(
-                DecoderPass(
-                    self,
-                    encoder_outputs.last_hidden_state,
-                    attention_mask,
-                    canvases.tokens != self.config.pad_token_id,
-                    (config.compile_config or CompileConfig()) if config.compile else None,
-                ),
-                canvases.tokens,
-                config,
-                self._token_predictor(config, generator, is_synced),
-                None if stream is None else stream.on_pass,
-                is_synced,
+                decoder_pass, canvases.tokens, config, predictor, on_pass, is_synced
             )
         output: Any = self._best(state, canvases, config)
         if stream is not None:
@@ -198,11 +193,8 @@ class MaskPredictGenerationMixin:
             state.tokens[rows], state.log_probs[rows], self.config, config.collapse_repeats
         )
         history = None
-        if state.history is not None:
-            history = {
-                name: torch.stack([step[name][rows] for step in state.history])
-                for name in state.history[0]
-            }
+        if steps := state.history:
+            history = {name: torch.stack([step[name][rows] for step in steps]) for name in steps[0]}
         return MaskPredictOutput(
             sequences=sequences,
             sequences_scores=means.flatten()[rows],
@@ -215,16 +207,13 @@ class MaskPredictGenerationMixin:
         )
 
 
-def _linear_layers(
-    config: MaskPredictGenerationConfig, device: torch.device, dtype: torch.dtype
-) -> AbstractContextManager:
+def _linear_layers(config, device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """The context in which linear layers are computed as `use_onednn` says."""
     if linear_on_cpu is not None and not config.compile:
         return linear_on_cpu(config.use_onednn, device, dtype)
     if config.use_onednn:  # which `compile` excludes
         raise ValueError(
-            "`use_onednn=True` needs the axe_hf package beside the checkpoint's code. Run "
-            "`pip install axe_hf`, or leave it to None."
+            "`use_onednn=True` needs the axe_hf package: `pip install axe_hf`, or leave it to None."
         )
     return nullcontext()
 
@@ -242,19 +231,15 @@ class MaskPredictOutput(ModelOutput):
     after the other.
 
     Args:
-        sequences: (rows, longest output) long; blanks and `</s>` removed, padded with
-            `pad_token_id`.
-        sequences_scores: (rows,) mean log-probability of the tokens predicted on the canvas, nats
-            per token.
+        sequences: (rows, longest output) long; blanks and `</s>` removed, then `<pad>`.
+        sequences_scores: (rows,) mean log-probability of what was predicted, nats per token.
         ranking_scores: (rows,) what the candidates of a sentence were ranked by: `sequences_scores`
             + `length_score_weight` * `length_log_probs`; nats per token.
-        token_scores: (rows, longest output), log-probability of each token kept; 0 at padding and
-            for observed tokens.
+        token_scores: (rows, longest output) nats of each token kept; 0 at padding and if observed.
         lengths: (rows,) long, positions of the canvas, `</s>` included.
         num_iterations: (rows,) long, decoder passes used.
-        history: of every iteration, the canvas the decoder saw and the tokens and log-probabilities
-            stored after it, each (iterations, rows, canvas); None unless asked for. A sentence that
-            was done earlier stays as it was.
+        history: `canvas` that each iteration saw, `tokens` and `log_probs` after it: (iterations,
+            rows, canvas). None unless asked for. A sentence that was done stays as it was.
         length_log_probs: (rows,) of the canvas's length, nats; 0 where the length was given.
 
     Scores are float32, or float64 from a float64 model.
@@ -283,10 +268,7 @@ class MaskPredictOutput(ModelOutput):
 def kept_tokens(
     tokens: torch.Tensor, log_probs: torch.Tensor, config: CmlmConfig, collapse_repeats: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`tokens` and `log_probs` (rows, canvas) without blanks, `</s>` and `<pad>`.
-
-    Both are (rows, longest output), with `<pad>` and 0 behind what was kept.
-    """
+    """Both (rows, canvas) without blanks and `</s>`: (rows, longest output), then `<pad>` and 0."""
     special = [config.pad_token_id, config.eos_token_id, config.blank_token_id]
     is_kept = ~torch.isin(tokens, torch.tensor(special, device=tokens.device))
     if collapse_repeats:
@@ -301,16 +283,12 @@ def kept_tokens(
 
 
 class DraftStream:
-    """Gives a streamer the best canvas after every pass as a draft, and the translation at the end.
-
-    A streamer without `put_draft` (Transformers' `TextDiffusionStreamer` has it) gets the latter.
-    """
+    """Shows a streamer each pass's best canvas, if it has `put_draft`, and the translation."""
 
     def __init__(self, streamer: Any, config: CmlmConfig, canvases: Canvases, settings: Any):
         if len(canvases.lengths) != 1:
             raise ValueError(
-                f"`streamer` shows one sentence, got a batch of {len(canvases.lengths)}. Call "
-                "generate for each sentence."
+                f"`streamer` shows one sentence, got a batch of {len(canvases.lengths)}."
             )
         self.streamer, self.config, self.canvases = streamer, config, canvases
         self.length_scores = settings.length_score_weight * canvases.length_log_probs
@@ -330,8 +308,7 @@ class DraftStream:
 
     def end(self, sequence: torch.Tensor) -> None:
         """Show the translation (1, length)."""
-        is_token = sequence[0] != self.config.pad_token_id
-        self.streamer.put(sequence[:, is_token].cpu())
+        self.streamer.put(sequence[:, sequence[0] != self.config.pad_token_id].cpu())
         self.streamer.end()
 
 
@@ -361,10 +338,7 @@ def settings_of_call(
     if config.compile and config.use_onednn:
         raise ValueError("`use_onednn` has no part in `compile=True`: leave one of the two out.")
     if config.temperature not in (None, 1, 1.0) and not config.do_sample:
-        raise ValueError(
-            f"`temperature` {config.temperature} changes nothing unless tokens are drawn: add "
-            "do_sample=True."
-        )
+        raise ValueError("`temperature` has no part unless tokens are drawn: add do_sample=True.")
     _fit_lengths(config, model_config.max_target_length)
     _check_suppressed(config.suppress_tokens, model_config.vocab_size)
     return config
@@ -374,10 +348,7 @@ def _fit_lengths(config: MaskPredictGenerationConfig, limit: int) -> None:
     shortest = config.min_length = max(config.min_length or 1, 1)
     longest = config.max_length = limit if config.max_length is None else config.max_length
     if longest > limit:
-        raise ValueError(
-            f"`max_length` is {longest} but the model's longest canvas is "
-            f"`config.max_target_length` = {limit}. Ask for at most {limit}."
-        )
+        raise ValueError(f"`max_length` is {longest} but `config.max_target_length` = {limit}.")
     if shortest > longest:
         raise ValueError(f"`min_length` {shortest} is over `max_length` {longest}.")
 
@@ -395,9 +366,7 @@ def _check_suppressed(ids: Any, vocab_size: int) -> None:
         )
 
 
-def check_source(
-    input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, encoder_outputs: Any
-) -> None:
+def check_source(input_ids: Any, attention_mask: Any, encoder_outputs: Any) -> None:
     """There is a source, and its mask (batch, source) fits it and ends each sentence."""
     if encoder_outputs is not None:
         states: Any = getattr(encoder_outputs, "last_hidden_state", None)
@@ -413,12 +382,11 @@ def check_source(
         shape = tuple(input_ids.shape)
         if len(shape) != 2 or input_ids.numel() == 0:
             raise ValueError(
-                f"`input_ids` must be (batch, source) with at least one token, got {shape}."
+                f"`input_ids` (batch, source) must hold at least one token, got {shape}."
             )
     if attention_mask is None:
         return
-    found = tuple(attention_mask.shape)
-    if found != shape:
+    if (found := tuple(attention_mask.shape)) != shape:
         raise ValueError(f"`attention_mask` must be (batch, source) = {shape}, got {found}.")
     is_late = (attention_mask[:, 0] == 0) & attention_mask.any(dim=1)
     if is_late.any():
@@ -428,25 +396,20 @@ def check_source(
         )
 
 
-def check_target_lengths(
-    target_lengths: torch.Tensor, num_sentences: int, limit: int
-) -> torch.Tensor:
+def check_target_lengths(lengths: torch.Tensor, num_sentences: int, limit: int) -> torch.Tensor:
     """`target_lengths` (batch,) or (batch, candidates) as (batch, candidates) long, or an error."""
-    target_lengths = torch.as_tensor(target_lengths)
-    if target_lengths.is_floating_point() or target_lengths.dtype == torch.bool:
-        raise TypeError(f"`target_lengths` must be integers, got {target_lengths.dtype}.")
-    if target_lengths.dim() not in (1, 2) or target_lengths.shape[0] != num_sentences:
+    lengths = torch.as_tensor(lengths)
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"`target_lengths` must be integers, got {lengths.dtype}.")
+    if lengths.dim() not in (1, 2) or lengths.shape[0] != num_sentences:
         raise ValueError(
             "`target_lengths` must be (batch,) or (batch, candidates) with a batch of "
-            f"{num_sentences}, got {tuple(target_lengths.shape)}."
+            f"{num_sentences}, got {tuple(lengths.shape)}."
         )
-    lengths = target_lengths.long().reshape(num_sentences, -1)
     if not lengths.numel() or int(lengths.min()) < 1 or int(lengths.max()) > limit:
-        raise ValueError(
-            f"`target_lengths` must be in [1, {limit}], positions of a canvas, `</s>` included; "
-            f"got {lengths.flatten().tolist()[:20]}."
-        )
-    return lengths
+        found = lengths.flatten().tolist()[:20]
+        raise ValueError(f"`target_lengths` must be in [1, {limit}], with `</s>`; got {found}.")
+    return lengths.long().reshape(num_sentences, -1)
 
 
 def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -> torch.Tensor:
@@ -459,10 +422,10 @@ def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -
             f"`decoder_input_ids` must be (batch, canvas) with a batch of {num_sentences} and at "
             f"least one position, got {tuple(canvas.shape)}."
         )
-    width, limit = canvas.shape[1], config.max_target_length
-    if width > limit:
+    if canvas.shape[1] > config.max_target_length:
         raise ValueError(
-            f"`decoder_input_ids` have {width} positions but `max_target_length` is {limit}."
+            f"`decoder_input_ids` have {canvas.shape[1]} positions but `max_target_length` is "
+            f"{config.max_target_length}."
         )
     is_padding = canvas == config.pad_token_id
     problems = {

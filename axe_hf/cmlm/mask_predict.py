@@ -1,9 +1,8 @@
 """Mask-Predict, vectorised over sentences and their canvases: loop, decoder pass, tokens, canvases.
 
 Iterations t = 1 .. T-1 mask some positions again, by default floor(length * (1 - t/T)), at least
-one: those of lowest stored log-probability, the earlier position first among equals. Only masked
-positions get a new token. `axe_hf/reference.py` says the same in plain loops. Source: Ghazvininejad
-et al., "Mask-Predict", EMNLP 2019, section 3.
+one: those of lowest stored log-probability, the earlier first among equals. Only these get a new
+token. The same in plain loops: `axe_hf/reference.py`. Source: Ghazvininejad et al., EMNLP 2019.
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ def mask_predict(
     that must all make the same passes, on batches of one size, say so by `is_synced`.
     """
     # Sentences that are done stay, unchanged, where shapes are static.
-    is_batch_kept = settings.compile or is_synced
-    loop = _Loop(decoder_pass, canvas, settings, predictor, is_batch_kept)
+    loop = _Loop(decoder_pass, canvas, settings, predictor, settings.compile or is_synced)
     for t in range(1, settings.num_iterations + 1):
         loop.predict(t)
         if t < settings.num_iterations:
@@ -93,8 +91,7 @@ class _Loop:
             again = {n: min(n, num_masked_again(schedule, n, t, total)) for n in set(num_open)}
             self.counts.append([again[n] for n in num_open])
         self.counts_on_device = torch.tensor(self.counts, device=canvas.device)
-        # What the next pass predicts: `is_masked` (rows, canvas), or (rows, queries) at the
-        # positions `order`.
+        # What the next pass predicts: (rows, canvas), or (rows, queries) at the positions `order`.
         self.is_masked: torch.Tensor = self.is_open
         self.order: Any = None
 
@@ -174,13 +171,10 @@ class _Loop:
         return nothing.index_copy(0, self.rows, self._masked_positions())
 
 
-def _replaced(
-    table: torch.Tensor, where: torch.Tensor, values: torch.Tensor, is_valid: torch.Tensor
-) -> torch.Tensor:
+def _replaced(table: torch.Tensor, where, values, is_valid: torch.Tensor) -> torch.Tensor:
     """`table` (canvases, canvas) with `values` at the flat indices `where`, if they are valid."""
     flat = table.flatten()
-    values = torch.where(is_valid, values, flat[where])
-    return flat.index_copy(0, where, values).view_as(table)
+    return flat.index_copy(0, where, torch.where(is_valid, values, flat[where])).view_as(table)
 
 
 # With `compile` lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -224,22 +218,18 @@ class DecoderPass:
         self, canvas: torch.Tensor, query_positions: torch.Tensor | None = None
     ) -> torch.Tensor:
         """States of `canvas` (canvases, canvas), or at `query_positions` (canvases, queries)."""
-        return self._decoder(
-            input_ids=canvas,
-            masks=self._masks,
-            source_key_values=self.key_values,
-            query_positions=query_positions,
-        ).last_hidden_state
+        known = {"masks": self._masks, "source_key_values": self.key_values}
+        output = self._decoder(input_ids=canvas, query_positions=query_positions, **known)
+        return output.last_hidden_state
 
     def keep(self, sentences: torch.Tensor) -> DecoderPass:
         """The same for some of the sentences, (kept,) long; nothing is projected again."""
-        layers = self.key_values
         return replace(
             self,
             source_states=self.source_states[sentences],
             source_mask=None if self.source_mask is None else self.source_mask[sentences],
             is_inside=self.is_inside[self.canvases_of(sentences)],
-            key_values=tuple(type(pair)(*(x[sentences] for x in pair)) for pair in layers),
+            key_values=tuple(type(x)(*(part[sentences] for part in x)) for x in self.key_values),
         )
 
     def canvases_of(self, sentences: torch.Tensor) -> torch.Tensor:
@@ -265,19 +255,16 @@ def compiled_decoder(model: Any, compile_config: CompileConfig) -> Any:
     return decoder
 
 
-def _padded(
-    source_states: torch.Tensor, source_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """States and mask of sources of a static length."""
-    if source_mask is None:
-        source_mask = source_states.new_ones(source_states.shape[:2], dtype=torch.bool)
-    missing = -source_states.shape[1] % STATIC_LENGTH_STEP
-    return F.pad(source_states, (0, 0, 0, missing)), F.pad(source_mask.bool(), (0, missing))
+    if mask is None:
+        mask = states.new_ones(states.shape[:2], dtype=torch.bool)
+    missing = -states.shape[1] % STATIC_LENGTH_STEP
+    return F.pad(states, (0, 0, 0, missing)), F.pad(mask.bool(), (0, missing))
 
 
-# Largest (positions, columns of the vocabulary) block of logits held at once, in elements: 64 MiB
-# in fp32. On a CPU blocks are smaller, 8 MiB, so that a block is still in a core's cache when its
-# maximum and sum are taken.
+# Largest (positions, columns of the vocabulary) block of logits held at once: 64 MiB in fp32. On a
+# CPU 8 MiB, so that it is still in a core's cache when its maximum and sum are taken.
 MAX_LOGITS_ELEMENTS = 2**24
 MAX_LOGITS_ELEMENTS_CPU = 2**21
 MAX_COLUMNS_CPU = 4096
@@ -326,9 +313,8 @@ class TokenPredictor:
         """
         if not self._columns:
             self._columns = self._parts_of_vocabulary(states)
-        tokens, log_probs = zip(
-            *(self._predict(block) for block in states.split(self._num_rows(states))), strict=True
-        )
+        blocks = map(self._predict, states.split(self._num_rows(states)))
+        tokens, log_probs = zip(*blocks, strict=True)
         return torch.cat(tokens), torch.cat(log_probs)
 
     def _num_rows(self, states: torch.Tensor) -> int:
@@ -336,9 +322,8 @@ class TokenPredictor:
         weight = self._columns[0].weight
         if weight is None and self.is_called_once:
             return max(1, len(states))
-        budget = MAX_LOGITS_ELEMENTS
-        if states.device.type == "cpu":
-            budget = min(budget, MAX_LOGITS_ELEMENTS_CPU)
+        limits = [MAX_LOGITS_ELEMENTS, MAX_LOGITS_ELEMENTS_CPU]
+        budget = min(limits) if states.device.type == "cpu" else MAX_LOGITS_ELEMENTS
         return max(1, budget // (self.vocab_size if weight is None else len(weight)))
 
     def _parts_of_vocabulary(self, states: torch.Tensor) -> list[_Columns]:
@@ -374,14 +359,12 @@ class TokenPredictor:
                 token = torch.where(is_better, new_token + start, token)
                 chosen = torch.where(is_better, new_chosen, chosen)
                 new_largest = torch.maximum(largest, new_largest)
-            # Of a part that is never predicted the largest logit is -inf, and -inf - -inf is not a
-            # number.
+            # Of a part that is never predicted the largest is -inf, and -inf - -inf is no number.
             shift = new_largest.clamp(min=torch.finfo(logits.dtype).min)
             new_total = logits.sub_(shift[:, None]).exp_().sum(dim=1)
             total = new_total if start == 0 else total * (largest - shift).exp() + new_total
             largest = new_largest
-        # With the largest logit left out of the logarithm more digits are right than in logit -
-        # logsumexp.
+        # Without the largest logit in the logarithm: more digits are right than by logsumexp.
         return token, (chosen - largest) - total.log()
 
     def _logits(self, states: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -437,9 +420,8 @@ def masked_canvas_of_labels(
 
 def possible_lengths(num_classes: int, settings: MaskPredictGenerationConfig) -> list[int]:
     """The canvas length that each class 1 .. `num_classes` of the length head leads to."""
-    shortest, longest = settings.min_length, settings.max_length
     predicted = (round(n * settings.length_multiplier) for n in range(1, num_classes + 1))
-    return [min(max(length, shortest), longest) for length in predicted]
+    return [min(max(n, settings.min_length), settings.max_length) for n in predicted]
 
 
 def length_candidates(
@@ -452,12 +434,10 @@ def length_candidates(
     classes) fp32 is never chosen.
     """
     log_probs = length_logits.log_softmax(dim=-1)[:, 1:]
-    # On the host, where it is done in doubles and their number is known without waiting for a
-    # device.
+    # On the host: in doubles, and their number is known without waiting for a device.
     lengths_of_classes = possible_lengths(log_probs.shape[1], settings)
     canvas_lengths = torch.tensor(lengths_of_classes, device=log_probs.device)  # (classes,)
-    # A canvas length that several classes lead to counts once, with the best of their
-    # probabilities.
+    # A length that several classes lead to counts once, with the best of their probabilities.
     best = log_probs.new_full((log_probs.shape[0], settings.max_length + 1), -torch.inf)
     best = best.scatter_reduce(1, canvas_lengths.expand_as(log_probs), log_probs, "amax")
     best, lengths = best.sort(dim=1, descending=True, stable=True)

@@ -28,9 +28,6 @@ def export_program(module: Exportable) -> ExportedProgram:
     Returns:
         The program: call `.module()`, or write it by `torch.export.save`.
 
-    Raises:
-        TypeError: `module` is something else.
-
     Example:
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
@@ -45,10 +42,7 @@ def export_program(module: Exportable) -> ExportedProgram:
     """
     if not isinstance(module, Exportable):
         kinds = ", ".join(kind.__name__ for kind in Exportable.__args__)
-        raise TypeError(
-            f"`module` must be an {kinds}, got {type(module).__name__}. Wrap the model: "
-            "export_program(ExportableMaskPredict(model))."
-        )
+        raise TypeError(f"`module` must be an {kinds}, got {type(module).__name__}.")
     inputs = module.example_inputs()
     axes = {name: free for name, (_, free) in inputs.items()}
     values = tuple(value for value, _ in inputs.values())
@@ -66,10 +60,9 @@ def export_onnx(
 ) -> dict[str, Path]:
     """Write a model as three ONNX files, all of them or none.
 
-    - `mask_predict.onnx`: `input_ids`, `attention_mask` -> `tokens`, `log_probs`, `lengths`, see
-      `ExportableMaskPredict`. All that translation needs; its settings are in the file's metadata.
-    - `encoder.onnx` and `decoder_step.onnx`: see `ExportableEncoder` and `ExportableDecoderStep`,
-      for a decoding of one's own. The encoder's output has the name of the decoder's input.
+    - `mask_predict.onnx` (`ExportableMaskPredict`) translates; its metadata holds the settings.
+    - `encoder.onnx` and `decoder_step.onnx` (`ExportableEncoder`, `ExportableDecoderStep`), for a
+      decoding of one's own. The encoder's output has the name of the decoder's input.
 
     Each file stands alone and holds its weights; above 2 GB they are in a second file,
     `*.onnx.data`. Of the default `CmlmConfig`, 62 million parameters, they have 237, 139 and 161
@@ -117,10 +110,8 @@ def export_onnx(
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"`folder` must be a folder, but {folder} is a file.")
         if taken and not overwrite:
-            raise FileExistsError(
-                f"`folder` {folder} holds {', '.join(taken)} already. Choose another, or pass "
-                "overwrite=True."
-            )
+            found = f"`folder` {folder} holds {', '.join(taken)} already"
+            raise FileExistsError(f"{found}. Choose another, or pass overwrite=True.")
         for name, module in modules.items():
             _write_onnx(module, scratch / f"{name}.onnx")
     return {name: folder / f"{name}.onnx" for name in modules}
@@ -133,13 +124,9 @@ def _write_onnx(module: Exportable, file: Path) -> None:
         # Of the two inputs that share an axis the second cannot name it: nothing to warn of.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        names: Any = {"input_names": list(axes), "output_names": list(module.output_names)}
         onnx_program: Any = torch.onnx.export(
-            program,
-            dynamo=True,
-            dynamic_shapes=axes,
-            input_names=list(axes),
-            output_names=list(module.output_names),
-            verbose=False,
+            program, dynamo=True, dynamic_shapes=axes, verbose=False, **names
         )
     for name, value in getattr(module, "settings", {}).items():
         onnx_program.model.metadata_props[name] = json.dumps(value)

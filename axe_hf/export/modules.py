@@ -20,8 +20,7 @@ class ExportableEncoder(nn.Module):
     """The encoder with its length head, as `torch.export` and `torch.onnx.export` take it.
 
     Args:
-        model: a `CmlmForConditionalGeneration` in evaluation mode, with attention "sdpa" or
-            "eager".
+        model: in evaluation mode, with attention "sdpa" or "eager".
 
     Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there
     is a token, which every sentence must have.
@@ -30,8 +29,7 @@ class ExportableEncoder(nn.Module):
     max_target_length + 1) fp32.
 
     Raises:
-        TypeError, ValueError: `model` is something else, is in training, or has an attention that
-            no graph can hold.
+        TypeError, ValueError: `model` is something else, in training, or has another attention.
 
     Example:
         >>> import torch
@@ -70,9 +68,6 @@ class ExportableDecoderStep(nn.Module):
     `encoder_hidden_states` (batch, source, d_model); `attention_mask` (batch, source) long.
 
     Output: `logits` (batch, canvas, vocab), `<pad>` and `<mask>` not excluded.
-
-    Raises:
-        TypeError, ValueError: as `ExportableEncoder`.
 
     Example:
         >>> import torch
@@ -124,9 +119,8 @@ class ExportableMaskPredict(nn.Module):
 
     It decodes as `model.generate` does with one length candidate (Ghazvininejad et al.,
     "Mask-Predict", EMNLP 2019, section 3), on canvases of one static width, `max_length`: the
-    smaller it is, the faster. The arithmetic is the same up to rounding, so the tokens are too,
-    except where two candidates are equal but for rounding. Each iteration holds logits (batch,
-    positions predicted, vocab) at once, in fp32.
+    smaller it is, the faster. Tokens are the same, except where two are equal but for rounding.
+    Each iteration holds logits (batch, positions predicted, vocab) at once, in fp32.
 
     Args:
         model: as in `ExportableEncoder`.
@@ -137,9 +131,8 @@ class ExportableMaskPredict(nn.Module):
     Inputs: as in `ExportableEncoder`.
 
     Outputs: `tokens` (batch, max_length) long, the canvas with its blanks and `</s>`, `<pad>`
-    behind each length; `log_probs` (batch, max_length) fp32 (fp64 of a model in fp64), in nats, 0
-    behind each length; `lengths` (batch,) long. The translation is `tokens` without `<pad>`, blanks
-    and `</s>`: decode with `skip_special_tokens=True`.
+    behind each length: decode with `skip_special_tokens=True`; `log_probs` (batch, max_length) fp32
+    (fp64 of a model in fp64), in nats, 0 behind each length; `lengths` (batch,) long.
 
     Raises:
         TypeError, ValueError: as `ExportableEncoder` and `generate`, or for a setting that the
@@ -168,16 +161,15 @@ class ExportableMaskPredict(nn.Module):
         self.encoder, self.decoder = model.model.encoder, model.model.decoder
         self.lm_head, self.width = model.lm_head, settings.max_length
         self.config = model.config
-        # Tables, since neither may depend on a tensor's value: each class's canvas length, for each
-        # iteration t = 1 .. T-1 and canvas length the number of positions masked again, and what is
-        # never predicted.
+        # Tables, since a graph may not depend on a tensor's value: each class's canvas length, the
+        # number of positions that each iteration masks again, and what is never predicted.
         lengths = possible_lengths(self.config.max_target_length, settings)
         is_never = torch.zeros(self.config.vocab_size, dtype=torch.bool)
-        never = [self.config.pad_token_id, self.config.mask_token_id]
-        is_never[[*never, *(settings.suppress_tokens or ())]] = True
-        constants = {"canvas_lengths": torch.tensor(lengths), "is_never": is_never}
-        constants["num_masked"] = _num_masked(settings, self.width)
-        for name, value in constants.items():
+        is_never[[self.config.pad_token_id, self.config.mask_token_id]] = True
+        is_never[list(settings.suppress_tokens or ())] = True
+        tables = {"canvas_lengths": torch.tensor(lengths), "is_never": is_never}
+        tables["num_masked"] = _num_masked(settings, self.width)
+        for name, value in tables.items():
             self.register_buffer(name, value.to(model.device), persistent=False)
         self.most_masked = self.num_masked.amax(dim=1).tolist()  # what the widest canvas masks
         self.eval()
@@ -193,13 +185,10 @@ class ExportableMaskPredict(nn.Module):
         masks = self.decoder.attention_masks(is_inside, attention_mask, like_canvas, states)
 
         def predict(canvas, query_positions=None):
-            hidden_states = self.decoder(
-                input_ids=canvas,
-                masks=masks,
-                source_key_values=key_values,
-                query_positions=query_positions,
-            ).last_hidden_state
-            return self._choose(self.lm_head(hidden_states))  # logits (batch, positions, vocab)
+            known = {"masks": masks, "source_key_values": key_values}
+            outputs = self.decoder(input_ids=canvas, query_positions=query_positions, **known)
+            logits = self.lm_head(outputs.last_hidden_state)  # (batch, positions, vocab)
+            return self._choose(logits)
 
         tokens, log_probs = predict(masked_canvas(lengths, self.width, self.config))
         tokens = tokens.masked_fill(~is_inside, self.config.pad_token_id)
@@ -237,10 +226,9 @@ def _followed_settings(model: Any, overrides: dict[str, Any]) -> MaskPredictGene
         value = getattr(settings, setting.name)
         neutral = 1 if setting.kind is int else setting.default
         if setting.in_graph == "impossible" and value not in (None, False, neutral):
-            raise ValueError(
-                f"`{setting.name}` is {value!r}, which the graph of Mask-Predict does not follow. "
-                f"Export with `{setting.name}={neutral!r}`, or decode with model.generate."
-            )
+            problem = f"`{setting.name}` is {value!r}, which the graph does not follow"
+            advice = f"Export with `{setting.name}={neutral!r}`, or decode with model.generate."
+            raise ValueError(f"{problem}. {advice}")
     return settings
 
 
@@ -266,18 +254,14 @@ def least_probable_first(log_probs: torch.Tensor) -> torch.Tensor:
 def check_model(model: CmlmForConditionalGeneration) -> None:
     """Raise where no graph can be made of `model`."""
     if not isinstance(model, CmlmForConditionalGeneration):
-        raise TypeError(
-            "`model` must be axe_hf's CmlmForConditionalGeneration, got "
-            f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it."
-        )
+        kind = f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it"
+        raise TypeError(f"`model` must be axe_hf's CmlmForConditionalGeneration, got {kind}.")
     if model.training:
         raise ValueError("`model` is in training mode, with dropout: call model.eval() before.")
     attention = model.config._attn_implementation
     if attention not in ("eager", "sdpa"):
-        raise ValueError(
-            f"`model` has attention {attention!r}, which no graph holds. Call "
-            'model.set_attn_implementation("sdpa").'
-        )
+        advice = 'Call model.set_attn_implementation("sdpa").'
+        raise ValueError(f"`model` has attention {attention!r}, which no graph holds. {advice}")
 
 
 def example_source(stack: Any) -> Inputs:

@@ -45,9 +45,8 @@ def _fits(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None 
     tensors = (states, weight) if bias is None else (states, weight, bias)
     is_plain = all(
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and tensor.dtype == torch.float32
+        and (tensor.dtype, tensor.layout) == (torch.float32, torch.strided)
         and tensor.device.type == "cpu"
-        and tensor.layout == torch.strided
         for tensor in tensors
     )
     has_rows = states.shape[-1] > 0 and states.numel() // states.shape[-1] >= MIN_ROWS
@@ -67,12 +66,9 @@ def linear_on_cpu(
     is_there = torch.backends.mkldnn.is_available()
     is_fitting = device.type == "cpu" and dtype == torch.float32
     if use_onednn and not (is_there and is_fitting):
-        what = "this PyTorch was built without oneDNN"
-        what = what if not is_there else f"the model is in {dtype} on {device}"
-        raise ValueError(
-            f"`use_onednn=True` is for models in float32 on a CPU, but {what}. Leave it to None or "
-            "set it to False."
-        )
+        what = f"the model is in {dtype} on {device}"
+        what = what if is_there else "this PyTorch was built without oneDNN"
+        raise ValueError(f"`use_onednn=True` is for float32 on CPUs, but {what}. Leave it to None.")
     is_wanted = is_amd_processor() if use_onednn is None else use_onednn
     return OneDnnLinear() if is_wanted and is_there and is_fitting else nullcontext()
 
