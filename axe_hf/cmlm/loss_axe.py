@@ -1,8 +1,8 @@
 """Aligned Cross Entropy (AXE): for models that predict all tokens at once and may shift them.
 
 Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML
-2020. The recursion as the paper writes it is in `axe_hf/reference.py`; `alignment_axe.py` finds the
-alignment, `path_axe.py` computes value and gradient along it.
+2020. The paper's recursion is in `axe_hf/reference.py`; `back_ends_axe.py` chooses who computes,
+`path_axe.py` computes value and gradient along the path, `alignment_axe.py` finds it.
 """
 
 from __future__ import annotations
