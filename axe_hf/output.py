@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,21 +34,28 @@ def check_new_folder(path: str | Path, argument: str, advice: str = "Choose anot
 
 @contextmanager
 def whole_folder(directory: str | Path) -> Iterator[Path]:
-    """A folder to write into; its contents move into `directory` if all goes well, else vanish.
+    """A folder to write into that becomes `directory` in one step if all goes well, else vanishes.
 
-    Contents of the same name are replaced; whatever else `directory` holds stays.
+    Where `directory` holds something, its files of the same names are replaced, one by one.
     """
     directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the final place, hence on its file system, so that each move is one step.
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory.parent) as scratch:
-        yield Path(scratch)
-        directory.mkdir(exist_ok=True)
-        for new in sorted(Path(scratch).iterdir()):
+    # Beside the final place, hence on its file system, so that a move is one step.
+    scratch = directory.parent / f".unfinished-{uuid.uuid4().hex}"
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if not directory.exists() or not any(directory.iterdir()):
+            if directory.exists():  # empty, and in the way on Windows
+                directory.rmdir()
+            scratch.replace(directory)
+            return
+        for new in sorted(scratch.iterdir()):
             old = directory / new.name
             if old.is_dir() and not old.is_symlink():
                 shutil.rmtree(old)
             new.replace(old)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

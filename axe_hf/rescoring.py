@@ -28,6 +28,7 @@ def generate_rescored(
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     *,
+    target_lengths: Any = None,
     generation_config: Any = None,
     generator: torch.Generator | None = None,
     **generation: Any,
@@ -50,6 +51,9 @@ def generate_rescored(
     settings = settings_of_call(model.config, saved, generation)
     lengths = possible_lengths(model.config.max_target_length, settings)
     num_candidates = min(settings.num_length_candidates, len(set(lengths)))
+    if target_lengths is not None:  # (batch,) or (batch, candidates)
+        num_candidates = torch.as_tensor(target_lengths).reshape(len(input_ids), -1).shape[1]
+        generation["target_lengths"] = target_lengths
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
     output: Any = model.generate(
         input_ids, attention_mask, generation_config, generator=generator, **generation

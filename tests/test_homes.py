@@ -76,3 +76,13 @@ def test_a_piece_of_code(name):
     pattern, homes = PIECES[name]
     found = {file for file, tree in CODE.items() if re.search(pattern, ast.unparse(tree))}
     assert found == homes
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_function_is_longer_than_a_sitting(name):
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            text = ast.get_docstring(node, clean=False)
+            num_lines = node.end_lineno - node.lineno + 1 - len((text or "").splitlines())
+            assert num_lines <= 60, f"{node.name}, its docstring aside"

@@ -426,6 +426,17 @@ def test_another_model_chooses_among_the_candidates(make_model, rescorer):
     assert output.lengths.equal(every.lengths[chosen])
     assert output.history["tokens"].shape[:2] == (2, 3)
     assert translate(model, tokenizer, texts, **decoding, rescore_with=rescorer) == found
+    # Lengths that were given are all candidates, whatever `num_length_candidates` says.
+    lengths = torch.tensor([[3, 5, 7], [2, 9, 4], [6, 1, 8]])
+    given = generate_rescored(model, tokenizer, rescorer, **sources, target_lengths=lengths)
+    every = model.generate(
+        **sources, target_lengths=lengths, num_return_sequences=3, return_dict_in_generate=True
+    )
+    texts_of = tokenizer.batch_decode(every.sequences, skip_special_tokens=True)
+    scores = autoregressive_scores(*rescorer, texts, [texts_of[i : i + 3] for i in (0, 3, 6)])
+    torch.testing.assert_close(given.ranking_scores, scores.max(dim=1).values)
+    with pytest.raises(TypeError, match="no argument `streamer`"):
+        generate_rescored(model, tokenizer, rescorer, **sources, streamer=object())
     # Bounds that leave fewer lengths than candidates are asked for.
     bounds = {"num_length_candidates": 30, "num_iterations": 2, "min_length": 3, "max_length": 5}
     few = generate_rescored(model, tokenizer, rescorer, **sources, **bounds)

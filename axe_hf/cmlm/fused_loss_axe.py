@@ -146,8 +146,7 @@ class Projection:
         return Projection(self.hidden_states.to(dtype), self.weight.to(dtype), bias)
 
     def new_buffer(self) -> Tensor:
-        """Memory for the logits of a chunk, `(sentences, canvas, vocab)`, of one sentence or "
-        "more."""
+        """Memory for the logits of a chunk, `(sentences, canvas, vocab)`."""
         batch, canvas, _ = self.hidden_states.shape
         num_bytes = canvas * len(self.weight) * self.hidden_states.element_size()
         sentences = max(1, min(batch, _chunk_bytes(self.hidden_states) // max(1, num_bytes)))

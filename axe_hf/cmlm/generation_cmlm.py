@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from transformers.generation.configuration_utils import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging
 
 from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
 from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive
@@ -30,6 +31,8 @@ try:
     from axe_hf.kernels.onednn import linear_on_cpu
 except ImportError:  # the code of a checkpoint, where axe_hf is not installed
     linear_on_cpu = None  # type: ignore[assignment]
+
+logger = logging.get_logger(__name__)
 
 
 class MaskPredictGenerationMixin:
@@ -116,7 +119,8 @@ class MaskPredictGenerationMixin:
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         check_source(input_ids, attention_mask, encoder_outputs)
-        with _linear_layers(config, self.device, self.dtype):
+        is_asked = bool(overrides.get("use_onednn"))
+        with _linear_layers(config, is_asked, self.device, self.dtype):
             if encoder_outputs is None:
                 encoder_outputs = self.model.encoder(input_ids, attention_mask)
             canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
@@ -207,14 +211,16 @@ class MaskPredictGenerationMixin:
         )
 
 
-def _linear_layers(config, device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+def _linear_layers(config, is_asked: bool, device, dtype) -> AbstractContextManager:
     """The context in which linear layers are computed as `use_onednn` says."""
     if linear_on_cpu is not None and not config.compile:
         return linear_on_cpu(config.use_onednn, device, dtype)
-    if config.use_onednn:  # which `compile` excludes
+    if is_asked:
         raise ValueError(
             "`use_onednn=True` needs the axe_hf package: `pip install axe_hf`, or leave it to None."
         )
+    if config.use_onednn and not config.compile:  # as the model was saved, elsewhere
+        logger.warning_once("`use_onednn` changes nothing without the axe_hf package.")
     return nullcontext()
 
 

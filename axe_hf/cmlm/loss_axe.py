@@ -211,8 +211,7 @@ def check_options(
 ) -> None:
     """Refuses options out of range."""
     items = num_items_in_batch
-    # A tensor is read only where nobody waits for it.
-    is_unread = torch.compiler.is_compiling() or getattr(items, "is_cuda", False)
+    is_unread = isinstance(items, Tensor) and not _is_readable(items)
     is_scalar = isinstance(items, int | float) or isinstance(items, Tensor) and items.numel() == 1
     if type(options.blank_token_id) is not int:
         raise TypeError(
@@ -283,6 +282,8 @@ def check_tensors(
             "Was the blank added to the tokenizer after the model was built? Call "
             "model.resize_token_embeddings(...)."
         )
+    if not _is_readable(labels):
+        return
     check_label_range(labels, vocab)
     is_padding = labels == IGNORE_INDEX
     targets = (~is_padding).sum(1)
@@ -303,7 +304,7 @@ def check_tensors(
         ),
     }
     if observed is not None:
-        is_behind = torch.arange(canvas, device=lengths.device) >= lengths[:, None]
+        is_behind = torch.arange(canvas) >= lengths[:, None]
         wrong |= {
             "`observed_mask` has observed positions in sentence {at[0]}, which needs as many "
             "targets as positions then, got {targets} targets and {lengths} positions.": (
@@ -331,6 +332,8 @@ def check_kind(
 
 def check_label_range(labels: Tensor, vocab: int) -> None:
     """Refuses labels that the vocabulary does not hold."""
+    if not _is_readable(labels):
+        return
     is_wrong = ((labels < 0) | (labels >= vocab)) & (labels != IGNORE_INDEX)
     message = (
         f"`labels` must be in [0, {vocab}) or -100, got {{labels}} at {{at}}. Was the tokenizer "
@@ -341,10 +344,11 @@ def check_label_range(labels: Tensor, vocab: int) -> None:
 
 def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
     """Refuses logits that were NaN, of which one log-probability `(batch, canvas)` a row tells."""
+    if not _is_readable(log_probs):
+        return
     is_nan = log_probs.isnan()
     if canvas_lengths is not None:
-        positions = torch.arange(log_probs.shape[1], device=log_probs.device)
-        is_nan = is_nan & (positions < canvas_lengths[:, None])
+        is_nan &= torch.arange(log_probs.shape[1]) < canvas_lengths[:, None]
     message = (
         "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}."
     )
@@ -353,13 +357,14 @@ def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
 
 
 def refuse(wrong: dict[str, Tensor], **values: Tensor) -> None:
-    """Raises the first message of something that is wrong, with the place `at` and `values` there.
-
-    On the CPU and outside of `torch.compile` only: reading a tensor would make the host wait.
-    """
+    """Raises the first message of something wrong, with the place `at` and the `values` there."""
     for message, is_wrong in wrong.items():
-        if is_wrong.device.type != "cpu" or torch.compiler.is_compiling() or not is_wrong.any():
-            continue
-        at = is_wrong.nonzero()[0].tolist()
-        there = {n: v[tuple(at[: v.dim()])].item() for n, v in values.items() if v.dim() <= len(at)}
-        raise ValueError(message.format(at=at, **there))
+        if is_wrong.any():
+            at = is_wrong.nonzero()[0].tolist()
+            there = {n: v[tuple(at[: v.dim()])] for n, v in values.items() if v.dim() <= len(at)}
+            raise ValueError(message.format(at=at, **{n: v.item() for n, v in there.items()}))
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    """Whether reading it keeps nobody waiting: not on another device, nor under torch.compile."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -145,8 +145,7 @@ def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig)
         raise ValueError(
             f'`config.fused_loss` is "always", but `lm_head` is {type(lm_head).__name__} and not a '
             f"plain nn.Linear on {hidden_states.device} without hooks, so its weight alone does "
-            "not "
-            'make the logits. Set it to "auto" or "never".'
+            'not make the logits. Set it to "auto" or "never".'
         )
     return True
 
@@ -249,9 +248,8 @@ def _check(labels: Tensor, shape: tuple[int, ...]) -> None:
     if labels.shape != (batch, canvas):
         raise ValueError(
             f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, "
-            "the "
-            f"canvas is {(batch, canvas)}. Give equal lengths or set `config.training_loss = "
-            '"axe"`.'
+            f"the canvas is {(batch, canvas)}. Give equal lengths or set "
+            '`config.training_loss = "axe"`.'
         )
     check_kind("labels", labels, (batch, canvas))
     check_label_range(labels, vocab)

@@ -144,3 +144,11 @@ def test_the_code_of_a_checkpoint_without_the_package_decodes_plainly(
     assert "to_mkldnn" not in calls.names
     with pytest.raises(ValueError, match="`use_onednn=True` needs the axe_hf package"):
         make_model().generate(**make_sources([20]), use_onednn=True)
+
+
+def test_what_another_machine_has_saved_is_passed_over(make_model, make_sources, monkeypatch):
+    monkeypatch.setattr(generation_cmlm, "linear_on_cpu", None)
+    model, sources = make_model(), make_sources([20, 20])
+    expected = model.generate(**sources)
+    model.generation_config.use_onednn = True
+    assert torch.equal(model.generate(**sources), expected)
