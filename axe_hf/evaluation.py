@@ -74,7 +74,8 @@ class TranslationMetric(evaluate.Metric):
         # The scorers are built first: a wrong name must fail before the base class makes folders.
         self._tokenize, self._bleu, self._chrf = tokenize, _bleu(tokenize), CHRF()
         if num_process > 1 and experiment_id is None:
-            raise ValueError("`experiment_id` is missing, by which processes find each other.")
+            message = "`experiment_id` is missing, by which processes find each other"
+            raise ValueError(f"{message}. Pass one name, new for this run, in all of them.")
         super().__init__(
             num_process=num_process,
             experiment_id=experiment_id or uuid.uuid4().hex,
@@ -113,7 +114,8 @@ class TranslationMetric(evaluate.Metric):
         ]
         if len(predictions) != len(references):
             got = f"{len(predictions)} predictions and {len(references)} references"
-            raise ValueError(f"`predictions` and `references` must pair up, got {got}.")
+            advice = "Several references of one prediction go into one list."
+            raise ValueError(f"`predictions` and `references` must pair up, got {got}. {advice}")
         super().add_batch(predictions=predictions, references=references)
 
     def compute(
@@ -189,8 +191,7 @@ def _check_texts(name: str, texts: Iterable[str]) -> list[str]:
     texts = _check_list(name, texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            kind = type(text).__name__
-            raise TypeError(f"`{name}` must hold strings, got {kind} at [{row}].")
+            raise TypeError(f"`{name}` must hold strings, got {type(text).__name__} at [{row}].")
     return texts
 
 

@@ -67,7 +67,8 @@ _READERS = {"str": str, "bool": _truth, "float": float, "int": int, "dict": _map
 
 def _reader(field: Declaration) -> Callable[[str], Any]:
     """What makes a value of text, by the first of the field's types in the order of `_READERS`."""
-    if "str" in field.kinds and {"bool", "Literal"} & {*field.kinds}:
+    is_either = "str" in field.kinds and {"bool", "Literal"} & {*field.kinds}
+    if is_either or field.name == "resume_from_checkpoint":  # declared as text, may be true
         return _text_or_truth
     return next((_READERS[kind] for kind in _READERS if kind in field.kinds), str)
 

@@ -80,16 +80,17 @@ class DataCollatorForCmlm:
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sources, targets = _column(features, "input_ids"), _column(features, "labels")
         self._check_targets(targets)
-        generator = _generator(self.seed, sources, targets)
         pad_token_id, multiple = self.tokenizer.pad_token_id, self.pad_to_multiple_of
         input_ids, is_source = _pad(sources, pad_token_id, multiple)
         target_ids, is_target = _pad(targets, pad_token_id, multiple)
-        is_masked = _draw_masks(is_target, generator) if self.masking == "uniform" else is_target
+        content, is_full = (self.seed, sources, targets), self.masking == "full"
+        is_masked = is_target if is_full else _draw_masks(is_target, _generator(content))
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
         if is_canvas_stretched(self.length_multiplier, self.length_jitter):
             lengths = is_target.sum(dim=1) * self.length_multiplier  # (batch,)
-            drawn = torch.rand(len(lengths), generator=generator)  # (batch,)
-            lengths = lengths * (1 + self.length_jitter * (2 * drawn - 1))
+            if self.length_jitter > 0:
+                drawn = torch.rand(len(lengths), generator=_generator(content))  # (batch,)
+                lengths = lengths * (1 + self.length_jitter * (2 * drawn - 1))
             lengths = lengths.round().long().clamp(1, self.max_canvas_length)
             width = _round_up(int(lengths.max()), multiple)
             canvas = masked_canvas(lengths, width, self.tokenizer)
@@ -103,11 +104,12 @@ class DataCollatorForCmlm:
     def _check_targets(self, targets: list[list[int]]) -> None:
         reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}
         for row, ids in enumerate(targets):
+            labels = f"'labels' of feature {row}"
             if min(ids) < 0:
-                raise ValueError(f"'labels' of feature {row} must be token ids, got {min(ids)}.")
+                raise ValueError(f"{labels} must be token ids, got {min(ids)}; -100 is added here.")
             for token in sorted(reserved.keys() & set(ids)):
-                name = reserved[token]
-                raise ValueError(f"'labels' of feature {row} must hold no {name}, got id {token}.")
+                wrong = f"{labels} must hold no {reserved[token]}, got id {token}"
+                raise ValueError(f"{wrong}. Remove it; tokenize without padding, it is added here.")
 
 
 def is_canvas_stretched(length_multiplier: float, length_jitter: float) -> bool:
@@ -136,7 +138,8 @@ def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
     rows = []
     for row, feature in enumerate(features):
         if name not in feature:
-            raise ValueError(f"feature {row} must have '{name}', got only {sorted(feature)}.")
+            wrong = f"feature {row} must have '{name}', got only {sorted(feature)}"
+            raise ValueError(f"{wrong}. Make the columns with axe_hf.data.tokenize_translations.")
         ids = feature[name]
         rows.append(ids.tolist() if hasattr(ids, "tolist") else list(ids))
         if not rows[-1]:
@@ -159,10 +162,9 @@ def _round_up(width: int, multiple: int | None) -> int:
     return width if multiple is None else -(-width // multiple) * multiple
 
 
-def _generator(seed: int, sources: list[list[int]], targets: list[list[int]]) -> torch.Generator:
+def _generator(content: tuple[int, list[list[int]], list[list[int]]]) -> torch.Generator:
     # Not hash(): it differs from one process to the next for strings and keeps too few bits.
-    content = repr((seed, sources, targets)).encode()
-    digest = hashlib.blake2b(content, digest_size=8).digest()
+    digest = hashlib.blake2b(repr(content).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
 
 

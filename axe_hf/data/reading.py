@@ -69,7 +69,8 @@ def load_translations(
     if paths is None:
         return _load_from_hub(str(source), languages, split)
     if split is not None:
-        raise ValueError(f"`split` must be None for files, got {split!r} for {source}.")
+        got = f"got {split!r} for {source}"
+        raise ValueError(f"`split` must be None for files, {got}. Give that split's own file.")
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"`source` must name an existing file, got {path}.")
@@ -128,10 +129,11 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
         for line in file:
             lines.append(line.decode("utf-8" if lines else "utf-8-sig").rstrip("\r\n"))
     except UnicodeDecodeError as error:
-        byte, place = error.object[error.start], f"{name}, line {len(lines) + 1}"
-        raise ValueError(f"{place}: must be UTF-8, got byte 0x{byte:02x}.") from error
+        place, byte = f"{name}, line {len(lines) + 1}", f"byte 0x{error.object[error.start]:02x}"
+        raise ValueError(f"{place}: must be UTF-8, got {byte}. Convert it with iconv.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{name}: must be a complete gzip file, got {error}.") from error
+        got = f"failed behind line {len(lines)} ({error})"
+        raise ValueError(f"{name}: must be a complete gzip file, {got}.") from error
     return lines
 
 
@@ -193,12 +195,13 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     _check_languages(languages, pair, place)
     pair = {language: pair[language] for language in languages}
     for language, text in pair.items():
+        side = f"{place}: the side {language!r}"
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{place}: the side {language!r} must be a sentence, got {text!r}.")
+            raise ValueError(f"{side} must be a sentence, got {text!r}. Remove the pair.")
         try:
             text.encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
-            raise ValueError(f"{place}: {text!r} must be valid Unicode.") from error
+            raise ValueError(f"{side} must be valid Unicode, got {text!r}.") from error
     if "references" not in row:
         return {"translation": pair}
     references = row["references"]
@@ -240,5 +243,5 @@ def _load_from_hub(name: str, languages: _Languages, split: str | None) -> "Data
 def _check_languages(languages: _Languages, found: Iterable[str], place: str) -> None:
     for language in languages:
         if language not in found:
-            got = sorted(found)
-            raise ValueError(f"{place}: must have the language {language!r}, got {got}.")
+            wants = f"must have the language {language!r}, got {sorted(found)}"
+            raise ValueError(f"{place}: {wants}. Check source_lang and target_lang.")

@@ -224,8 +224,8 @@ def _followed_settings(model: Any, overrides: dict[str, Any]) -> MaskPredictGene
     settings = settings_of_call(model.config, model.generation_config, overrides)
     for setting in SETTINGS.values():
         value = getattr(settings, setting.name)
-        neutral = 1 if setting.kind is int else setting.default
-        if setting.in_graph == "impossible" and value not in (None, False, neutral):
+        neutral = {int: 1, bool: False}.get(setting.kind, setting.default)
+        if setting.in_graph == "impossible" and value not in (None, neutral):
             problem = f"`{setting.name}` is {value!r}, which the graph does not follow"
             advice = f"Export with `{setting.name}={neutral!r}`, or decode with model.generate."
             raise ValueError(f"{problem}. {advice}")

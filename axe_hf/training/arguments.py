@@ -251,5 +251,5 @@ class ModelArguments:
 
     def given(self) -> dict[str, Any]:
         """The fields of `CmlmConfig` that were set, by name."""
-        names = _CONFIG_DEFAULTS.keys() & {f.name for f in fields(self)}
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _CONFIG_DEFAULTS}
+        return {name: value for name, value in own.items() if value is not None}

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoTokenizer, TrainerCallback
 
 from ..cmlm import CmlmForConditionalGeneration
-from ..output import check_new_folder
+from ..output import check_new_folder, whole_folder
 
 EMA_STATE_NAME = "ema_state.safetensors"
 
@@ -161,7 +161,8 @@ def average_checkpoints(
     for name, parameter in average.named_parameters():
         parameter.copy_(sums[name] / len(folders))
     if output_dir is not None:
-        average.save_pretrained(output_dir)
-        if (folders[0] / "tokenizer_config.json").is_file():
-            AutoTokenizer.from_pretrained(folders[0]).save_pretrained(output_dir)
+        with whole_folder(output_dir) as unfinished:
+            average.save_pretrained(unfinished)
+            if (folders[0] / "tokenizer_config.json").is_file():
+                AutoTokenizer.from_pretrained(folders[0]).save_pretrained(unfinished)
     return average.eval()

@@ -341,7 +341,8 @@ def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
     if args.is_canvas_stretched and model.config.training_loss != "axe":
         raise ValueError(
             "`length_multiplier` must be 1 and `length_jitter` 0 unless `training_loss` is 'axe': "
-            "cross entropy needs a label at every position of the canvas."
+            "cross entropy needs a label at every position of the canvas. "
+            f"Got {args.length_multiplier} and {args.length_jitter}."
         )
     model.generation_config.length_multiplier = args.length_multiplier
     return model
@@ -355,7 +356,8 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str 
     if asked.lower() in ("true", "last"):
         last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
         if last is None:
-            raise ValueError(f"`resume_from_checkpoint`: {output_dir} holds no checkpoint-*.")
+            message = f"{output_dir} holds no checkpoint-*. To start a new run, leave it out"
+            raise ValueError(f"`resume_from_checkpoint`: {message}.")
         return last
     if not Path(asked, "trainer_state.json").is_file():
         message = f"{asked} holds no trainer_state.json. For the newest in `output_dir`: 'last'"
@@ -414,12 +416,10 @@ class RunningLosses:
         source = inputs.get("attention_mask", inputs["input_ids"])
         num_labels = (inputs["labels"] != IGNORE_INDEX).sum()
         nothing = num_labels.new_zeros(())
-        skips = (outputs.num_skipped_targets, outputs.num_skipped_predictions)
-        self._has_skips = skips[0] is not None
-        summed = [outputs.token_loss, outputs.length_loss]
-        summed += [nothing if skip is None else skip for skip in skips]
+        self._has_skips = outputs.num_skipped_targets is not None
+        summed = [getattr(outputs, name) for name in self._SUMS]
         counts = [num_labels, num_labels + source.count_nonzero(), nothing + len(source)]
-        values = [*(value.sum() for value in summed), *counts]
+        values = [*(nothing if value is None else value.sum() for value in summed), *counts]
         self._sums += torch.stack([value.to(self._sums) for value in values])
 
     def read(self, accelerator: Any, length_loss_weight: float) -> dict[str, float]:

@@ -10,6 +10,7 @@ from axe_hf import AxeTrainingArguments
 from axe_hf.commands.options import UsageError
 from axe_hf.commands.train import declared_arguments, parse
 from axe_hf.training import DataArguments, ModelArguments
+from axe_hf.training.trainer import resolve_checkpoint
 
 
 @pytest.fixture
@@ -154,6 +155,17 @@ def test_wrong_usage(fails, settings, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["run.json", "run.yaml"])
+@pytest.mark.parametrize("asked", [True, False, "last", "true"])
+def test_a_file_may_ask_for_the_last_checkpoint_by_true(settings, tmp_path, name, asked):
+    settings |= {"resume_from_checkpoint": asked}
+    (tmp_path / name).write_text(json.dumps(settings))  # which YAML reads, too
+    _, _, training = parse([str(tmp_path / name)]).arguments()
+    (tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
+    checkpoint = resolve_checkpoint(training.resume_from_checkpoint, training.output_dir)
+    assert checkpoint == (str(tmp_path / "out" / "checkpoint-3") if asked else None)
+
+
 def test_wrong_files_of_settings(fails, tmp_path):
     path = tmp_path / "run.yaml"
     assert f"{path}: No such file" in fails(2, "train", path)
@@ -169,6 +181,7 @@ def test_wrong_files_of_settings(fails, tmp_path):
         ("dropout: {a: 1}\n", f"{path}: 'dropout' must be a number, got {{'a': 1}}"),
         ("bf16: maybe\n", f"{path}: 'bf16' must be true or false, got 'maybe'"),
         ("eval_strategy: no\n", f"{path}: 'eval_strategy' must be text, got False"),
+        ("run_name: true\n", f"{path}: 'run_name' must be text, got True"),
         ("masking: some\n", f"{path}: 'masking' must be one of uniform, full, got 'some'"),
         ("d_model: 8\n", "required: --source-lang, --target-lang, --output-dir"),
     ):

@@ -212,13 +212,16 @@ def test_stock_trainer_takes_the_collator(tokenizer, tmp_path):
     [
         ([], "`features`.*none"),
         ([{"input_ids": [EOS]}], "feature 0 must have 'labels', got only .'input_ids'."),
-        ([{"labels": [EOS]}], "feature 0 must have 'input_ids'"),
+        ([{"labels": [EOS]}], "feature 0 must have 'input_ids'.*tokenize_translations"),
         ([{"input_ids": [EOS], "labels": []}], "'labels' of feature 0 must not be empty"),
         ([{"input_ids": [], "labels": [EOS]}], "'input_ids' of feature 0 must not be empty"),
         ([{"input_ids": [EOS], "labels": [MASK, EOS]}], "feature 0.*mask_token, got id 3"),
         ([{"input_ids": [EOS], "labels": [150, BLANK]}], "feature 0.*blank_token, got id 4"),
-        ([{"input_ids": [EOS], "labels": [150, PAD]}], "feature 0.*pad_token, got id 0"),
-        ([{"input_ids": [EOS], "labels": [150, -100]}], "feature 0.*got -100"),
+        (
+            [{"input_ids": [EOS], "labels": [150, PAD]}],
+            "feature 0.*pad_token, got id 0.*without padding",
+        ),
+        ([{"input_ids": [EOS], "labels": [150, -100]}], "feature 0.*got -100; -100 is added here"),
     ],
 )
 def test_bad_features_are_an_error_that_names_row_and_column(tokenizer, features, message):
@@ -258,6 +261,20 @@ def test_length_multiplier_stretches_the_canvas_and_leaves_the_labels(tokenizer,
     assert batch["decoder_input_ids"].shape[1] == max(expected)
     plain = DataCollatorForCmlm(tokenizer, masking="full")(features)
     assert torch.equal(batch["labels"], plain["labels"])
+
+
+def test_a_seed_is_computed_only_where_something_is_drawn(tokenizer, monkeypatch):
+    computed = []
+    monkeypatch.setattr(
+        "axe_hf.data.collator._generator", lambda content: computed.append(1) or torch.Generator()
+    )
+    features = random_features(6)
+    for multiplier in (1, 1.5, 2):
+        DataCollatorForCmlm(tokenizer, masking="full", length_multiplier=multiplier)(features)
+    assert not computed
+    DataCollatorForCmlm(tokenizer, masking="full", length_jitter=0.1)(features)
+    DataCollatorForCmlm(tokenizer)(features)
+    assert len(computed) == 2
 
 
 def test_stretched_canvas_stays_within_its_limit_and_multiple(tokenizer):

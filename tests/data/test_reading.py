@@ -101,7 +101,9 @@ def test_lines_of_standard_input_and_its_errors(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LINES)))
     assert read_lines(None) == ["one\u2028two", "", "three\x0bfour", "\ufefffive"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"good\n\xff\n")))
-    with pytest.raises(ValueError, match="standard input, line 2: must be UTF-8, got byte 0xff"):
+    with pytest.raises(
+        ValueError, match="standard input, line 2: must be UTF-8, got byte 0xff.*iconv"
+    ):
         read_lines(None)
 
 
@@ -144,7 +146,7 @@ def test_folder_is_loaded_by_datasets_and_split_is_passed_on(tmp_path, monkeypat
     write(folder / "test.jsonl", json_lines(ROWS[:1]))
     assert load(folder).to_list() == ROWS
     assert load(str(folder), split="test").to_list() == ROWS[:1]
-    with pytest.raises(ValueError, match="language 'fr', got .'de', 'en'."):
+    with pytest.raises(ValueError, match="language 'fr', got .'de', 'en'.. Check source_lang"):
         load(folder, "fr", "de")
 
 
@@ -232,7 +234,7 @@ def test_text_files_of_unequal_length_are_an_error_with_both_counts(tmp_path):
 def test_empty_line_in_a_text_file_is_an_error_that_names_the_right_file(tmp_path):
     english = write(tmp_path / "a.en", "one\ntwo\n")
     german = write(tmp_path / "a.de", "eins\n\n")
-    with pytest.raises(ValueError, match=r"a\.de, line 2: the side 'de'"):
+    with pytest.raises(ValueError, match=r"a\.de, line 2: the side 'de' .* Remove the pair"):
         load((english, german))
 
 
@@ -246,7 +248,9 @@ def test_bad_arguments_are_an_error_that_names_them(tmp_path):
     path = write(tmp_path / "pairs.jsonl", json_lines(ROWS))
     with pytest.raises(ValueError, match="`source_lang` and `target_lang` must differ"):
         load(path, "en", "en")
-    with pytest.raises(ValueError, match="`split` must be None for files"):
+    with pytest.raises(
+        ValueError, match="`split` must be None for files.* Give that split's own file"
+    ):
         load(path, split="test")
     with pytest.raises(ValueError, match="`source` must be a pair of text files, got 3"):
         load(("a", "b", "c"))

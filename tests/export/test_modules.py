@@ -166,7 +166,7 @@ def test_ranking_is_a_stable_sort(values):
         ({"collapse_repeats": True}, "`collapse_repeats` is True.*model.generate"),
         ({"early_stop": True}, "`early_stop` is True"),
         ({"confidence_threshold": 0.9}, "`confidence_threshold` is 0.9"),
-        ({"do_sample": True}, "`do_sample` is True"),
+        ({"do_sample": True}, "`do_sample` is True.*`do_sample=False`"),
         ({"max_length": 19}, "`max_length` is 19"),
         ({"num_iterations": 0}, "`num_iterations` must be an integer >= 1"),
         ({"num_beams": 4}, "`num_beams` has no meaning"),
@@ -184,6 +184,10 @@ def test_several_candidates_in_the_models_settings_are_refused_too(make_model):
     with pytest.raises(ValueError, match="`num_length_candidates` is 3"):
         ExportableMaskPredict(model)
     ExportableMaskPredict(model, num_length_candidates=1)
+    model.generation_config.do_sample = True
+    with pytest.raises(ValueError, match="Export with `do_sample=False`"):
+        ExportableMaskPredict(model, num_length_candidates=1)
+    ExportableMaskPredict(model, num_length_candidates=1, do_sample=False)
 
 
 def test_unknown_arguments_are_refused(make_model):

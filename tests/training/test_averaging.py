@@ -115,6 +115,17 @@ def test_it_is_saved_like_any_model_with_tied_weights_once(checkpoints, tmp_path
     assert AutoTokenizer.from_pretrained(tmp_path / "average").blank_token_id == 4
 
 
+def test_a_result_that_fails_halfway_leaves_no_folder(checkpoints, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("axe_hf.training.averaging.AutoTokenizer.from_pretrained", fail)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match="disk full"):
+        average_checkpoints(checkpoints, tmp_path / "average")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_bad_input(checkpoints, make_model, tmp_path):
     with pytest.raises(ValueError, match="`checkpoints` must be a list of folders"):
         average_checkpoints([])

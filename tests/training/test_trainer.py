@@ -375,7 +375,7 @@ class TestStretchedCanvases:
             AxeTrainingArguments(tmp_path, masking="full", length_jitter=1.0)
         with pytest.raises(ValueError, match="`length_multiplier` must be > 0"):
             AxeTrainingArguments(tmp_path, masking="full", length_multiplier=0.0)
-        with pytest.raises(ValueError, match="cross entropy needs a label at every position"):
+        with pytest.raises(ValueError, match="cross entropy needs a label .* Got 1.5 and 0"):
             make_trainer(
                 make_model(training_loss="cross_entropy"), masking="full", length_multiplier=1.5
             )
@@ -446,7 +446,7 @@ class TestBadInput:
             trainer.train()
 
     def test_resuming_from_nowhere(self, make_trainer, tmp_path):
-        with pytest.raises(ValueError, match="holds no checkpoint"):
+        with pytest.raises(ValueError, match="holds no checkpoint.* leave it out"):
             make_trainer().train(resume_from_checkpoint=True)
         with pytest.raises(ValueError, match="holds no trainer_state.json"):
             make_trainer().train(resume_from_checkpoint=str(tmp_path / "nowhere"))
