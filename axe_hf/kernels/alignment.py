@@ -19,8 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .alignment_steps import fill_steps, trace_back
-from .scalars import in_two_parts
-from .statistics import RowStatistics
+from .statistics import RowStatistics, in_two_parts
 
 # Columns that a program holds in registers, and targets that it traces back before it writes them.
 MAX_BLOCK = 1024

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .scalars import in_two_parts
+from .statistics import in_two_parts
 
 BLOCK_VOCAB = 4096
 NUM_WARPS = 4

@@ -16,6 +16,7 @@ column of `token_log_probs[sentence]`, a table (target, canvas), as the alignmen
 
 from __future__ import annotations
 
+import ctypes
 from typing import NamedTuple
 
 import torch
@@ -152,3 +153,9 @@ def row_statistics(logits: Tensor, targets, options) -> RowStatistics:
             num_warps=NUM_WARPS,
         )
     return statistics
+
+
+def in_two_parts(value: float) -> tuple[float, float]:
+    """Two numbers of single precision, as Triton passes floats, whose sum is `value` to 48 bits."""
+    high = ctypes.c_float(value).value
+    return high, ctypes.c_float(value - high).value
