@@ -122,7 +122,8 @@ class MaskPredictGenerationMixin:
         is_asked = bool(overrides.get("use_onednn"))
         with _linear_layers(config, is_asked, self.device, self.dtype):
             if encoder_outputs is None:
-                encoder_outputs = self.model.encoder(input_ids, attention_mask)
+                inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+                encoder_outputs = self.model.encoder(**inputs)
             canvases = self._canvases(encoder_outputs, config, decoder_input_ids, target_lengths)
             stream = on_pass = None
             if streamer is not None:
