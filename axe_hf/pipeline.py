@@ -1,14 +1,20 @@
 """A Transformers pipeline that translates with a CMLM.
 
 This file imports nothing of the package: it is copied next to a checkpoint that carries its own
-code. That is why the cleaning of texts, which `translate` and the rescoring need too, lives here.
+code. That is why what `translate` and the rescoring need too lives here: the cleaning of texts,
+and the copies by which no thread changes the model and the tokenizer of another.
 """
 
+import copy
 import unicodedata
 from collections.abc import Iterator
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from torch import nn
 from transformers import AutoModelForSeq2SeqLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
@@ -54,11 +60,12 @@ class CmlmTranslationPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __init__(self, model, tokenizer=None, **kwargs: Any):
-        if not hasattr(getattr(model, "config", None), "max_source_length"):
+        if not hasattr(getattr(model, "config", None), "check_tokenizer"):
             kind, advice = type(model).__name__, "Load it by AutoModelForSeq2SeqLM."
             raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
         if tokenizer is None:
             raise TypeError("`tokenizer` is missing: load it by AutoTokenizer.from_pretrained.")
+        model.config.check_tokenizer(tokenizer)
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
@@ -81,7 +88,7 @@ class CmlmTranslationPipeline(Pipeline):
             raise TypeError(f"The pipeline translates strings, got {kind}: {input_!r:.80}.")
         limit = self.model.config.max_source_length
         text = valid_unicode(input_) if is_visible(input_) else ""
-        token_ids = self.tokenizer(text, verbose=False).input_ids
+        token_ids = own_tokenizer(self.tokenizer)(text, verbose=False).input_ids
         if len(token_ids) > limit:
             logger.warning(
                 f"A text of {len(token_ids)} tokens is longer than the model's max_source_length "
@@ -96,7 +103,8 @@ class CmlmTranslationPipeline(Pipeline):
         # One translation for each text, whatever the model's settings say.
         generation |= {"return_dict_in_generate": False, "output_history": False}
         generation |= {"num_return_sequences": 1}
-        sequences = self.model.generate(input_ids, input_tensors["attention_mask"], **generation)
+        model = in_evaluation_mode(self.model)
+        sequences = model.generate(input_ids, input_tensors["attention_mask"], **generation)
         pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         is_empty = ((input_ids == pad) | (input_ids == eos)).all(dim=1, keepdim=True)  # (batch, 1)
         return {"sequences": sequences.masked_fill(is_empty, pad)}
@@ -104,6 +112,35 @@ class CmlmTranslationPipeline(Pipeline):
     def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, str]:
         token_ids = model_outputs["sequences"].reshape(-1)
         return {"translation_text": self.tokenizer.decode(token_ids, skip_special_tokens=True)}
+
+
+def in_evaluation_mode(model: Any) -> Any:
+    """`model`, or if a part is training, a copy that shares its weights, in evaluation mode."""
+    if not any(module.training for module in model.modules()):
+        return model
+    shared: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in dict(vars(module)).items():
+            if name.endswith("_hooks"):
+                shared |= {id(hook): hook for hook in value.values()}
+            # Methods that hooks put in place of `forward` become those of the copy.
+            elif name != "_modules" and not isinstance(value, nn.Module | MethodType | partial):
+                shared[id(value)] = value
+    return copy.deepcopy(model, shared).eval()
+
+
+def own_tokenizer(tokenizer: Any) -> Any:
+    """A copy that shares the vocabulary: each call sets truncation and padding in a tokenizer."""
+    own = object.__new__(type(tokenizer))
+    vars(own).update(vars(tokenizer))
+    if (shared := vars(own).get("_tokenizer")) is not None:
+        mine, added = Tokenizer(shared.model), shared.get_added_tokens_decoder()
+        for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+            setattr(mine, part, getattr(shared, part))
+        mine.add_tokens([added[token_id] for token_id in sorted(added)])
+        is_same = mine.get_added_tokens_decoder() == added  # where an id is skipped, it is not
+        own._tokenizer = mine if is_same else copy.deepcopy(shared)
+    return own
 
 
 def valid_unicode(text: str) -> str:

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
 from .cmlm.generation_cmlm import ONE_SEQUENCE_EACH
-from .pipeline import is_visible, valid_unicode
-from .rescoring import batches_by_length, check_rescorer, evaluation_mode, generate_rescored
+from .pipeline import in_evaluation_mode, is_visible, own_tokenizer, valid_unicode
+from .rescoring import batches_by_length, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def translate(
     there, and one warning names the numbers of all such texts.
 
     Args:
-        model: it runs in evaluation mode and is put back as it was.
+        model: it runs as in evaluation mode, whatever mode it is in, and is left as it is.
         tokenizer: the tokenizer the model was trained with.
         texts: sentences of the source language.
         batch_size (default 64): sentences translated at once, at most.
@@ -58,7 +58,7 @@ def translate(
     Raises:
         TypeError: `texts` is one string or holds something else, or `model` cannot translate.
         ValueError: a limit below 1, a setting of the decoding out of its range or made for one
-            batch, or a tokenizer whose tokens are not in the model's vocabulary.
+            batch, a tokenizer that is not the model's, or weights that are missing or not numbers.
 
     Example:
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
@@ -72,6 +72,7 @@ def translate(
     """
     sentences = _checked_texts(texts)
     _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)
+    model, tokenizer = in_evaluation_mode(model), own_tokenizer(tokenizer)
     generate: Callable[..., Any] = model.generate
     if rescore_with is not None:
         check_rescorer(rescore_with)
@@ -80,10 +81,7 @@ def translate(
     token_ids = _encode(sentences, tokenizer, model.config)
     translations = [""] * len(sentences)
     disable = None if show_progress is None else not show_progress  # tqdm: None asks the terminal
-    with (
-        evaluation_mode(model),
-        tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar,
-    ):
+    with tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar:
         bar.update(sum(not ids for ids in token_ids))
         for batch in batches_by_length(token_ids, max_tokens_per_batch, batch_size):
             # The model counts its positions from the left, whatever the tokenizer was set to.
@@ -112,12 +110,13 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
 
 
 def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation) -> None:
-    if not hasattr(model, "generate") or not hasattr(model.config, "max_source_length"):
+    if not hasattr(model, "generate") or not hasattr(model.config, "check_tokenizer"):
         kind, advice = type(model).__name__, "`import axe_hf`, load it by AutoModelForSeq2SeqLM."
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         kind = type(tokenizer).__name__
         raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
+    model.config.check_tokenizer(tokenizer)
     limits = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
     for name, value in limits.items():
         if not isinstance(value, Integral) or value < 1:

@@ -1,5 +1,8 @@
 """Configuration of the conditional masked language model (CMLM)."""
 
+import copy
+import os
+import re
 import textwrap
 from difflib import get_close_matches
 from functools import cache
@@ -16,6 +19,9 @@ logger = logging.get_logger(__name__)
 
 # The symbols that are no words, as configuration and tokenizer both call them.
 SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_token_id")
+
+# Far beyond any model, so that a slip of the pen is an error and not a build without an end.
+MAX_LAYERS, MAX_SIZE = 1000, 10**7
 
 
 @strict
@@ -116,8 +122,10 @@ class CmlmConfig(PreTrainedConfig):
         sizes = ("vocab_size", "d_model", "encoder_ffn_dim", "decoder_ffn_dim")
         sizes += ("encoder_layers", "decoder_layers", "max_source_length", "max_target_length")
         for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+            if (size := getattr(self, name)) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {size}.")
+            if size > (most := MAX_LAYERS if name.endswith("layers") else MAX_SIZE):
+                raise ValueError(f"`{name}` must be at most {most}, got {size}.")
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if (heads := getattr(self, name)) < 1 or self.d_model % heads:
                 raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {self.d_model}.")
@@ -143,6 +151,36 @@ class CmlmConfig(PreTrainedConfig):
         for name in ("label_smoothing", "dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As in Transformers, but for the configuration of another kind of model."""
+        if (kind := config_dict.get("model_type", cls.model_type)) != cls.model_type:
+            advice = (
+                "Load it by AutoModelForSeq2SeqLM; it can teach a CMLM, or rank (rescore_with)."
+            )
+            raise ValueError(f"This is a {kind} checkpoint, not a {cls.model_type}. {advice}")
+        return super().from_dict(config_dict, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any):
+        """As in Transformers, without keys that name code of ours which is not in the folder."""
+        saved = copy.copy(self)
+        for key in ("auto_map", "custom_pipelines"):
+            modules = re.findall(r"(\w+)\.Cmlm", str(getattr(self, key, None)))
+            if not all(os.path.isfile(os.path.join(save_directory, f"{m}.py")) for m in modules):
+                delattr(saved, key)
+        super(CmlmConfig, saved).save_pretrained(save_directory, *args, **kwargs)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise ValueError where a tokenizer cannot be the one the model was trained with."""
+        advice = "Is it the tokenizer the model was trained with?"
+        for name in SPECIAL_TOKEN_IDS:
+            if (got := getattr(tokenizer, name, None)) != (expected := getattr(self, name)):
+                problem = f"The tokenizer's `{name}` is {got}, the model's config has {expected}"
+                raise ValueError(f"{problem}. {advice} To build one: CmlmConfig({name}={got}).")
+        if (size := len(tokenizer)) > self.vocab_size:
+            problem = f"The tokenizer has {size} symbols, the model {self.vocab_size}. {advice}"
+            raise ValueError(f"{problem} To widen it: model.resize_token_embeddings({size}).")
 
 
 # What else a generation config may hold: ids, what other classes write into every configuration,
@@ -202,7 +240,7 @@ class MaskPredictGenerationConfig(GenerationConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """Read saved settings; what this version does not know is left out with a warning."""
         known = {*SETTINGS, *_base_fields(), *_INDIFFERENT, "return_unused_kwargs"}
-        config_dict, unused = dict(config_dict), {}
+        config_dict, unused = {**config_dict}, {}
         unknown = [n for n in config_dict if n not in known and not n.startswith("_")]
         if unknown:
             logger.warning(

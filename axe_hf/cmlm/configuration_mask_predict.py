@@ -88,7 +88,7 @@ class Setting:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return is_number and abs(value) < math.inf  # of any size, where math.isfinite overflows
 
 
 def _is_count(value: Any) -> bool:
@@ -96,6 +96,9 @@ def _is_count(value: Any) -> bool:
 
 
 _COUNT = Rule("an integer >= 1", _is_count)
+# Passes beyond the canvas's length change next to nothing; without a limit a typo never ends.
+MAX_ITERATIONS = 1000
+_ENDING = Rule(f"at most {MAX_ITERATIONS}", lambda value: value <= MAX_ITERATIONS)
 _NOT_NEGATIVE = Rule(">= 0", lambda value: value >= 0)
 _FINITE = Rule("a finite number", _is_number)
 _POSITIVE = Rule("> 0", lambda value: _is_number(value) and value > 0)
@@ -111,7 +114,7 @@ _SWITCH_OR_NONE = Rule("True, False or None", lambda value: isinstance(value, bo
 _SETTINGS = (
     Setting("num_iterations", 1, int,
             "T >= 1, passes of the decoder: one full prediction and T - 1 refinements.",
-            (_COUNT,), "One pass over the canvas is `num_iterations=1`.", in_graph="fixed"),
+            (_COUNT, _ENDING), "One pass over the canvas is `num_iterations=1`.", in_graph="fixed"),
     Setting("num_length_candidates", 1, int,
             "k >= 1, canvases of different length decoded per sentence; the best-scored is kept.",
             (_COUNT,)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
@@ -302,6 +303,33 @@ class CmlmPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _can_compile_fullgraph = True
+    # Which weights were new or left over in loading; training, for which that is right, forgets it.
+    loading_problem: str | None = None
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As in Transformers, but `generate` will refuse a model with weights that were drawn."""
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
+        wrong = [f"{kind}: {', '.join(map(str, info[kind]))}" for kind in kinds if info.get(kind)]
+        model.loading_problem = f"{'; '.join(wrong):.300}" if wrong else None
+        return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
+        files = () if load_config.is_quantized else checkpoint_files or ()
+        for file in (file for file in files if file.endswith(".safetensors")):
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118
+                    if "F" not in (kind := tensors.get_slice(name).get_dtype()):  # no F32, BF16 ...
+                        raise ValueError(f"{file}: {name} must be floating point, got {kind}.")
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
+
+    def train(self, mode: bool = True):
+        self.loading_problem = None if mode else self.loading_problem
+        return super().train(mode)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

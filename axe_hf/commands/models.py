@@ -129,12 +129,20 @@ def _load(name: str, argument: str, options: argparse.Namespace) -> "Loaded":
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with _told_of(f"{argument}: {name} is no encoder-decoder with a tokenizer"):
+        # RuntimeError: weights of other shapes.
+        message, kinds = (
+            f"{argument}: {name} is no whole model",
+            (OSError, ValueError, RuntimeError),
+        )
+        with _told_of(message, kinds):
             tokenizer = AutoTokenizer.from_pretrained(name)
-            return AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(device), tokenizer
+            model, info = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
     finally:
         if was_on:
             logging.enable_progress_bar()
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{argument}: {name} lacks the weights {', '.join(missing):.300}.")
+    return model.eval().to(device), tokenizer
 
 
 def _check_folder(name: str, argument: str) -> None:

@@ -22,7 +22,6 @@ from transformers.trainer_utils import (
 )
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
-from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
 from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
@@ -324,14 +323,7 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
         kind = type(model).__name__
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
-    for name in SPECIAL_TOKEN_IDS:
-        expected, got = getattr(config, name), getattr(tokenizer, name, None)
-        if got != expected:
-            difference = f"The tokenizer's `{name}` is {got}, the model's config has {expected}"
-            raise ValueError(f"{difference}. Build it as CmlmConfig({name}=tokenizer.{name}).")
-    if len(tokenizer) > config.vocab_size:
-        difference = f"The tokenizer has {len(tokenizer)} symbols, the model {config.vocab_size}"
-        raise ValueError(f"{difference}. Call model.resize_token_embeddings(len(tokenizer)).")
+    config.check_tokenizer(tokenizer)
 
 
 def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
