@@ -156,9 +156,7 @@ class CmlmConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """As in Transformers, but for the configuration of another kind of model."""
         if (kind := config_dict.get("model_type", cls.model_type)) != cls.model_type:
-            advice = (
-                "Load it by AutoModelForSeq2SeqLM; it can teach a CMLM, or rank (rescore_with)."
-            )
+            advice = "Load it by AutoModelForSeq2SeqLM; it can rank (rescore_with) or teach a CMLM."
             raise ValueError(f"This is a {kind} checkpoint, not a {cls.model_type}. {advice}")
         return super().from_dict(config_dict, **kwargs)
 

@@ -68,9 +68,8 @@ class MaskPredictGenerationMixin:
         if generation_config is not None:
             self.generation_config = config_class.from_dict(generation_config.to_dict())
         elif name_or_path is not None:
-            file = os.path.join(
-                name_or_path, loading.get("subfolder") or "", GENERATION_CONFIG_NAME
-            )
+            folder = os.path.join(name_or_path, loading.get("subfolder") or "")
+            file = os.path.join(folder, GENERATION_CONFIG_NAME)
             try:
                 self.generation_config = config_class.from_pretrained(name_or_path, **loading)
             except Exception as error:

@@ -129,12 +129,7 @@ def _load(name: str, argument: str, options: argparse.Namespace) -> "Loaded":
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        # RuntimeError: weights of other shapes.
-        message, kinds = (
-            f"{argument}: {name} is no whole model",
-            (OSError, ValueError, RuntimeError),
-        )
-        with _told_of(message, kinds):
+        with _told_of(f"{argument}: {name} is no whole model with a tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, info = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
     finally:
@@ -158,7 +153,7 @@ def _check_folder(name: str, argument: str) -> None:
 
 
 @contextmanager
-def _told_of(message: str, kinds: Any = (OSError, ValueError)) -> Iterator[None]:
+def _told_of(message: str, kinds: Any = (OSError, ValueError, RuntimeError)) -> Iterator[None]:
     """Put `message` before the first line of a library's own."""
     try:
         yield
