@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from transformers import pipeline
@@ -114,3 +116,39 @@ def test_one_translation_comes_back_whatever_the_settings_say(model, tokenizer):
     assert translator(["A dog barks.", "barks"], batch_size=2) == expected
     with pytest.raises(ValueError, match="no use for `num_return_sequences`"):
         translator("barks", num_return_sequences=2)
+
+
+@pytest.mark.parametrize("name", ["mask_token", "eos_token"])
+def test_the_tokenizer_of_another_model_is_refused(model, tokenizer, name):
+    other = copy.deepcopy(tokenizer)
+    setattr(other, name, "<unk>")
+    with pytest.raises(ValueError, match=f"`{name}_id` is 2, .* the model was trained with"):
+        CmlmTranslationPipeline(model=model, tokenizer=other)
+    more = copy.deepcopy(tokenizer)
+    more.add_tokens(["<2de>"])
+    with pytest.raises(ValueError, match="symbols"):
+        CmlmTranslationPipeline(model=model, tokenizer=more)
+
+
+def test_weights_that_are_missing_or_no_numbers_are_an_error(model, tokenizer):
+    translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer)
+    model.loading_problem = "missing_keys: some"
+    with pytest.raises(ValueError, match="missing_keys: some"):
+        translator("A dog barks.")
+    model.loading_problem = None
+    with torch.no_grad():
+        model.lm_head.weight[7, 0] = torch.nan
+    with pytest.raises(ValueError, match="not numbers"):
+        translator("A dog barks.")
+
+
+def test_a_model_in_training_mode_and_a_tokenizer_that_cuts_are_neither_used_so_nor_changed(
+    model, tokenizer
+):
+    expected = translate(model, tokenizer, SENTENCES)
+    own = copy.deepcopy(tokenizer)
+    own.backend_tokenizer.enable_truncation(2)
+    translator = CmlmTranslationPipeline(model=model.train(), tokenizer=own)
+    assert texts(translator(SENTENCES)) == texts(translator(SENTENCES, batch_size=3)) == expected
+    assert all(module.training for module in model.modules())
+    assert own.backend_tokenizer.truncation["max_length"] == 2

@@ -1,4 +1,6 @@
+import copy
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -283,6 +285,21 @@ def test_the_model_runs_in_evaluation_mode_and_is_put_back(marian, tokenizer):
     scores = [autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES) for _ in range(2)]
     assert scores[0].equal(scores[1])  # no dropout
     assert {name: module.training for name, module in marian.named_modules()} == before
+
+
+def test_threads_score_alike_with_a_model_in_training_mode_and_one_tokenizer(marian, tokenizer):
+    expected = autoregressive_scores(marian.eval(), tokenizer, SOURCES, CANDIDATES)
+    marian.train()
+    own = copy.deepcopy(tokenizer)
+    own.backend_tokenizer.enable_truncation(2)
+
+    def score(_):
+        return autoregressive_scores(marian, own, SOURCES, CANDIDATES)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(scores.equal(expected) for scores in pool.map(score, range(8)))
+    assert all(module.training for module in marian.modules())
+    assert own.backend_tokenizer.truncation["max_length"] == 2
 
 
 def test_a_model_in_half_precision_gives_scores_in_fp32(marian, tokenizer):

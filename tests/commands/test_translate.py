@@ -1,6 +1,14 @@
 """`axe-hf translate`: what it prints and writes, and how each failure looks."""
 
+import json
 import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from axe_hf import train_tokenizer
 
 
 def test_texts_file_and_standard_input_give_the_same_lines(axe_hf, stdin, model, tmp_path):
@@ -195,3 +203,73 @@ def test_int8_takes_a_model_that_was_saved_in_half_precision(axe_hf, half_precis
 def test_int8_is_refused_on_another_device(fails, model):
     line = fails(2, "translate", model, "x", "--int8", "--device", "cuda:1")
     assert "--int8 multiplies on a CPU: leave out --device cuda:1, or --int8" in line
+
+
+MATRIX = "model.encoder.layers.0.fc1.weight"
+
+
+@pytest.fixture
+def spoilt(model, tmp_path):
+    """Copies the folder of the model, with its weights changed in place by a function."""
+
+    def make(change):
+        folder = tmp_path / "spoilt"
+        shutil.copytree(model, folder)
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda w: w.pop(MATRIX), f"lacks the weights {MATRIX}"),
+        (lambda w: w.update(more=torch.ones(1)), "unexpected_keys: more"),
+        (lambda w: w.update({MATRIX: w[MATRIX].to(torch.int8)}), "floating point, got I8"),
+        (lambda w: w.update({MATRIX: torch.ones(3, 16)}), "no whole model"),
+        (lambda w: w[MATRIX].fill_(torch.nan), "hold NaN or infinity"),
+        (lambda w: w[MATRIX].fill_(torch.inf), "hold NaN or infinity"),
+    ],
+)
+def test_a_checkpoint_with_wrong_weights_is_an_error(axe_hf, spoilt, tmp_path, change, complaint):
+    output = tmp_path / "out.txt"
+    code, out, err = axe_hf("translate", spoilt(change), "one two", "--output", output)
+    assert (code, out, output.exists()) == (1, "", False)
+    assert complaint in err.splitlines()[-1] and "axe-hf translate: error: " in err
+
+
+def test_a_broken_generation_config_is_an_error(fails, spoilt):
+    folder = spoilt(lambda weights: None)
+    for content in ("{", '{"num_iterations": 0}'):
+        (folder / "generation_config.json").write_text(content)
+        assert str(folder / "generation_config.json") in fails(1, "translate", folder, "one")
+
+
+def test_the_tokenizer_of_another_model_is_an_error(fails, spoilt):
+    folder = spoilt(lambda weights: None)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for name, token in (("mask_token", "<unk>"), ("eos_token", "<blank>")):
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | {name: token}))
+        line = fails(1, "translate", folder, "one")
+        assert f"`{name}_id` is" in line and "the model was trained with" in line
+    train_tokenizer([chr(0x4E00 + i) for i in range(300)] * 5, 600).save_pretrained(folder)
+    assert "has 600 symbols" in fails(1, "translate", folder, "one")
+
+
+def test_a_rescorer_that_lacks_weights_is_an_error(axe_hf, model, rescorer, tmp_path):
+    folder = tmp_path / "rescorer"
+    shutil.copytree(rescorer, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights[MATRIX]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    code, out, err = axe_hf("translate", model, "one two", "--rescore-with", folder)
+    assert (code, out) == (1, "")
+    assert f"--rescore-with: {folder} lacks the weights {MATRIX}" in err.splitlines()[-1]
+
+
+def test_passes_without_end_are_an_error(fails, model):
+    line = fails(2, "translate", model, "one", "--num-iterations", 10**9)
+    assert "`num_iterations` must be at most 1000, got 1000000000" in line
