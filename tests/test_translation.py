@@ -361,7 +361,10 @@ def compiled_in_place(model):
     return model
 
 
-@pytest.mark.parametrize("wrap", [lora, hooked, with_a_compiled_part, compiled_in_place])
+SLOW = pytest.param(with_a_compiled_part, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("wrap", [lora, hooked, SLOW, compiled_in_place])
 def test_a_wrapped_model_in_training_mode_translates_as_in_evaluation_mode(model, tokenizer, wrap):
     wrapped = wrap(model)
     expected = translate(wrapped.eval(), tokenizer, SENTENCES, num_iterations=3)
