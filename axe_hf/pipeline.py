@@ -1,8 +1,7 @@
 """A Transformers pipeline that translates with a CMLM.
 
 This file imports nothing of the package: it is copied next to a checkpoint that carries its own
-code. That is why what `translate` and the rescoring need too lives here: the cleaning of texts,
-and the copies by which no thread changes the model and the tokenizer of another.
+code. That is why what `translate` and the rescoring need too, cleaning and copies, lives here.
 """
 
 import copy

@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import textwrap
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,9 +20,6 @@ logger = logging.get_logger(__name__)
 
 # The symbols that are no words, as configuration and tokenizer both call them.
 SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_token_id")
-
-# Far beyond any model, so that a slip of the pen is an error and not a build without an end.
-MAX_LAYERS, MAX_SIZE = 1000, 10**7
 
 
 @strict
@@ -122,10 +120,8 @@ class CmlmConfig(PreTrainedConfig):
         sizes = ("vocab_size", "d_model", "encoder_ffn_dim", "decoder_ffn_dim")
         sizes += ("encoder_layers", "decoder_layers", "max_source_length", "max_target_length")
         for name in sizes:
-            if (size := getattr(self, name)) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {size}.")
-            if size > (most := MAX_LAYERS if name.endswith("layers") else MAX_SIZE):
-                raise ValueError(f"`{name}` must be at most {most}, got {size}.")
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if (heads := getattr(self, name)) < 1 or self.d_model % heads:
                 raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {self.d_model}.")
@@ -151,6 +147,13 @@ class CmlmConfig(PreTrainedConfig):
         for name in ("label_smoothing", "dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
+
+    def validate_ends(self):
+        """No size is so large that making the model would not end."""
+        for name in (field.name for field in fields(self)):
+            most, size = 1000 if name.endswith("layers") else 10**7, getattr(self, name)
+            if isinstance(size, int) and size > most:
+                raise ValueError(f"`{name}` must be at most {most}, got {size}.")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):

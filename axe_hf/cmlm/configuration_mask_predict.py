@@ -88,7 +88,7 @@ class Setting:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) < math.inf  # of any size, where math.isfinite overflows
+    return is_number and math.isfinite(value)
 
 
 def _is_count(value: Any) -> bool:
@@ -96,9 +96,8 @@ def _is_count(value: Any) -> bool:
 
 
 _COUNT = Rule("an integer >= 1", _is_count)
-# Passes beyond the canvas's length change next to nothing; without a limit a typo never ends.
-MAX_ITERATIONS = 1000
-_ENDING = Rule(f"at most {MAX_ITERATIONS}", lambda value: value <= MAX_ITERATIONS)
+# More passes than a canvas has positions change next to nothing; a typo's would never end.
+_ENDING = Rule("at most 1000", lambda value: value <= 1000)
 _NOT_NEGATIVE = Rule(">= 0", lambda value: value >= 0)
 _FINITE = Rule("a finite number", _is_number)
 _POSITIVE = Rule("> 0", lambda value: _is_number(value) and value > 0)
