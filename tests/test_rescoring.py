@@ -480,3 +480,19 @@ def test_among_equal_scores_the_most_probable_length_wins(
     )
     length_logits = model.get_encoder()(**sources).length_logits
     assert output.lengths.tolist() == length_logits.argmax(dim=1).tolist()
+
+
+def test_both_models_in_training_mode_choose_as_in_evaluation_mode(make_model, rescorer):
+    texts = ["a dog barks", "cats", "ein hund"]
+    tokenizer = train_tokenizer([*texts, "Hund und Katze"] * 5, vocab_size=300)
+    model = make_model(seed=9, vocab_size=len(tokenizer), tie_word_embeddings=False)
+    sources = tokenizer(texts, return_tensors="pt", padding=True)
+    sources = {name: sources[name] for name in ("input_ids", "attention_mask")}
+    marian, its_tokenizer = copy.deepcopy(rescorer[0]), rescorer[1]
+    settings = {"num_length_candidates": 4, "num_iterations": 2}
+    expected = generate_rescored(model, tokenizer, (marian, its_tokenizer), **sources, **settings)
+    pair = (marian.train(), its_tokenizer)
+    found = generate_rescored(model.train(), tokenizer, pair, **sources, **settings)
+    assert found.sequences.equal(expected.sequences)
+    torch.testing.assert_close(found.ranking_scores, expected.ranking_scores)
+    assert all(module.training for each in (model, marian) for module in each.modules())

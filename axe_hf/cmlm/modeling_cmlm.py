@@ -5,6 +5,7 @@ Models" (EMNLP 2019).
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -320,7 +321,7 @@ class CmlmPreTrainedModel(PreTrainedModel):
         files = () if load_config.is_quantized else checkpoint_files or ()
         for file in (file for file in files if file.endswith(".safetensors")):
             with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118
+                for name in filter(re.compile("(weight|bias)$").search, tensors.keys()):
                     if "F" not in (kind := tensors.get_slice(name).get_dtype()):  # no F32, BF16 ...
                         raise ValueError(f"{file}: {name} must be floating point, got {kind}.")
         return PreTrainedModel._load_pretrained_model(
