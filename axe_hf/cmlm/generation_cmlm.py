@@ -117,7 +117,10 @@ class MaskPredictGenerationMixin:
             ValueError, TypeError: an argument out of range, unknown, or autoregressive.
         """
         if self.loading_problem is not None:
-            raise ValueError(f"The weights are not those of a checkpoint: {self.loading_problem}.")
+            advice = "Load a whole one, train first, or set model.loading_problem = None."
+            raise ValueError(
+                f"Weights are not those of a checkpoint: {self.loading_problem}. {advice}"
+            )
         saved = generation_config or self.generation_config
         config = settings_of_call(self.config, saved, overrides)
         if generator is not None and not config.do_sample:
@@ -202,7 +205,8 @@ class MaskPredictGenerationMixin:
         ranking = means + config.length_score_weight * canvases.length_log_probs
         if ranking.isnan().any():
             problem = f"The model's log-probabilities are not numbers in {self.dtype}"
-            raise ValueError(f"{problem}: its weights hold NaN or infinity, or are too large.")
+            advice = "Load it in torch.float32, or take another checkpoint."
+            raise ValueError(f"{problem}: its weights hold NaN or infinity, or overflow. {advice}")
         num_returned = config.num_return_sequences or 1
         best = ranking.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
         first = torch.arange(0, ranking.numel(), ranking.shape[1], device=best.device)

@@ -323,7 +323,8 @@ class CmlmPreTrainedModel(PreTrainedModel):
             with safe_open(file, framework="pt") as tensors:
                 for name in filter(re.compile("(weight|bias)$").search, tensors.keys()):
                     if "F" not in (kind := tensors.get_slice(name).get_dtype()):  # no F32, BF16 ...
-                        raise ValueError(f"{file}: {name} must be floating point, got {kind}.")
+                        expected = f"{file}: {name} must be floating point, got {kind}"
+                        raise ValueError(f"{expected}. Take what it was quantized from.")
         return PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs
         )
