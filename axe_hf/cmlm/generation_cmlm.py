@@ -71,6 +71,10 @@ class MaskPredictGenerationMixin:
             except OSError:  # no such file: what `__init__` made from the model's config stands
                 pass
 
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Not here: there are no steps from token to token. PEFT asks only that the name exists."""
+        raise NotImplementedError("Mask-Predict fills whole canvases: call model.generate(...).")
+
     @torch.no_grad()
     def generate(
         self,
