@@ -35,9 +35,9 @@ def generate_rescored(
 
     `input_ids` and `attention_mask` are (batch, source) long, the settings those of
     `model.generate`; both models run as in evaluation mode, and the other one reads the texts that
-    `tokenizer` decodes. There is a row for each sentence, whose `ranking_scores` are the mean
-    log-probabilities by the other model, in nats per token. Of equally good candidates the one of
-    the more probable length wins.
+    `tokenizer` decodes. There is a row for each sentence, or as many as the call's
+    `num_return_sequences`, whose `ranking_scores` are the mean log-probabilities by the other
+    model, in nats per token. Of equally good candidates the one of the more probable length wins.
 
     Example:
         >>> output = generate_rescored(  # doctest: +SKIP
@@ -53,20 +53,21 @@ def generate_rescored(
     if target_lengths is not None:  # (batch,) or (batch, candidates)
         num_candidates = torch.as_tensor(target_lengths).reshape(len(input_ids), -1).shape[1]
         generation["target_lengths"] = target_lengths
+    num_returned = generation.get("num_return_sequences") or 1
+    num_candidates = max(num_candidates, num_returned)  # `generate` refuses too many
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
-    output: Any = model.generate(
-        input_ids, attention_mask, generation_config, generator=generator, **generation
-    )
+    generation |= {"generation_config": generation_config, "generator": generator}
+    output: Any = model.generate(input_ids=input_ids, attention_mask=attention_mask, **generation)
     # In the order of the canvases, so that the more probable length is first among equals.
     rows = _rows_by_length(output, num_candidates)  # (batch, candidates)
     texts = tokenizer.batch_decode(output.sequences[rows.flatten()], skip_special_tokens=True)
     candidates = [texts[i : i + num_candidates] for i in range(0, len(texts), num_candidates)]
     sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
-    best = scores.argsort(dim=1, descending=True, stable=True)[:, :1]
-    chosen = rows.gather(1, best)[:, 0]
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
+    chosen = rows.gather(1, best).flatten()
     kept = {name: value[chosen] for name, value in output.items() if name != "history"}
-    kept["ranking_scores"] = scores.gather(1, best)[:, 0]
+    kept["ranking_scores"] = scores.gather(1, best).flatten()
     if output.history is not None:
         kept["history"] = {name: steps[:, chosen] for name, steps in output.history.items()}
     return MaskPredictOutput(**kept)
@@ -309,10 +310,7 @@ def check_rescorer(rescore_with: Any) -> None:
     elif not getattr(model.config, "is_encoder_decoder", False):
         needed, advice = "be an encoder-decoder", "Use a translation model, such as Marian."
     elif getattr(model, "get_output_embeddings", lambda: None)() is None:
-        needed, advice = (
-            "have a head over words",
-            "Load it by AutoModelForSeq2SeqLM, not AutoModel.",
-        )
+        needed, advice = "have a head over words", "Use AutoModelForSeq2SeqLM, not AutoModel."
     elif isinstance(tokenizer, PreTrainedTokenizerBase):
         return
     else:

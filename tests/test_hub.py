@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import HfApi, RepoUrl
+from huggingface_hub import CommitInfo, HfApi, RepoUrl
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, Trainer, TrainingArguments
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
@@ -183,10 +183,17 @@ def hub(monkeypatch):
         calls["token"], calls["create"] = self.token, (repo_id, kwargs)
         return RepoUrl(f"https://huggingface.co/{repo_id}")
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message):
-        calls["upload"] = (repo_id, commit_message)
+    def upload_folder(self, *, repo_id, folder_path, commit_message, revision, create_pr):
+        calls["upload"], calls["where"] = (repo_id, commit_message), (revision, create_pr)
         calls["folder"], calls["files"] = folder_path, set(os.listdir(folder_path))
+        url = f"https://huggingface.co/{repo_id}"
+        pull_request = f"{url}/discussions/3" if create_pr else None
+        return CommitInfo(f"{url}/commit/abc", commit_message, "", "abc", pr_url=pull_request)
 
+    def create_branch(self, repo_id, *, branch, exist_ok):
+        calls["branch"] = (repo_id, branch, exist_ok)
+
+    monkeypatch.setattr(HfApi, "create_branch", create_branch)
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
     return calls
@@ -203,6 +210,29 @@ def test_pushing_uploads_the_same_files_in_one_commit(model, tokenizer, hub, tmp
     assert hub["files"] == set(os.listdir(tmp_path / "model"))
     assert hub["token"] == "hf_secret"
     assert not os.path.exists(hub["folder"])
+    assert hub["where"] == (None, False) and "branch" not in hub
+
+
+@pytest.mark.parametrize("revision", ["v2", "feature/axe"])
+def test_a_push_to_a_branch_makes_it_where_there_is_none(model, tokenizer, hub, revision):
+    url = push_to_hub_with_code(model, tokenizer, "me/model", revision=revision)
+    assert url == "https://huggingface.co/me/model"
+    assert hub["branch"] == ("me/model", revision, True)
+    assert hub["where"] == (revision, False)
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_a_pull_request_is_opened_to_the_branch_and_its_address_returned(
+    model, tokenizer, hub, revision
+):
+    url = push_to_hub_with_code(model, tokenizer, "me/model", revision=revision, create_pr=True)
+    assert url == "https://huggingface.co/me/model/discussions/3"
+    assert hub["where"] == (revision, True) and "branch" not in hub
+
+
+def test_a_push_to_a_pull_request_makes_no_branch(model, tokenizer, hub):
+    push_to_hub_with_code(model, tokenizer, "me/model", revision="refs/pr/3")
+    assert hub["where"] == ("refs/pr/3", False) and "branch" not in hub
 
 
 def test_a_push_that_the_hub_refuses_leaves_nothing_behind(model, tokenizer, hub, monkeypatch):

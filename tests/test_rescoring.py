@@ -28,7 +28,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from axe_hf import train_tokenizer, translate
+from axe_hf import train_tokenizer, translate, translate_with_scores
 from axe_hf.pipeline import valid_unicode
 from axe_hf.rescoring import autoregressive_scores, check_rescorer, generate_rescored
 
@@ -443,6 +443,19 @@ def test_another_model_chooses_among_the_candidates(make_model, rescorer):
     assert output.lengths.equal(every.lengths[chosen])
     assert output.history["tokens"].shape[:2] == (2, 3)
     assert translate(model, tokenizer, texts, **decoding, rescore_with=rescorer) == found
+    # Several of them, best first by the other model.
+    ranked = translate_with_scores(
+        model, tokenizer, texts, **decoding, rescore_with=rescorer, num_return_sequences=4
+    )
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :4]
+    assert [[best.text for best in row] for row in ranked] == [
+        [candidates[6 * i + k] for k in row] for i, row in enumerate(order.tolist())
+    ]
+    expected = scores.gather(1, order)
+    found_scores = torch.tensor([[best.score for best in row] for row in ranked])
+    torch.testing.assert_close(found_scores, expected)
+    with pytest.raises(ValueError, match="`num_return_sequences` is 7, but .* 6 length candidate"):
+        generate_rescored(model, tokenizer, rescorer, **sources, **decoding, num_return_sequences=7)
     # Lengths that were given are all candidates, whatever `num_length_candidates` says.
     lengths = torch.tensor([[3, 5, 7], [2, 9, 4], [6, 1, 8]])
     given = generate_rescored(model, tokenizer, rescorer, **sources, target_lengths=lengths)

@@ -5,6 +5,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -13,9 +14,10 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.generation.configuration_utils import CompileConfig
+from transformers.pipelines.pt_utils import KeyDataset
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
-from axe_hf.translation import translate
+from axe_hf.translation import Translation, translate, translate_with_scores
 
 SENTENCES = ["A dog barks.", "The small dog sleeps in the house.", "A house.", "Ein Hund bellt."]
 
@@ -64,13 +66,23 @@ def test_any_iterable_of_strings_will_do(model, tokenizer):
     assert translate(model, tokenizer, []) == []
 
 
+def test_columns_of_data_sets_are_translated(model, tokenizer):
+    expected = translate(model, tokenizer, SENTENCES)
+    dataset = datasets.Dataset.from_dict({"en": SENTENCES})
+    streamed = dataset.to_iterable_dataset()
+    for column in (dataset["en"], streamed["en"], KeyDataset(dataset, "en")):
+        assert translate(model, tokenizer, column) == expected
+    with pytest.raises(TypeError, match="`texts` must hold strings, got dict"):
+        translate(model, tokenizer, dataset)
+
+
 def watch_batches(model, monkeypatch):
     shapes = []
     generate = model.generate
     monkeypatch.setattr(
         model,
         "generate",
-        lambda ids, *rest, **kw: (shapes.append(ids.shape), generate(ids, *rest, **kw))[1],
+        lambda **kw: (shapes.append(kw["input_ids"].shape), generate(**kw))[1],
     )
     return shapes
 
@@ -429,3 +441,41 @@ def test_added_tokens_stay_whole(model, tokenizer, tokens):
     assert len(tokenizer) in ids
     expected = wider.decode(model.eval().generate(ids)[0], skip_special_tokens=True)
     assert translate(model, wider, [text]) == [expected]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_several_translations_come_best_first_with_the_scores_of_generate(
+    model, tokenizer, batch_size
+):
+    settings = {"num_length_candidates": 4, "num_return_sequences": 3, "num_iterations": 2}
+    texts = ["A dog barks.", "", "A house.", "The small dog sleeps."]
+    ranked = translate_with_scores(model, tokenizer, texts, batch_size=batch_size, **settings)
+    assert ranked[1] == [Translation("", 0.0)] * 3
+    for text, found in zip(texts, ranked, strict=True):
+        scores = [translation.score for translation in found]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        if text:
+            inputs = tokenizer(text, return_tensors="pt")
+            output = model.eval().generate(**inputs, **settings, return_dict_in_generate=True)
+            decoded = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            assert [translation.text for translation in found] == decoded
+            assert scores == pytest.approx(output.ranking_scores.tolist(), abs=1e-5)
+    best = translate(model, tokenizer, texts, num_length_candidates=4, num_iterations=2)
+    assert [found[0].text for found in ranked] == best
+    assert translate_with_scores(model, tokenizer, []) == []
+    for one_each in ({}, {"num_return_sequences": None}, {"num_return_sequences": 1}):
+        assert [len(found) for found in translate_with_scores(model, tokenizer, texts, **one_each)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"num_return_sequences": 2}, "`num_return_sequences` is 2, but .* 1 length candidate"),
+        ({"num_return_sequences": "2"}, "`num_return_sequences` must be an integer >= 1, got '2'"),
+        ({"num_return_sequences": 0}, "`num_return_sequences` must be an integer >= 1, got 0"),
+        ({"output_history": True}, "`output_history`.*model.generate"),
+    ],
+)
+def test_wrong_numbers_of_translations_are_named(model, tokenizer, wrong, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        translate_with_scores(model, tokenizer, SENTENCES, **wrong)

@@ -79,6 +79,10 @@ class MaskPredictGenerationMixin:
                     raise ValueError(f"{file}: {error} Mend the file, or remove it.") from error
                 # No such file: what `__init__` made from the model's config stands.
 
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Not here: there are no steps from token to token. PEFT asks only that the name exists."""
+        raise NotImplementedError("Mask-Predict fills whole canvases: call model.generate(...).")
+
     @torch.no_grad()
     def generate(
         self,

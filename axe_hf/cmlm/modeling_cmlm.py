@@ -712,3 +712,13 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         It has `length_multiplier` positions per target token, at most `max_target_length` in all.
         """
         return masked_canvas_of_labels(labels, length_multiplier, self.config)
+
+
+def check_class(model: Any) -> None:
+    """Raise TypeError for what is not this very class, but of remote code, wrapped by PEFT ..."""
+    if not isinstance(model, CmlmForConditionalGeneration):
+        advice = "`import axe_hf`, and load it by AutoModelForSeq2SeqLM.from_pretrained(...)."
+        if hasattr(model, "merge_and_unload"):  # PEFT's
+            advice = "Merge its adapter first: model.merge_and_unload()."
+        kind = f"{type(model).__name__} of {type(model).__module__}"
+        raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")

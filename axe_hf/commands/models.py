@@ -28,7 +28,7 @@ def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None
     parser.add_argument("model", metavar="MODEL", nargs=nargs, help=text)
     group = parser.add_argument_group("running")
     text = "sentences at once (64)"
-    add_option(group, "batch_size", type=_positive_int, default=64, metavar="N", help=text)
+    add_option(group, "batch_size", type=positive_int, default=64, metavar="N", help=text)
     add_option(group, "device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
     add_option(group, "int8", action="store_true", help=_INT8)
     add_option(group, "rescore_with", metavar="MODEL", help=_RESCORE_WITH)
@@ -62,7 +62,8 @@ def parse_with_decoding(parser: CommandParser, argv: list[str]) -> argparse.Name
     return options
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
+    """A number of things on the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
@@ -144,7 +145,9 @@ def _check_folder(name: str, argument: str) -> None:
     """Say plainly what is wrong with a path, for which Transformers would ask the Hub."""
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ValueError(f"{argument}: {name} holds no model: there is no config.json in it.")
+        is_adapter = (path / "adapter_config.json").is_file()
+        kind = "whole model, merge the adapter" if is_adapter else "model"
+        raise ValueError(f"{argument}: {name} holds no {kind}: there is no config.json in it.")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{argument}: must be the folder of a model, {name} is a file.")
     is_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name

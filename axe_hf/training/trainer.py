@@ -105,6 +105,9 @@ class AxeTrainer(Seq2SeqTrainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
+        if args.generation_config is not None and hasattr(self.model, "get_base_model"):
+            # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
+            self.model.get_base_model().generation_config = self.model.generation_config
         honour_arguments(self.model, args)
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from axe_hf import train_tokenizer
+from axe_hf.translation import Translation, translate_with_scores
 
 
 def test_texts_file_and_standard_input_give_the_same_lines(axe_hf, stdin, model, tmp_path):
@@ -45,9 +46,9 @@ def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, mon
 
     def record(model, tokenizer, texts, **settings):
         seen.update(settings, texts=texts)
-        return [""] * len(texts)
+        return [[Translation("", 0.0)]] * len(texts)
 
-    monkeypatch.setattr("axe_hf.translation.translate", record)
+    monkeypatch.setattr("axe_hf.translation.translate_with_scores", record)
     options = "--num-iterations 3 --length_multiplier 1.1 --collapse-repeats --batch-size 7"
     code, *_ = axe_hf("translate", model, *options.split(), "one two", "--max-length", "9", "x")
     assert code == 0
@@ -58,6 +59,7 @@ def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, mon
         "collapse_repeats": True,
         "max_length": 9,
         "batch_size": 7,
+        "num_return_sequences": 1,
     }
 
 
@@ -67,11 +69,14 @@ def test_every_setting_of_mask_predict_is_an_option_that_is_explained(axe_hf):
     offered = {name for name, setting in SETTINGS.items() if setting.is_option}
     assert {"num_iterations", "num_length_candidates", "collapse_repeats"} <= offered
     assert {"min_length", "max_length"} <= offered and "output_history" not in offered
-    for command in ("translate", "evaluate"):
+    several = {"num_return_sequences"}  # which only `translate` can print
+    for command, more in (("translate", several), ("evaluate", set())):
         shown = " ".join(axe_hf(command, "--help")[1].split())
         for name, setting in SETTINGS.items():
             text = " ".join(setting.help.replace("`", "").split()[:3])
-            assert (f"--{name.replace('_', '-')} " in shown.replace(",", " ")) == (name in offered)
+            assert (f"--{name.replace('_', '-')} " in shown.replace(",", " ")) == (
+                name in offered | more
+            )
             assert text in shown or name not in offered
 
 
@@ -103,6 +108,11 @@ def test_wrong_usage(fails, model):
 def test_a_model_that_is_none(fails, model, tmp_path):
     assert "there is no folder" in fails(1, "translate", tmp_path / "nowhere", "x")
     assert "no config.json" in fails(1, "translate", tmp_path, "x")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    assert "merge the adapter: there is no config.json" in fails(
+        1, "translate", tmp_path / "adapter", "x"
+    )
     (tmp_path / "file").write_text("")
     assert "is a file" in fails(1, "translate", tmp_path / "file", "x")
     line = fails(1, "translate", "nobody/nothing", "x")
@@ -273,3 +283,49 @@ def test_a_rescorer_that_lacks_weights_is_an_error(axe_hf, model, rescorer, tmp_
 def test_passes_without_end_are_an_error(fails, model):
     line = fails(2, "translate", model, "one", "--num-iterations", 10**9)
     assert "`num_iterations` must be at most 1000, got 1000000000" in line
+
+
+def test_several_translations_are_printed_as_text_table_or_json(axe_hf, model, tmp_path):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    texts = ["one two", "", "three four one"]
+    loaded, tokenizer = (
+        auto_class.from_pretrained(model) for auto_class in (AutoModelForSeq2SeqLM, AutoTokenizer)
+    )
+    several = {"num_length_candidates": 3, "num_return_sequences": 2}
+    expected = translate_with_scores(loaded, tokenizer, texts, **several)
+    options = ("--num-length-candidates", "3", "--num-return-sequences", "2")
+
+    def lines(*more):
+        code, out, err = axe_hf("translate", model, *texts, *options, *more)
+        assert code == 0, err
+        return out.split("\n")[:-1]
+
+    flat = [(i, best) for i, found in enumerate(expected, start=1) for best in found]
+    assert lines() == [best.text.replace("\n", " ") for _, best in flat]
+    table = [f"{i}\t{best.score:.4f}\t{best.text}".replace("\n", " ") for i, best in flat]
+    assert lines("--format", "tsv") == table
+    found = [
+        [Translation(**best) for best in json.loads(line)] for line in lines("--format", "jsonl")
+    ]
+    assert found == expected
+    assert lines("--format", "tsv", "--output", tmp_path / "out.tsv") == []
+    assert (tmp_path / "out.tsv").read_text(encoding="utf-8").split("\n")[:-1] == table
+
+
+def test_one_translation_has_a_score_too(axe_hf, model):
+    _, plain, _ = axe_hf("translate", model, "one two")
+    _, table, _ = axe_hf("translate", model, "one two", "--format", "tsv")
+    number, score, text = table.split("\t")
+    assert number == "1" and float(score) < 0 and text == plain
+
+
+def test_numbers_and_formats_that_cannot_be(fails, model):
+    line = fails(2, "translate", model, "x", "--num-return-sequences", "0")
+    assert "--num-return-sequences: must be a whole number from 1, got '0'" in line
+    assert "--format: invalid choice: 'xml'" in fails(2, "translate", model, "x", "--format", "xml")
+    for option in (("--num-return-sequences", "2"), ("--format", "jsonl")):
+        line = fails(2, "translate", model, "x", "--show-steps", *option)
+        assert "--show-steps shows one text" in line
+    line = fails(1, "translate", model, "x", "--num-return-sequences", "2")
+    assert "`num_return_sequences` is 2, but a sentence has 1 length candidate(s)" in line
