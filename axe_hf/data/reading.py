@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,11 @@ PHRASEBOOK = Path(__file__).with_name("phrasebook")
 
 _PAIR_FORMATS = (".jsonl", ".json", ".tsv")
 _Languages: TypeAlias = tuple[str, str]  # source and target
+# Headings of the tables that people have, besides the codes and names of languages.
+_SIDE = re.compile(r"(?:(source|src)|target|tgt|trg)(?:[ -]?(?:text|sentence|lang|language))?")
+_HEADINGS = {"text", "sentence", "translation", "reference", "id", "score"}
+_REGIONAL = re.compile(r"[a-z]{2,3}-[a-z0-9]{2,4}")  # en-US
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def load_translations(
@@ -36,12 +42,13 @@ def load_translations(
     |---|---|
     | `"pairs.jsonl"` | a line each: `{"translation": {"en": "...", "de": "..."}}` |
     | `"pairs.json"` | such lines, or one list of such objects |
-    | `"pairs.tsv"` | source, tab, target; a first line of language codes sets the order |
+    | `"pairs.tsv"` | source, tab, target; headings (en, de; English, German) set the order |
     | `"train.en,train.de"` or a 2-tuple | two plain text files, line by line |
     | `"owner/name"`, `"owner/name:config"` or a folder | through `datasets.load_dataset` |
 
     Files may be gzipped (`.gz`) and must be UTF-8. Two plain text files are the source and the
     target in this order, unless their suffixes are the two language codes, which then decide.
+    Pairs with both sides empty, such as the borders of documents, are left out and counted.
 
     Args:
         source: what to read.
@@ -80,13 +87,13 @@ def load_translations(
         rows = _read_tsv(paths[0], languages)
     else:
         rows = _read_json(paths[0])
-    return _to_dataset([_checked(row, languages, place) for place, row in rows], source)
+    return _to_dataset(_checked(rows, languages, source), source)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
     """The lines of a UTF-8 file, gzipped (`.gz`) or not, or of standard input for None.
 
-    Lines end in \\n or \\r\\n; a byte order mark is dropped; errors name file and line.
+    Lines end in \\n or \\r\\n; byte order marks are dropped; errors name file and line.
     """
     if path is not None:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
@@ -127,10 +134,13 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
     try:
         # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
         for line in file:
-            lines.append(line.decode("utf-8" if lines else "utf-8-sig").rstrip("\r\n"))
+            lines.append(line.decode().rstrip("\r\n").replace("\ufeff", ""))
     except UnicodeDecodeError as error:
         place, byte = f"{name}, line {len(lines) + 1}", f"byte 0x{error.object[error.start]:02x}"
-        raise ValueError(f"{place}: must be UTF-8, got {byte}. Convert it with iconv.") from error
+        advice = (
+            "Unpack it with gunzip" if line.startswith(b"\x1f\x8b") else "Convert it with iconv"
+        )
+        raise ValueError(f"{place}: must be UTF-8, got {byte}. {advice}.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         got = f"failed behind line {len(lines)} ({error})"
         raise ValueError(f"{name}: must be a complete gzip file, {got}.") from error
@@ -159,18 +169,51 @@ def _parse(text: str, place: str) -> Any:
 
 
 def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
-    order = languages
+    order, cells, is_first = languages, [], True
     for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        place, columns = f"{path}, line {number}", line.split("\t")
+        place, columns = f"{path}, line {number}", line.split("\t") if line.strip() else ["", ""]
         if len(columns) != 2:
             expected = f"2 columns, {order[0]} and {order[1]}, with a tab between"
             raise ValueError(f"{place}: must have {expected}, got {len(columns)}: {line[:60]!r}.")
-        if number == 1 and set(columns) == set(languages):
-            order = (columns[0], columns[1])
+        sides = [_heading(cell, languages) for cell in columns]
+        if sides in ([0, 1], [1, 0]):  # in later lines too: files that were joined
+            order = languages if sides == [0, 1] else languages[::-1]
             continue
+        if is_first and (sides == [2, 2] or {0, 1} & {*sides}):
+            heading = "\t".join(languages)
+            logger.warning(
+                f"{place}: {line!r} is read as a pair. Is it a heading? Put {heading!r}."
+            )
+        is_first = False
+        cells += filter(None, columns)
         yield place, {"translation": dict(zip(order, columns, strict=True))}
+    quoted = [cell for cell in cells if _QUOTED.fullmatch(cell)]
+    if len(quoted) < len(cells):  # then `"Yes."` may well be a quotation
+        quoted = [cell for cell in quoted if '""' in cell[1:-1]]
+    if quoted:
+        logger.warning(
+            f"{path}: {len(quoted)} of {len(cells)} texts stand in the quotes of CSV files and are "
+            f"read with them: {quoted[0][:60]!r}. Write such a file with quoting=csv.QUOTE_NONE."
+        )
+
+
+def _heading(cell: str, languages: _Languages) -> int | None:
+    """The side that a cell is a heading of; 2 if of something else, None if it may be a text."""
+    if len(cell) > 20:
+        return None
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    word = cell.strip(" \"'").casefold().replace("_", "-")
+    if match := _SIDE.fullmatch(word):
+        return 0 if match[1] else 1
+    code = TO_LANGUAGE_CODE.get(word, word)
+    codes = [language.strip().casefold().replace("_", "-") for language in languages]
+    bases = [code.split("-")[0] for code in codes]
+    if code not in codes and bases[0] != bases[1]:  # "en" for "en-US" and the other way round
+        code, codes = code.split("-")[0] if _REGIONAL.fullmatch(code) else code, bases
+    if code in codes:
+        return codes.index(code)
+    return 2 if code in LANGUAGES or word in _HEADINGS else None
 
 
 def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[str, Any]]:
@@ -185,7 +228,30 @@ def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[
         yield place, {"translation": dict(zip(languages, (source, target), strict=True))}
 
 
-def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
+def _checked(
+    rows: Iterable[tuple[str, Any]], languages: _Languages, source: Any
+) -> list[dict[str, Any]]:
+    """Rows of sentence pairs, without those that are empty on both sides."""
+    checked, halves, num_empty = [], [], 0
+    for place, row in rows:
+        row = _checked_row(row, languages, place)
+        empty = [lang for lang, text in row["translation"].items() if not (text or "").strip()]
+        if not empty:
+            checked.append(row)
+        elif len(empty) == 2:
+            num_empty += 1
+        else:
+            text = row["translation"][empty[0]]
+            halves.append(f"{place}: the side {empty[0]!r} must be a sentence, got {text!r}")
+    if halves:
+        more = f"; and {len(halves) - 5} more" if len(halves) > 5 else ""
+        raise ValueError(f"{'; '.join(halves[:5])}{more}. Remove the pair, or each of them.")
+    if num_empty:
+        logger.warning(f"{source}: left out {num_empty} pairs of which both sides are empty.")
+    return checked
+
+
+def _checked_row(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     pair: Any = row.get("translation") if isinstance(row, dict) else None
     has_pair = isinstance(pair, dict)
     if not has_pair:
@@ -196,10 +262,11 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     pair = {language: pair[language] for language in languages}
     for language, text in pair.items():
         side = f"{place}: the side {language!r}"
-        if not isinstance(text, str) or not text.strip():
+        is_text = text is None or isinstance(text, str)
+        if not is_text:
             raise ValueError(f"{side} must be a sentence, got {text!r}. Remove the pair.")
         try:
-            text.encode()
+            (text or "").encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
             raise ValueError(f"{side} must be valid Unicode, got {text!r}.") from error
     if "references" not in row:
