@@ -1,11 +1,18 @@
-"""Files and folders that appear whole or not at all, and are never written over by accident."""
+"""What leaves the program: files and folders that appear whole or not at all, text for a screen."""
 
 import os
+import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Controls but tab and line feed, marks that turn the direction of writing, lone surrogates.
+_UNPRINTABLE = (
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def check_new_folder(path: str | Path, argument: str, advice: str = "Choose another one.") -> Path:
@@ -59,11 +66,25 @@ def whole_folder(directory: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file that appears whole or not at all."""
+    """Write a UTF-8 text file that appears whole or not at all; the mode of an old one is kept."""
     file = Path(path).resolve()  # behind a link, the file that it names
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
+    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
+    # A name that nobody can guess, of a file that is new ("x"): no link laid there is followed.
+    unfinished = file.with_name(f".unfinished-{uuid.uuid4().hex}")
     try:
-        unfinished.write_bytes(text.encode("utf-8"))
+        with open(unfinished, "xb", opener=lambda *new: os.open(*new, mode or 0o666)) as new:
+            new.write(text.encode("utf-8"))
+        if mode is not None:
+            unfinished.chmod(mode)
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def printable(text: str) -> str:
+    """`text` with escapes in place of what could command a terminal, or hide in it.
+
+    >>> print(printable("\\x1b[31mred\\x07"))
+    \\x1b[31mred\\x07
+    """
+    return re.sub(_UNPRINTABLE, lambda match: ascii(match[0])[1:-1], text)
