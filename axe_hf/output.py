@@ -68,13 +68,12 @@ def whole_folder(directory: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file that appears whole or not at all; the mode of an old one is kept."""
     file = Path(path).resolve()  # behind a link, the file that it names
-    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
-    # A name that nobody can guess, of a file that is new ("x"): no link laid there is followed.
+    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o666
     unfinished = file.with_name(f".unfinished-{uuid.uuid4().hex}")
-    try:
-        with open(unfinished, "xb", opener=lambda *new: os.open(*new, mode or 0o666)) as new:
+    try:  # "x": a new file, not one behind a link that somebody laid there
+        with open(unfinished, "xb", opener=lambda name, how: os.open(name, how, mode)) as new:
             new.write(text.encode("utf-8"))
-        if mode is not None:
+        if file.exists():
             unfinished.chmod(mode)
         unfinished.replace(file)
     finally:

@@ -22,11 +22,10 @@ PHRASEBOOK = Path(__file__).with_name("phrasebook")
 
 _PAIR_FORMATS = (".jsonl", ".json", ".tsv")
 _Languages: TypeAlias = tuple[str, str]  # source and target
-# Headings of the tables that people have, besides the codes and names of languages.
-_SIDE = re.compile(r"(?:(source|src)|target|tgt|trg)(?:[ -]?(?:text|sentence|lang|language))?")
-_HEADINGS = {"text", "sentence", "translation", "reference", "id", "score"}
-_REGIONAL = re.compile(r"[a-z]{2,3}-[a-z0-9]{2,4}")  # en-US
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+# What else than languages tables have for headings, and the side that it names.
+_HEADINGS = {"source": 0, "src": 0, "target": 1, "tgt": 1, "trg": 1}
+_HEADINGS |= dict.fromkeys(("text", "sentence", "translation", "reference", "id", "score"), 2)
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')  # as csv and pandas write texts
 
 
 def load_translations(
@@ -87,7 +86,8 @@ def load_translations(
         rows = _read_tsv(paths[0], languages)
     else:
         rows = _read_json(paths[0])
-    return _to_dataset(_checked(rows, languages, source), source)
+    checked = ((place, _checked(row, languages, place)) for place, row in rows)
+    return _to_dataset(_without_empty(checked, source), source)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
@@ -169,7 +169,7 @@ def _parse(text: str, place: str) -> Any:
 
 
 def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
-    order, cells, is_first = languages, [], True
+    order, cells = languages, list[str]()
     for number, line in enumerate(read_lines(path), start=1):
         place, columns = f"{path}, line {number}", line.split("\t") if line.strip() else ["", ""]
         if len(columns) != 2:
@@ -179,22 +179,22 @@ def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
         if sides in ([0, 1], [1, 0]):  # in later lines too: files that were joined
             order = languages if sides == [0, 1] else languages[::-1]
             continue
-        if is_first and (sides == [2, 2] or {0, 1} & {*sides}):
+        if not cells and (sides == [2, 2] or {0, 1} & {*sides}):
             heading = "\t".join(languages)
             logger.warning(
                 f"{place}: {line!r} is read as a pair. Is it a heading? Put {heading!r}."
             )
-        is_first = False
         cells += filter(None, columns)
         yield place, {"translation": dict(zip(order, columns, strict=True))}
     quoted = [cell for cell in cells if _QUOTED.fullmatch(cell)]
     if len(quoted) < len(cells):  # then `"Yes."` may well be a quotation
         quoted = [cell for cell in quoted if '""' in cell[1:-1]]
     if quoted:
-        logger.warning(
-            f"{path}: {len(quoted)} of {len(cells)} texts stand in the quotes of CSV files and are "
-            f"read with them: {quoted[0][:60]!r}. Write such a file with quoting=csv.QUOTE_NONE."
+        found = (
+            f"{len(quoted)} of {len(cells)} texts are in the quotes of a CSV file, which are kept"
         )
+        advice = "Write it with quoting=csv.QUOTE_NONE"
+        logger.warning(f"{path}: {found}, such as {quoted[0][:60]!r}. {advice}.")
 
 
 def _heading(cell: str, languages: _Languages) -> int | None:
@@ -203,17 +203,19 @@ def _heading(cell: str, languages: _Languages) -> int | None:
         return None
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
-    word = cell.strip(" \"'").casefold().replace("_", "-")
-    if match := _SIDE.fullmatch(word):
-        return 0 if match[1] else 1
-    code = TO_LANGUAGE_CODE.get(word, word)
-    codes = [language.strip().casefold().replace("_", "-") for language in languages]
-    bases = [code.split("-")[0] for code in codes]
-    if code not in codes and bases[0] != bases[1]:  # "en" for "en-US" and the other way round
-        code, codes = code.split("-")[0] if _REGIONAL.fullmatch(code) else code, bases
-    if code in codes:
-        return codes.index(code)
-    return 2 if code in LANGUAGES or word in _HEADINGS else None
+    word, *codes = (
+        re.sub("[ _-]+", "-", text.strip(" \"'").casefold()) for text in (cell, *languages)
+    )
+    base, bases = word.split("-")[0], [code.split("-")[0] for code in codes]
+    word = TO_LANGUAGE_CODE.get(word, word)
+    if word in codes:
+        return codes.index(word)
+    if base in _HEADINGS:
+        return _HEADINGS[base]
+    if " " not in cell.strip() and bases[0] != bases[1]:  # "en" for "en-US", or "en-US" for "en"
+        word = base if base in bases else word
+        return bases.index(word) if word in bases else 2 if word in LANGUAGES else None
+    return 2 if word in LANGUAGES else None
 
 
 def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[str, Any]]:
@@ -228,30 +230,25 @@ def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[
         yield place, {"translation": dict(zip(languages, (source, target), strict=True))}
 
 
-def _checked(
-    rows: Iterable[tuple[str, Any]], languages: _Languages, source: Any
-) -> list[dict[str, Any]]:
-    """Rows of sentence pairs, without those that are empty on both sides."""
-    checked, halves, num_empty = [], [], 0
+def _without_empty(rows: Iterable[tuple[str, Any]], source: Any) -> list[dict[str, Any]]:
+    """Rows but for those that are empty on both sides; to be empty on one side is an error."""
+    kept, halves, num_empty = [], [], 0
     for place, row in rows:
-        row = _checked_row(row, languages, place)
-        empty = [lang for lang, text in row["translation"].items() if not (text or "").strip()]
-        if not empty:
-            checked.append(row)
-        elif len(empty) == 2:
-            num_empty += 1
-        else:
-            text = row["translation"][empty[0]]
-            halves.append(f"{place}: the side {empty[0]!r} must be a sentence, got {text!r}")
+        texts = row["translation"].items()
+        empty = [(side, text) for side, text in texts if not (text or "").strip()]
+        if len(empty) == 1:
+            halves.append("{}: the side {!r} must be a sentence, got {!r}".format(place, *empty[0]))
+        num_empty += len(empty) == 2
+        kept += [] if empty else [row]
     if halves:
         more = f"; and {len(halves) - 5} more" if len(halves) > 5 else ""
         raise ValueError(f"{'; '.join(halves[:5])}{more}. Remove the pair, or each of them.")
     if num_empty:
         logger.warning(f"{source}: left out {num_empty} pairs of which both sides are empty.")
-    return checked
+    return kept
 
 
-def _checked_row(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
+def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     pair: Any = row.get("translation") if isinstance(row, dict) else None
     has_pair = isinstance(pair, dict)
     if not has_pair:

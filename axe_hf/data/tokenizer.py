@@ -41,37 +41,19 @@ CHARACTER_COVERAGE = 0.9999
 
 
 class CmlmTokenizer(PreTrainedTokenizerFast):
-    """What `train_tokenizer` returns: a tokenizer that spells out its own special tokens only.
+    """Spells out the special tokens that have a name, such as `mask_token`, and no other ones."""
 
-    Tokens that a user adds, such as language tags, stay whole in texts; by `add_special_tokens` as
-    extra tokens, they are left out when decoding. A saved one keeps those it has where this package
-    is missing and `AutoTokenizer` makes a `PreTrainedTokenizerFast` of it.
-
-    Example:
-        >>> from axe_hf import train_tokenizer
-        >>> tokenizer = train_tokenizer(["Good morning."] * 9, vocab_size=300)
-        >>> tokenizer.add_special_tokens({"extra_special_tokens": ["<2de>"]})
-        1
-        >>> tokenizer.tokenize("<2de> Good morning.")
-        ['<2de>', '▁Good', '▁morning', '.']
-    """
-
-    def _add_tokens(self, new_tokens: list[str | AddedToken], special_tokens: bool = False) -> int:
-        # `split_special_tokens` splits what is special to the backend: leave that to `mask_token`
-        # and its like, which have a name.
+    def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
+        # The backend spells out what is special to it. Language tags are not, but stay whole.
         named = {str(token) for token in self._special_tokens_map.values()}
-        added = []
-        for token in new_tokens:
-            if isinstance(token, str):
-                token = AddedToken(token, normalized=not special_tokens)
-            state = token.__getstate__() | {"special": str(token) in named}
-            added.append(AddedToken(**state))
-        return super()._add_tokens(added)
+        strings = {"normalized": not special_tokens}
+        tokens = [AddedToken(t, **strings) if isinstance(t, str) else t for t in new_tokens]
+        states = [token.__getstate__() | {"special": str(token) in named} for token in tokens]
+        return super()._add_tokens([AddedToken(**state) for state in states])
 
     def _decode(self, token_ids: Any, skip_special_tokens: bool = False, **kwargs: Any) -> str:
         if skip_special_tokens and self._extra_special_tokens and isinstance(token_ids, list):
-            special = {*self.all_special_ids}
-            token_ids = [i for i in token_ids if i not in special]
+            token_ids = [i for i in token_ids if i not in self.all_special_ids]
         return super()._decode(token_ids, skip_special_tokens, **kwargs)
 
 
@@ -305,9 +287,8 @@ def tokenize_translations(
             raise ValueError(f"`{name}` must be one of `dataset`, {found}, got {language!r}.")
 
     tags = [str(token) for token in tokenizer.extra_special_tokens]
-    if tokenizer.split_special_tokens and [*map(tokenizer.tokenize, tags)] != [[t] for t in tags]:
-        advice = "Add them by tokenizer.add_tokens instead"
-        logger.warning(f"`tokenizer` spells out its extra special tokens, {tags}. {advice}.")
+    if tokenizer.split_special_tokens and any(tokenizer.tokenize(tag) != [tag] for tag in tags):
+        logger.warning(f"`tokenizer` spells out {tags}. Add them by tokenizer.add_tokens instead.")
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]

@@ -133,6 +133,7 @@ HEADINGS = [
     ("source\ttarget", "en", "de"),
     ("Target\tSource", "de", "en"),
     ("tgt_text\tsrc_text", "de", "en"),
+    ("source sentence\ttarget sentence", "en", "de"),
     ("en\ttarget", "en", "de"),
 ]
 
@@ -181,6 +182,7 @@ def test_what_may_be_a_heading_is_kept_as_a_pair_with_a_warning(tmp_path, line, 
         ("en", "es", "No\tNo."),
         ("de", "es", "es\tlo"),
         ("en", "de", "so\tso"),
+        ("es", "de", "De nada\tEs ist gut"),
     ],
 )
 def test_a_first_sentence_pair_is_never_dropped(tmp_path, source_lang, target_lang, line):
@@ -195,7 +197,7 @@ def test_quotes_of_a_csv_file_are_a_warning_with_a_count_and_an_example(tmp_path
     path, columns = tmp_path / "pairs.tsv", ["en", "de"]
     pandas.DataFrame(pairs, columns=columns).to_csv(path, sep="\t", index=False)
     load(path)
-    assert "3 of 6 texts stand in the quotes of CSV files and are read with them" in caplog.text
+    assert "3 of 6 texts are in the quotes of a CSV file, which are kept, such as" in caplog.text
     assert '\'"She said ""yes""."\'' in caplog.text and "QUOTE_NONE" in caplog.text
     caplog.clear()
     with open(path, "w", encoding="utf-8", newline="") as file:
