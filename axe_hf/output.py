@@ -1,18 +1,14 @@
 """What leaves the program: files and folders that appear whole or not at all, text for a screen."""
 
-import os
 import re
 import shutil
-import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Controls but tab and line feed, marks that turn the direction of writing, lone surrogates.
-_UNPRINTABLE = (
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+# Controls but tab and line feed, changes of the direction of writing, lone surrogates.
+_COMMANDS = r"[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def check_new_folder(path: str | Path, argument: str, advice: str = "Choose another one.") -> Path:
@@ -68,13 +64,12 @@ def whole_folder(directory: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file that appears whole or not at all; the mode of an old one is kept."""
     file = Path(path).resolve()  # behind a link, the file that it names
-    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o666
     unfinished = file.with_name(f".unfinished-{uuid.uuid4().hex}")
-    try:  # "x": a new file, not one behind a link that somebody laid there
-        with open(unfinished, "xb", opener=lambda name, how: os.open(name, how, mode)) as new:
+    try:
+        with open(unfinished, "xb") as new:  # x: never what a link there names
+            if file.exists():
+                shutil.copymode(file, unfinished)
             new.write(text.encode("utf-8"))
-        if file.exists():
-            unfinished.chmod(mode)
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -86,4 +81,4 @@ def printable(text: str) -> str:
     >>> print(printable("\\x1b[31mred\\x07"))
     \\x1b[31mred\\x07
     """
-    return re.sub(_UNPRINTABLE, lambda match: ascii(match[0])[1:-1], text)
+    return re.sub(_COMMANDS, lambda match: ascii(match[0])[1:-1], text)

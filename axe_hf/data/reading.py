@@ -87,7 +87,7 @@ def load_translations(
     else:
         rows = _read_json(paths[0])
     checked = ((place, _checked(row, languages, place)) for place, row in rows)
-    return _to_dataset(_without_empty(checked, source), source)
+    return _to_dataset(checked, source)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
@@ -137,10 +137,8 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
             lines.append(line.decode().rstrip("\r\n").replace("\ufeff", ""))
     except UnicodeDecodeError as error:
         place, byte = f"{name}, line {len(lines) + 1}", f"byte 0x{error.object[error.start]:02x}"
-        advice = (
-            "Unpack it with gunzip" if line.startswith(b"\x1f\x8b") else "Convert it with iconv"
-        )
-        raise ValueError(f"{place}: must be UTF-8, got {byte}. {advice}.") from error
+        tool = "gunzip" if line.startswith(b"\x1f\x8b") else "iconv"
+        raise ValueError(f"{place}: must be UTF-8, got {byte}. Convert it with {tool}.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         got = f"failed behind line {len(lines)} ({error})"
         raise ValueError(f"{name}: must be a complete gzip file, {got}.") from error
@@ -181,19 +179,15 @@ def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
             continue
         if not cells and (sides == [2, 2] or {0, 1} & {*sides}):
             heading = "\t".join(languages)
-            logger.warning(
-                f"{place}: {line!r} is read as a pair. Is it a heading? Put {heading!r}."
-            )
+            logger.warning(f"{place}: {line!r} is read as a pair. For a heading put {heading!r}.")
         cells += filter(None, columns)
         yield place, {"translation": dict(zip(order, columns, strict=True))}
     quoted = [cell for cell in cells if _QUOTED.fullmatch(cell)]
     if len(quoted) < len(cells):  # then `"Yes."` may well be a quotation
         quoted = [cell for cell in quoted if '""' in cell[1:-1]]
     if quoted:
-        found = (
-            f"{len(quoted)} of {len(cells)} texts are in the quotes of a CSV file, which are kept"
-        )
-        advice = "Write it with quoting=csv.QUOTE_NONE"
+        found = f"{len(quoted)} of {len(cells)} texts are in the quotes of a CSV file"
+        advice = "They stay in; without them: quoting=csv.QUOTE_NONE"
         logger.warning(f"{path}: {found}, such as {quoted[0][:60]!r}. {advice}.")
 
 
@@ -203,19 +197,15 @@ def _heading(cell: str, languages: _Languages) -> int | None:
         return None
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
-    word, *codes = (
-        re.sub("[ _-]+", "-", text.strip(" \"'").casefold()) for text in (cell, *languages)
-    )
-    base, bases = word.split("-")[0], [code.split("-")[0] for code in codes]
+    texts = [text.strip(" \"'").casefold() for text in (cell, *languages)]
+    word, *codes = (re.sub("[ _-]+", "-", text) for text in texts)
     word = TO_LANGUAGE_CODE.get(word, word)
-    if word in codes:
-        return codes.index(word)
+    base, *bases = (code.split("-")[0] for code in (word, *codes))
     if base in _HEADINGS:
         return _HEADINGS[base]
-    if " " not in cell.strip() and bases[0] != bases[1]:  # "en" for "en-US", or "en-US" for "en"
-        word = base if base in bases else word
-        return bases.index(word) if word in bases else 2 if word in LANGUAGES else None
-    return 2 if word in LANGUAGES else None
+    if word not in codes and " " not in texts[0] and bases[0] != bases[1]:
+        word, codes = base, bases  # "en" for "en-US", and the other way round
+    return codes.index(word) if word in codes else 2 if word in LANGUAGES else None
 
 
 def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[str, Any]]:
@@ -230,24 +220,6 @@ def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[
         yield place, {"translation": dict(zip(languages, (source, target), strict=True))}
 
 
-def _without_empty(rows: Iterable[tuple[str, Any]], source: Any) -> list[dict[str, Any]]:
-    """Rows but for those that are empty on both sides; to be empty on one side is an error."""
-    kept, halves, num_empty = [], [], 0
-    for place, row in rows:
-        texts = row["translation"].items()
-        empty = [(side, text) for side, text in texts if not (text or "").strip()]
-        if len(empty) == 1:
-            halves.append("{}: the side {!r} must be a sentence, got {!r}".format(place, *empty[0]))
-        num_empty += len(empty) == 2
-        kept += [] if empty else [row]
-    if halves:
-        more = f"; and {len(halves) - 5} more" if len(halves) > 5 else ""
-        raise ValueError(f"{'; '.join(halves[:5])}{more}. Remove the pair, or each of them.")
-    if num_empty:
-        logger.warning(f"{source}: left out {num_empty} pairs of which both sides are empty.")
-    return kept
-
-
 def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     pair: Any = row.get("translation") if isinstance(row, dict) else None
     has_pair = isinstance(pair, dict)
@@ -259,8 +231,7 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     pair = {language: pair[language] for language in languages}
     for language, text in pair.items():
         side = f"{place}: the side {language!r}"
-        is_text = text is None or isinstance(text, str)
-        if not is_text:
+        if not (text is None or isinstance(text, str)):
             raise ValueError(f"{side} must be a sentence, got {text!r}. Remove the pair.")
         try:
             (text or "").encode()
@@ -275,9 +246,21 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     return {"translation": pair, "references": references}
 
 
-def _to_dataset(rows: list[dict[str, Any]], source: Any) -> "Dataset":
+def _to_dataset(checked: Iterable[tuple[str, dict[str, Any]]], source: Any) -> "Dataset":
     from datasets import Dataset
 
+    rows, halves, num_empty = list[dict[str, Any]](), [], 0
+    for place, row in checked:
+        empty = [item for item in row["translation"].items() if not (item[1] or "").strip()]
+        if len(empty) == 1:
+            halves.append("{}: the side {!r} must be a sentence, got {!r}".format(place, *empty[0]))
+        num_empty += len(empty) == 2
+        rows += [] if empty else [row]
+    if halves:
+        more = f"; and {len(halves) - 5} more" if len(halves) > 5 else ""
+        raise ValueError(f"{'; '.join(halves[:5])}{more}. Remove the pair, or each of them.")
+    if num_empty:
+        logger.warning(f"{source}: left out {num_empty} pairs of which both sides are empty.")
     if not rows:
         raise ValueError(f"{source}: must hold at least one sentence pair, got none.")
     count = sum("references" in row for row in rows)

@@ -1,6 +1,5 @@
 """The README.md that goes with a trained model."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,16 +52,7 @@ def model_card_text(details: ModelCardDetails) -> str:
         eval_results=_eval_results(details) or None,
     )
     fields = {"template_path": str(_TEMPLATE), "details": details, "config": details.config}
-    return str(ModelCard.from_template(data, **fields, plain=_plain, code=_code))
-
-
-def _plain(text: Any) -> str:
-    """`text` on one line, as text and not as Markdown or HTML."""
-    return re.sub(r"[\\`*|<>\[\]]", r"\\\g<0>", " ".join(str(text).split()))
-
-
-def _code(text: Any) -> str:
-    return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"
+    return str(ModelCard.from_template(data, **fields))
 
 
 def _eval_results(details: ModelCardDetails) -> list[EvalResult]:

@@ -1,5 +1,6 @@
 """`axe-hf translate`: what it prints and writes, and how each failure looks."""
 
+import gzip
 import os
 import stat
 
@@ -18,6 +19,17 @@ def test_texts_file_and_standard_input_give_the_same_lines(axe_hf, stdin, model,
     assert axe_hf("translate", model)[1] == from_arguments
     stdin(b"")
     assert axe_hf("translate", model)[:2] == (0, "")
+
+
+def test_gzipped_files_are_read_by_every_command(axe_hf, model, tmp_path):
+    plain, packed = tmp_path / "a.en", tmp_path / "a.en.gz"
+    plain.write_text("one two\nthree\n")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    expected = axe_hf("translate", model, "--input", plain)
+    assert expected[0] == 0 and axe_hf("translate", model, "--input", packed) == expected
+    words = ("evaluate", "--translations", packed, "--references", packed, plain)
+    code, out, _ = axe_hf(*words)
+    assert code == 0 and "BLEU" in out
 
 
 def test_output_goes_to_a_file_and_overwrites_only_when_told(axe_hf, fails, model, tmp_path):

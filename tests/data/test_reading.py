@@ -107,7 +107,7 @@ def test_lines_of_standard_input_and_its_errors(monkeypatch):
     ):
         read_lines(None)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(LINES))))
-    with pytest.raises(ValueError, match="standard input, line 1: .* Unpack it with gunzip"):
+    with pytest.raises(ValueError, match="standard input, line 1: .* Convert it with gunzip"):
         read_lines(None)
 
 
@@ -197,7 +197,7 @@ def test_quotes_of_a_csv_file_are_a_warning_with_a_count_and_an_example(tmp_path
     path, columns = tmp_path / "pairs.tsv", ["en", "de"]
     pandas.DataFrame(pairs, columns=columns).to_csv(path, sep="\t", index=False)
     load(path)
-    assert "3 of 6 texts are in the quotes of a CSV file, which are kept, such as" in caplog.text
+    assert "3 of 6 texts are in the quotes of a CSV file, such as" in caplog.text
     assert '\'"She said ""yes""."\'' in caplog.text and "QUOTE_NONE" in caplog.text
     caplog.clear()
     with open(path, "w", encoding="utf-8", newline="") as file:
