@@ -70,6 +70,8 @@ class MaskPredictGenerationMixin:
                 self.generation_config = config_class.from_pretrained(name_or_path, **loading)
             except OSError:  # no such file: what `__init__` made from the model's config stands
                 pass
+        if self.generation_config.length_multiplier is None:
+            self.generation_config.length_multiplier = self.config.length_multiplier
 
     @torch.no_grad()
     def generate(
@@ -342,6 +344,8 @@ def settings_of_call(
                 advice = "Another model ranks candidates in axe_hf.translate(rescore_with=...)."
             raise TypeError(f"generate() has no argument `{name}`. {advice}")
     config = MaskPredictGenerationConfig(**settings)
+    if config.length_multiplier is None:
+        config.length_multiplier = model_config.length_multiplier
     if config.compile and config.use_onednn:
         raise ValueError("`use_onednn` has no part in `compile=True`: leave one of the two out.")
     if config.temperature not in (None, 1, 1.0) and not config.do_sample:
