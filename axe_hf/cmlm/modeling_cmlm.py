@@ -277,13 +277,13 @@ def _first_queries(mask: Tensor | None, num_queries: int) -> Tensor | None:
     return mask
 
 
-def check_mask(name: str, mask: Tensor | None, of: Tensor | None) -> None:
-    """Refuse a mask that is not (batch, length) as the ids or states (batch, length, ...) `of`."""
-    if mask is None or of is None or torch.compiler.is_compiling():
-        return
-    if getattr(mask, "shape", None) != of.shape[:2]:
-        found = tuple(getattr(mask, "shape", [type(mask).__name__]))
-        raise ValueError(f"`{name}` must be a tensor {tuple(of.shape[:2])}, got {found}.")
+def check_mask(name: str, mask: Tensor | None, states: Tensor) -> None:
+    """Refuse a mask that is not (batch, length) for `states` (batch, length, any)."""
+    found = getattr(mask, "shape", [type(mask).__name__])
+    is_unread = mask is None or torch.compiler.is_compiling()
+    if not is_unread and found != states.shape[:2]:
+        expected = tuple(states.shape[:2])
+        raise ValueError(f"`{name}` must be a tensor {expected}, got {tuple(found)}.")
 
 
 class CmlmSinusoidalPositionalEmbedding(nn.Embedding):
@@ -495,11 +495,13 @@ class CmlmDecoder(CmlmStack):
         """
         hidden_states = self._begin(self._embed(input_ids, inputs_embeds, "decoder_input_ids"))
         if masks is None:
+            check_mask("decoder_attention_mask", attention_mask, hidden_states)
             if attention_mask is None and input_ids is not None:
                 attention_mask = input_ids.ne(self.config.pad_token_id)
             source_states = encoder_hidden_states
             if source_key_values is not None:  # keys (sources, heads, source, head_dim)
                 source_states = source_key_values[0].keys[:, 0]
+            check_mask("attention_mask", encoder_attention_mask, source_states)
             masks = self.attention_masks(
                 attention_mask, encoder_attention_mask, hidden_states, source_states
             )
@@ -576,9 +578,6 @@ class CmlmModel(CmlmPreTrainedModel):
             encoder_outputs = self.encoder(**inputs, attention_mask=attention_mask, **kwargs)
         elif not isinstance(encoder_outputs, ModelOutput):
             encoder_outputs = CmlmEncoderOutput(*encoder_outputs)
-        check_mask("attention_mask", attention_mask, encoder_outputs.last_hidden_state)
-        canvas = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
-        check_mask("decoder_attention_mask", decoder_attention_mask, canvas)
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,

@@ -121,7 +121,8 @@ class AxeTrainer(Seq2SeqTrainer):
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._ema: EmaCallback | None = None
-        self.data_collator, self._made_collator = data_collator, None
+        self.data_collator = data_collator
+        self._made_collator: DataCollatorForCmlm | None = None
         self._args_of_all_trials: dict[str, Any] = {}
         self._honour_arguments()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
@@ -216,11 +217,11 @@ class AxeTrainer(Seq2SeqTrainer):
                 hp_space, compute_objective, n_trials, direction or "minimize", *args, **kwargs
             )
         finally:
-            vars(self.args).update(before)
+            self.args.__dict__.update(before)
 
     def _hp_search_setup(self, trial: Any) -> None:
         # The base class calls this in each training, when the model is made.
-        vars(self.args).update(self._args_of_all_trials if trial is not None else {})
+        self.args.__dict__.update(self._args_of_all_trials if trial is not None else {})
         super()._hp_search_setup(trial)
         self.args.check()
         self._honour_arguments()
