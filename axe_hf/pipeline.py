@@ -17,6 +17,8 @@ logger = logging.get_logger(__name__)
 
 # "translation" was taken out of Transformers 5 and cannot be registered again.
 TASK = "cmlm-translation"
+# How translations become text: a tokenizer of two files (Marian's) decodes them by the target's.
+DECODED = {"skip_special_tokens": True, "use_source_tokenizer": False}
 
 
 class CmlmTranslationPipeline(Pipeline):
@@ -103,7 +105,7 @@ class CmlmTranslationPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, str]:
         token_ids = model_outputs["sequences"].reshape(-1)
-        return {"translation_text": self.tokenizer.decode(token_ids, skip_special_tokens=True)}
+        return {"translation_text": self.tokenizer.decode(token_ids, **DECODED)}
 
 
 def valid_unicode(text: str) -> str:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
 from .cmlm.generation_cmlm import ONE_SEQUENCE_EACH
-from .pipeline import is_visible, valid_unicode
+from .pipeline import DECODED, is_visible, valid_unicode
 from .rescoring import batches_by_length, check_rescorer, evaluation_mode, generate_rescored
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def translate(
             inputs = tokenizer.pad(rows, padding_side="right", return_tensors="pt")
             inputs = inputs.to(model.device)  # (batch, source)
             output = generate(inputs["input_ids"], inputs["attention_mask"], **generation)
-            decoded = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            decoded = tokenizer.batch_decode(output.sequences, **DECODED)
             for i, text in zip(batch, decoded, strict=True):
                 translations[i] = text
             bar.update(len(batch))

@@ -54,6 +54,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             budget), and training ends with it. Resuming continues the same budget.
         ema_decay (default None): decay of a moving average of the weights, such as 0.999, which is
             what gets evaluated and saved.
+        bleu_tokenize (default None): tokenizer of sacreBLEU's for the scores of translations; in a
+            whole run that of the target language (zh, ja-mecab or char; else 13a), otherwise 13a.
         num_train_epochs (default None): passes over the training data; 3, or as many as
             `train_minutes` has room for.
         per_device_train_batch_size (default 64): sentences in one batch of one device.
@@ -87,6 +89,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     length_jitter: float = 0.0
     train_minutes: float | None = None
     ema_decay: float | None = None
+    bleu_tokenize: str | None = None
 
     num_train_epochs: float | None = None  # type: ignore[assignment]
     per_device_train_batch_size: int = 64
@@ -108,9 +111,12 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             self.num_train_epochs = 3.0 if self.train_minutes is None else 1e6
         super().__post_init__()
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
+        gathered = self.eval_accumulation_steps
         tokens, decay, minutes = self.max_tokens_per_batch, self.ema_decay, self.train_minutes
         for name, is_right, expected in (
             ("max_tokens_per_batch", tokens is None or tokens >= 1, "at least 1"),
+            ("per_device_eval_batch_size", self.per_device_eval_batch_size >= 1, "at least 1"),
+            ("eval_accumulation_steps", gathered is None or gathered >= 1, "at least 1 or None"),
             ("ema_decay", decay is None or 0 < decay < 1, "between 0 and 1 or None"),
             ("label_smoothing_factor", 0 <= self.label_smoothing_factor < 1, "in [0, 1)"),
             ("train_minutes", minutes is None or minutes > 0, "positive"),
