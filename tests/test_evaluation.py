@@ -235,5 +235,7 @@ def test_near_right_output_without_spaces_is_not_scored_0(language, text, right,
 def test_a_tokenizer_that_is_not_installed_is_named():
     for name, library in (("ja-mecab", "ja"), ("ko-mecab", "ko")):
         if default_tokenize(library) != name:
-            with pytest.raises(ValueError, match=f"`tokenize` '{name}' cannot be used.*install"):
+            with pytest.raises(
+                ValueError, match=f"(?s)`tokenize` '{name}' cannot be used.*install"
+            ):
                 TranslationMetric(tokenize=name)

@@ -5,9 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
+from axe_hf import (
+    CmlmConfig,
+    CmlmForConditionalGeneration,
+    CmlmModel,
+    MaskPredictOutput,
+    train_tokenizer,
+)
+from axe_hf.pipeline import CmlmTranslationPipeline
+from axe_hf.rescoring import generate_rescored
 from axe_hf.translation import translate
 
+SPECIAL = ("pad", "eos", "mask", "blank")
 SENTENCES = ["A dog barks.", "The small dog sleeps in the house.", "A house.", "Ein Hund bellt."]
 
 
@@ -253,3 +262,32 @@ def test_several_translations_in_the_models_settings_give_one_of_each(model, tok
     settings.num_length_candidates = settings.num_return_sequences = 3
     settings.length_score_weight = 1e6  # the first candidate is the one that stood alone
     assert translate(model, tokenizer, SENTENCES) == expected
+
+
+@pytest.mark.parametrize("text", ["zwei Öl", "fünf Größen"])
+def test_a_translation_is_read_by_the_target_file_of_two(marian_tokenizer, monkeypatch, text):
+    """Only the target's file knows bytes."""
+    found = torch.tensor([marian_tokenizer(text_target=text).input_ids])
+    ids = {f"{name}_token_id": getattr(marian_tokenizer, f"{name}_token_id") for name in SPECIAL}
+    sizes = {"vocab_size": len(marian_tokenizer), "encoder_layers": 1, "decoder_layers": 1}
+    model = CmlmForConditionalGeneration(CmlmConfig(d_model=16, **sizes, **ids))
+    output = MaskPredictOutput(sequences=found, lengths=torch.tensor([[found.shape[1]]]))
+    output.length_log_probs = torch.zeros(1)
+
+    def generate(*args, return_dict_in_generate=False, **kwargs):
+        return output if return_dict_in_generate else found
+
+    monkeypatch.setattr(model, "generate", generate)
+    assert translate(model, marian_tokenizer, ["two"]) == [text]
+    pipe = CmlmTranslationPipeline(model=model, tokenizer=marian_tokenizer)
+    assert pipe("two") == [{"translation_text": text}]
+    scored = []
+
+    def score(model, tokenizer, sources, candidates):
+        scored.append((sources, candidates))
+        return torch.zeros(1, 1)
+
+    monkeypatch.setattr("axe_hf.rescoring.autoregressive_scores", score)
+    monkeypatch.setattr("axe_hf.rescoring.check_rescorer", lambda rescorer: None)
+    generate_rescored(model, marian_tokenizer, (None, None), torch.tensor([[5, 1]]))
+    assert scored[0][1] == [[text]]

@@ -10,6 +10,7 @@ from ..output import write_text
 from . import models
 from .options import CommandParser, UsageError, add_option, flag
 
+_SPLITS = ("test", "validation")
 after_interrupt = models.after_interrupt
 _USAGE = """\
 axe-hf evaluate MODEL DATA --source-lang L --target-lang L [OPTIONS]
@@ -42,8 +43,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_option(texts, "translations", metavar="FILE", help="translations to score, one a line")
     text = "right translations of the same lines; in a second file and further, lines may be empty"
     add_option(texts, "references", metavar="FILE", nargs="+", help=text)
-    text = "BLEU's tokenizer, a name of sacreBLEU's; by default zh, ja-mecab or char for a target "
-    text += "language without spaces between words, else 13a"
+    text = "BLEU's tokenizer; by default zh, ja-mecab or char for such target languages, else 13a"
     add_option(texts, "tokenize", metavar="NAME", help=text)
     models.add_output_options(texts, "write the scores here too, as JSON")
     options = models.parse_with_decoding(parser, argv)
@@ -94,8 +94,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
 
     source, target = options.source_lang, options.target_lang
     languages = {"source_lang": source, "target_lang": target}
-    splits = options.split or ("test", "validation")
-    rows = load_translations(options.data, **languages, split=splits)
+    rows = load_translations(options.data, **languages, split=options.split or _SPLITS)
     model, tokenizer = models.load_model(options)
     settings = options.generation | models.load_rescorer(options)
     settings["batch_size"] = options.batch_size

@@ -46,8 +46,8 @@ def load_translations(
     Args:
         source: what to read.
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
-        split: split of a hub data set or folder, "train" if None, or several, of which the first
-            that it has is read. Files have no splits.
+        split: split of a hub data set, "train" if None, or several, of which the first that is
+            there is read; files have no splits.
 
     Returns:
         A `datasets.Dataset` with `translation`, `{source_lang: str, target_lang: str}`, and
@@ -238,8 +238,9 @@ def _load_from_hub(name: str, languages: _Languages, split: Any) -> "Dataset":
         raise ValueError(f"{message}{type(error).__name__}: {error}") from error
     if one is None:
         if not (there := [each for each in split if each in dataset]):
-            wanted = f"one of the splits {', '.join(split)}"
-            raise ValueError(f"{name}: must have {wanted}, got {[*dataset]}. Name its `split`.")
+            raise ValueError(
+                f"{name}: no split {' or '.join(split)} in {[*dataset]}; name `split`."
+            )
         dataset = dataset[there[0]]
     if "translation" not in dataset.column_names:
         raise ValueError(f"{name}: must have the column 'translation', got {dataset.column_names}.")

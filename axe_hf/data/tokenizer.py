@@ -214,42 +214,35 @@ def _in_fixed_order(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [(piece, -cost) for piece, cost in zip(in_order, costs, strict=True)]
 
 
-def check_special_tokens(tokenizer: PreTrainedTokenizerBase, names: Iterable[str]) -> None:
+def check_special_tokens(tokenizer: Any, names: Iterable[str]) -> None:
     """Raise for a tokenizer that lacks one of the special tokens `names`, such as "mask_token"."""
     for name in names:
         if getattr(tokenizer, f"{name}_id", None) is None:
             raise ValueError(
                 f"`tokenizer` must have a {name}. Load yours with from_pretrained(..., "
-                "mask_token='<mask>', extra_special_tokens={'blank_token': '<blank>'}), and with "
-                "eos_token='</s>' or pad_token='<pad>' if it lacks these."
+                "eos_token='</s>', pad_token='<pad>', mask_token='<mask>', "
+                "extra_special_tokens={'blank_token': '<blank>'}), or with what it calls them."
             )
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise for a tokenizer that a CMLM cannot use: no blank, no `</s>` at the end of a text ..."""
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise for a tokenizer without the symbols of a CMLM, or that ends no text in `</s>`."""
     check_special_tokens(tokenizer, [name.removesuffix("_id") for name in SPECIAL_TOKEN_IDS])
     eos, around = tokenizer.eos_token, tokenizer.convert_ids_to_tokens(tokenizer("").input_ids)
     if eos not in around:
-        template = f"'$A {eos}', special_tokens=[({eos!r}, {tokenizer.eos_token_id})]"
         raise ValueError(
-            f"`tokenizer` must append its eos_token {eos!r} to a text, got {around} for an empty "
-            "one. Load it with eos_token= what it does append; or set backend_tokenizer."
-            f"post_processor = tokenizers.processors.TemplateProcessing({template})."
+            f"`tokenizer` must append its eos_token {eos!r}, but makes {around} of nothing. Load "
+            "it with eos_token= what it appends, or set its backend_tokenizer.post_processor to "
+            f"TemplateProcessing('$A {eos}', special_tokens=[({eos!r}, {tokenizer.eos_token_id})])."
         )
     if getattr(tokenizer, "separate_vocabs", False):
         raise ValueError("`tokenizer` has separate_vocabs, but a CMLM has one vocabulary for both.")
 
 
-def encode_targets(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int | None = None
-) -> list[list[int]]:
-    """Token ids of texts of the target language, their pieces and `</s>`, at most `max_length`.
-
-    A BOS or the code of a language, which tokenizers put there, has no place on a canvas.
-    """
+def encode_targets(tokenizer: Any, texts: list[str], limit: int | None = None) -> list[list[int]]:
+    """Pieces and `</s>`, at most `limit`: a canvas has no place for a BOS or a language's code."""
     pieces = tokenizer(text_target=texts, add_special_tokens=False, verbose=False).input_ids
-    end = None if max_length is None else max_length - 1
-    return [[*ids[:end], tokenizer.eos_token_id] for ids in pieces]
+    return [[*ids[: limit and limit - 1], tokenizer.eos_token_id] for ids in pieces]
 
 
 def tokenize_translations(
@@ -268,8 +261,7 @@ def tokenize_translations(
 
     Args:
         dataset: a `datasets.Dataset` with the column `translation`, see `load_translations`.
-        tokenizer: tokenizer that appends `</s>`, see `train_tokenizer`. Targets are read as such
-            (`text_target=`); of what it puts around them only `</s>` is kept.
+        tokenizer: tokenizer that appends `</s>`, see `train_tokenizer`; to targets nothing else.
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
         max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
 
@@ -300,19 +292,16 @@ def tokenize_translations(
             raise ValueError(f"`{name}` must be one of `dataset`, {found}, got {language!r}.")
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        sources, targets = (
-            [pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()
-        )
-        source_ids = tokenizer(sources, verbose=False).input_ids
+        sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
+        sources = tokenizer(sides[0], verbose=False).input_ids
         kept = [
             (source, target)
-            for source, target in zip(source_ids, encode_targets(tokenizer, targets), strict=True)
-            if num_around < len(source) <= max_source_length
-            and 1 < len(target) <= max_target_length
+            for source, target in zip(sources, encode_targets(tokenizer, sides[1]), strict=True)
+            if empty < len(source) <= max_source_length and 1 < len(target) <= max_target_length
         ]
         return {"input_ids": [pair[0] for pair in kept], "labels": [pair[1] for pair in kept]}
 
-    num_around, columns = len(tokenizer("").input_ids), dataset.column_names  # of an empty text
+    empty, columns = len(tokenizer("").input_ids), dataset.column_names
     tokenized = dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")
     num_dropped = len(dataset) - len(tokenized)
     limits = f"max_source_length={max_source_length}, max_target_length={max_target_length}"

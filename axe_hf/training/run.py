@@ -69,11 +69,10 @@ def run_training(
     if training_args.predict_with_generate and len(raw) > 1:
         from ..evaluation import TranslationMetric, default_tokenize
 
+        tokenize = training_args.bleu_tokenize or default_tokenize(data_args.target_lang)
+        TranslationMetric(tokenize=tokenize)  # what is missing shows now, not after hours
         training_args = copy(training_args)
-        training_args.bleu_tokenize = training_args.bleu_tokenize or default_tokenize(
-            data_args.target_lang
-        )
-        TranslationMetric(tokenize=training_args.bleu_tokenize)  # shows now if it cannot score
+        training_args.bleu_tokenize = tokenize
     set_seed(training_args.seed)
     tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw["train"])
     check_tokenizer(tokenizer)

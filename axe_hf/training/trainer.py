@@ -113,7 +113,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
         self._check_evaluation()
-        check_labels(train_dataset, processing_class)
+        self._check_labels()
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
@@ -247,10 +247,18 @@ class AxeTrainer(Seq2SeqTrainer):
         known = ["loss", *_LOGGED_RATES]
         if self.compute_metrics is not None and not args.prediction_loss_only:
             self._start_scoring(())  # a library that is missing shows here, too
-            known += self._metric.compute(predictions=["a"], references=["a"])
+            known += self._metric.compute(predictions=["a"], references=["a"]) or {}
         if wanted not in known and not isinstance(self.eval_dataset, dict):
             expected = f"one of {', '.join(known)}"
             raise ValueError(f"`metric_for_best_model` must be {expected}; got {wanted!r}.")
+
+    def _check_labels(self) -> None:
+        """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
+        rows = rows_of(self.train_dataset) if hasattr(self.train_dataset, "__len__") else ()
+        labels, end = next(iter(rows), {}).get("labels"), self.processing_class.eos_token_id
+        if labels is not None and end not in (last := [*labels][-1:]):
+            wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
+            raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
 
     def evaluate(
         self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs: Any
@@ -274,7 +282,7 @@ class AxeTrainer(Seq2SeqTrainer):
         """The base class's, which evaluates all sentences and, in a test, needs no labels."""
         before = self.args.dataloader_drop_last, self.data_collator
         self.args.dataloader_drop_last &= is_training
-        if description == "test" and "labels" not in first_row(dataset):
+        if description == "test" and "labels" not in next(rows_of(dataset), {}):
             self.data_collator = getattr(self.data_collator, "pad_sources", self.data_collator)
         try:
             kwargs["is_training"] = is_training
@@ -345,7 +353,7 @@ class AxeTrainer(Seq2SeqTrainer):
 
             self._metric = TranslationMetric(tokenize=self.args.bleu_tokenize or "13a")
             references = (row.get("references") for row in rows_of(dataset))
-            self._references = references if "references" in first_row(dataset) else None
+            self._references = references if "references" in next(rows_of(dataset), {}) else None
 
     def _score_translations(
         self, prediction: EvalPrediction, compute_result: bool = True
@@ -361,7 +369,7 @@ class AxeTrainer(Seq2SeqTrainer):
                 yield from self.processing_class.batch_decode(ids, **DECODED)
 
         texts = list(decode(prediction.predictions))
-        right = self._references or decode(prediction.label_ids)
+        right: Any = self._references or decode(prediction.label_ids)
         self._metric.add_batch(predictions=texts, references=list(islice(right, len(texts))))
         return self._metric.compute() if compute_result else {}
 
@@ -445,22 +453,9 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
 
 def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
     """The rows of a data set, of torch's too, which has no iterator; of several sets none."""
-    if isinstance(dataset, dict) or hasattr(dataset, "__iter__"):
-        return iter(() if isinstance(dataset, dict) else dataset)
-    return (dataset[i] for i in range(len(dataset)))
-
-
-def first_row(dataset: Any) -> dict[str, Any]:
-    """The first row of a data set, empty where there is none."""
-    return next(rows_of(dataset), {})
-
-
-def check_labels(dataset: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise where the first labels of a data set do not end in `</s>`; streams are not touched."""
-    labels = first_row(dataset).get("labels") if hasattr(dataset, "__len__") else None
-    if labels is not None and tokenizer.eos_token_id not in (end := [*labels][-1:]):
-        wrong = f"'labels' of `train_dataset` must end in {tokenizer.eos_token}, got {end} in row 0"
-        raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
+    dataset = () if dataset is None or isinstance(dataset, dict) else dataset
+    is_iterable = hasattr(dataset, "__iter__")
+    return iter(dataset) if is_iterable else (dataset[i] for i in range(len(dataset)))
 
 
 class RunningLosses:

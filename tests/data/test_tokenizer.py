@@ -267,7 +267,7 @@ def test_targets_are_tokenized_as_targets_and_end_in_eos(foreign_tokenizer):
 
 def test_a_target_is_cut_in_front_of_its_eos(foreign_tokenizer):
     for texts in (["zwei fünf acht", "eins"], ["", "drei drei"]):
-        ids = encode_targets(foreign_tokenizer, texts, max_length=2)
+        ids = encode_targets(foreign_tokenizer, texts, limit=2)
         pieces = [foreign_tokenizer.convert_ids_to_tokens(row) for row in ids]
         assert pieces == [[*(f"▁{word}" for word in text.split()[:1]), "</s>"] for text in texts]
 
@@ -305,10 +305,18 @@ BLANK_TOKEN = {"extra_special_tokens": {"blank_token": "<blank>"}}
     [
         (gpt2_like, {}, "`tokenizer` must have a mask_token. Load yours with from_pretrained"),
         (gpt2_like, {"mask_token": "<mask>"}, "must have a blank_token.*extra_special_tokens"),
-        (gpt2_like, {"mask_token": "<mask>", **BLANK_TOKEN}, "append .*'<|end|>'.*post_processor"),
+        (
+            gpt2_like,
+            {"mask_token": "<mask>", **BLANK_TOKEN},
+            r"append .*'<\|end\|>'.*post_processor",
+        ),
         (bert_like, {}, "must have a eos_token.*eos_token='</s>'"),
         (bert_like, {"eos_token": "[SEP]"}, "must have a blank_token.*extra_special_tokens"),
-        (bert_like, {"eos_token": "</s>", **BLANK_TOKEN}, "append .*got .'.CLS.', '.SEP.'. for an"),
+        (
+            bert_like,
+            {"eos_token": "</s>", **BLANK_TOKEN},
+            "append .*makes .'.CLS.', '.SEP.'. of nothing",
+        ),
     ],
 )
 def test_a_tokenizer_that_cannot_serve_is_refused_with_advice(make, special, complaint):
