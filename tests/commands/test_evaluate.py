@@ -1,8 +1,11 @@
 """`axe-hf evaluate`: its scores, and how each failure looks."""
 
 import json
+import shutil
+from math import nan
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture
@@ -109,9 +112,30 @@ def test_data_that_cannot_be_scored(fails, model, pairs, tmp_path):
     assert "exists already" in line and output.read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("model.encoder.embed_tokens.weight", None), ("lm_head.weight", nan)]
+)
+def test_a_model_with_missing_weights_or_none_that_are_numbers_has_no_score(
+    axe_hf, model, pairs, tmp_path, name, value
+):
+    folder = tmp_path / "spoilt"
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(name) if value is None else weights[name].fill_(value)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    code, out, err = axe_hf("evaluate", folder, *languages, pairs)
+    assert (code, out) == (1, "")
+    complaint = f"lacks the weights {name}" if value is None else "hold NaN or infinity"
+    assert complaint in err.splitlines()[-1]
+
+
 @pytest.fixture
 def folder(toy_pairs, tmp_path):
     """Makes a folder with a data set of these splits, each of another size."""
+    import datasets
+
+    datasets.disable_progress_bars()
 
     def make(*splits):
         path = tmp_path / "_".join(splits)
@@ -122,7 +146,8 @@ def folder(toy_pairs, tmp_path):
             (path / f"{split}.jsonl").write_text(text, encoding="utf-8")
         return path
 
-    return make
+    yield make
+    datasets.enable_progress_bars()
 
 
 def test_a_data_set_is_scored_on_test_else_validation_and_never_silently_on_train(

@@ -1,6 +1,15 @@
 """`axe-hf translate`: what it prints and writes, and how each failure looks."""
 
+import json
 import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from axe_hf import train_tokenizer
+from axe_hf.translation import Translation, translate_with_scores
 
 
 def test_texts_file_and_standard_input_give_the_same_lines(axe_hf, stdin, model, tmp_path):
@@ -37,9 +46,9 @@ def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, mon
 
     def record(model, tokenizer, texts, **settings):
         seen.update(settings, texts=texts)
-        return [""] * len(texts)
+        return [[Translation("", 0.0)]] * len(texts)
 
-    monkeypatch.setattr("axe_hf.translation.translate", record)
+    monkeypatch.setattr("axe_hf.translation.translate_with_scores", record)
     options = "--num-iterations 3 --length_multiplier 1.1 --collapse-repeats --batch-size 7"
     code, *_ = axe_hf("translate", model, *options.split(), "one two", "--max-length", "9", "x")
     assert code == 0
@@ -50,6 +59,7 @@ def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, mon
         "collapse_repeats": True,
         "max_length": 9,
         "batch_size": 7,
+        "num_return_sequences": 1,
     }
 
 
@@ -59,11 +69,14 @@ def test_every_setting_of_mask_predict_is_an_option_that_is_explained(axe_hf):
     offered = {name for name, setting in SETTINGS.items() if setting.is_option}
     assert {"num_iterations", "num_length_candidates", "collapse_repeats"} <= offered
     assert {"min_length", "max_length"} <= offered and "output_history" not in offered
-    for command in ("translate", "evaluate"):
+    several = {"num_return_sequences"}  # which only `translate` can print
+    for command, more in (("translate", several), ("evaluate", set())):
         shown = " ".join(axe_hf(command, "--help")[1].split())
         for name, setting in SETTINGS.items():
             text = " ".join(setting.help.replace("`", "").split()[:3])
-            assert (f"--{name.replace('_', '-')} " in shown.replace(",", " ")) == (name in offered)
+            assert (f"--{name.replace('_', '-')} " in shown.replace(",", " ")) == (
+                name in offered | more
+            )
             assert text in shown or name not in offered
 
 
@@ -95,6 +108,11 @@ def test_wrong_usage(fails, model):
 def test_a_model_that_is_none(fails, model, tmp_path):
     assert "there is no folder" in fails(1, "translate", tmp_path / "nowhere", "x")
     assert "no config.json" in fails(1, "translate", tmp_path, "x")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    assert "merge the adapter: there is no config.json" in fails(
+        1, "translate", tmp_path / "adapter", "x"
+    )
     (tmp_path / "file").write_text("")
     assert "is a file" in fails(1, "translate", tmp_path / "file", "x")
     line = fails(1, "translate", "nobody/nothing", "x")
@@ -195,3 +213,119 @@ def test_int8_takes_a_model_that_was_saved_in_half_precision(axe_hf, half_precis
 def test_int8_is_refused_on_another_device(fails, model):
     line = fails(2, "translate", model, "x", "--int8", "--device", "cuda:1")
     assert "--int8 multiplies on a CPU: leave out --device cuda:1, or --int8" in line
+
+
+MATRIX = "model.encoder.layers.0.fc1.weight"
+
+
+@pytest.fixture
+def spoilt(model, tmp_path):
+    """Copies the folder of the model, with its weights changed in place by a function."""
+
+    def make(change):
+        folder = tmp_path / "spoilt"
+        shutil.copytree(model, folder)
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda w: w.pop(MATRIX), f"lacks the weights {MATRIX}"),
+        (lambda w: w.update(more=torch.ones(1)), "unexpected_keys: more"),
+        (lambda w: w.update({MATRIX: w[MATRIX].to(torch.int8)}), "floating point, got I8"),
+        (lambda w: w.update({MATRIX: torch.ones(3, 16)}), "no whole model"),
+        (lambda w: w[MATRIX].fill_(torch.nan), "hold NaN or infinity"),
+        (lambda w: w[MATRIX].fill_(torch.inf), "hold NaN or infinity"),
+    ],
+)
+def test_a_checkpoint_with_wrong_weights_is_an_error(axe_hf, spoilt, tmp_path, change, complaint):
+    output = tmp_path / "out.txt"
+    code, out, err = axe_hf("translate", spoilt(change), "one two", "--output", output)
+    assert (code, out, output.exists()) == (1, "", False)
+    assert complaint in err.splitlines()[-1] and "axe-hf translate: error: " in err
+
+
+def test_a_broken_generation_config_is_an_error(fails, spoilt):
+    folder = spoilt(lambda weights: None)
+    for content in ("{", '{"num_iterations": 0}'):
+        (folder / "generation_config.json").write_text(content)
+        assert str(folder / "generation_config.json") in fails(1, "translate", folder, "one")
+
+
+def test_the_tokenizer_of_another_model_is_an_error(fails, spoilt):
+    folder = spoilt(lambda weights: None)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for name, token in (("mask_token", "<unk>"), ("eos_token", "<blank>")):
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | {name: token}))
+        line = fails(1, "translate", folder, "one")
+        assert f"`{name}_id` is" in line and "the model was trained with" in line
+    train_tokenizer([chr(0x4E00 + i) for i in range(300)] * 5, 600).save_pretrained(folder)
+    assert "has 600 symbols" in fails(1, "translate", folder, "one")
+
+
+def test_a_rescorer_that_lacks_weights_is_an_error(axe_hf, model, rescorer, tmp_path):
+    folder = tmp_path / "rescorer"
+    shutil.copytree(rescorer, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights[MATRIX]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    code, out, err = axe_hf("translate", model, "one two", "--rescore-with", folder)
+    assert (code, out) == (1, "")
+    assert f"--rescore-with: {folder} lacks the weights {MATRIX}" in err.splitlines()[-1]
+
+
+def test_passes_without_end_are_an_error(fails, model):
+    line = fails(2, "translate", model, "one", "--num-iterations", 10**9)
+    assert "`num_iterations` must be at most 1000, got 1000000000" in line
+
+
+def test_several_translations_are_printed_as_text_table_or_json(axe_hf, model, tmp_path):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    texts = ["one two", "", "three four one"]
+    loaded, tokenizer = (
+        auto_class.from_pretrained(model) for auto_class in (AutoModelForSeq2SeqLM, AutoTokenizer)
+    )
+    several = {"num_length_candidates": 3, "num_return_sequences": 2}
+    expected = translate_with_scores(loaded, tokenizer, texts, **several)
+    options = ("--num-length-candidates", "3", "--num-return-sequences", "2")
+
+    def lines(*more):
+        code, out, err = axe_hf("translate", model, *texts, *options, *more)
+        assert code == 0, err
+        return out.split("\n")[:-1]
+
+    flat = [(i, best) for i, found in enumerate(expected, start=1) for best in found]
+    assert lines() == [best.text.replace("\n", " ") for _, best in flat]
+    table = [f"{i}\t{best.score:.4f}\t{best.text}".replace("\n", " ") for i, best in flat]
+    assert lines("--format", "tsv") == table
+    found = [
+        [Translation(**best) for best in json.loads(line)] for line in lines("--format", "jsonl")
+    ]
+    assert found == expected
+    assert lines("--format", "tsv", "--output", tmp_path / "out.tsv") == []
+    assert (tmp_path / "out.tsv").read_text(encoding="utf-8").split("\n")[:-1] == table
+
+
+def test_one_translation_has_a_score_too(axe_hf, model):
+    _, plain, _ = axe_hf("translate", model, "one two")
+    _, table, _ = axe_hf("translate", model, "one two", "--format", "tsv")
+    number, score, text = table.split("\t")
+    assert number == "1" and float(score) < 0 and text == plain
+
+
+def test_numbers_and_formats_that_cannot_be(fails, model):
+    line = fails(2, "translate", model, "x", "--num-return-sequences", "0")
+    assert "--num-return-sequences: must be a whole number from 1, got '0'" in line
+    assert "--format: invalid choice: 'xml'" in fails(2, "translate", model, "x", "--format", "xml")
+    for option in (("--num-return-sequences", "2"), ("--format", "jsonl")):
+        line = fails(2, "translate", model, "x", "--show-steps", *option)
+        assert "--show-steps shows one text" in line
+    line = fails(1, "translate", model, "x", "--num-return-sequences", "2")
+    assert "`num_return_sequences` is 2, but a sentence has 1 length candidate(s)" in line
