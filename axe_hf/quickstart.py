@@ -278,7 +278,7 @@ def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe
     from .plotting import plot_alignment, plot_history, plot_losses
 
     source, reference = sources[order[0]], columns["reference"][order[0]]
-    ids, labels = tokenizer(source).input_ids, tokenizer(reference).input_ids
+    ids, labels = tokenizer(source).input_ids, tokenizer(text_target=reference).input_ids
     alignment = plot_alignment(model, labels, tokenizer, input_ids=ids, title=source)
     decoding = plot_history(histories[0], tokenizer, title=source)
     for name, figure in zip(PICTURES, (plot_losses(logs), alignment, decoding), strict=True):

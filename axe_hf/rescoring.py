@@ -12,7 +12,7 @@ from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput
 from .cmlm.generation_cmlm import settings_of_call
 from .cmlm.loss_axe import IGNORE_INDEX
 from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
-from .pipeline import in_evaluation_mode, own_tokenizer, valid_unicode
+from .pipeline import DECODED, in_evaluation_mode, own_tokenizer, valid_unicode
 
 logger = logging.get_logger(__name__)
 
@@ -60,9 +60,9 @@ def generate_rescored(
     output: Any = model.generate(input_ids=input_ids, attention_mask=attention_mask, **generation)
     # In the order of the canvases, so that the more probable length is first among equals.
     rows = _rows_by_length(output, num_candidates)  # (batch, candidates)
-    texts = tokenizer.batch_decode(output.sequences[rows.flatten()], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(output.sequences[rows.flatten()], **DECODED)
     candidates = [texts[i : i + num_candidates] for i in range(0, len(texts), num_candidates)]
-    sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+    sources = tokenizer.batch_decode(input_ids, **DECODED | {"use_source_tokenizer": True})
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
     chosen = rows.gather(1, best).flatten()

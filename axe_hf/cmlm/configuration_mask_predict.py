@@ -88,7 +88,8 @@ class Setting:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and type(value) is not bool and -math.inf < value < math.inf
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and -math.inf < value < math.inf  # an int may be too long for isfinite
 
 
 def _is_count(value: Any) -> bool:

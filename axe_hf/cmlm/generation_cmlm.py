@@ -380,7 +380,9 @@ def _fit_lengths(config: MaskPredictGenerationConfig, limit: int) -> None:
     shortest = config.min_length = max(config.min_length or 1, 1)
     longest = config.max_length = limit if config.max_length is None else config.max_length
     if longest > limit:
-        raise ValueError(f"`max_length` is {longest} but `config.max_target_length` = {limit}.")
+        text = f"`max_length` is {longest} but `config.max_target_length` = {limit}, which holds."
+        logger.warning_once(text)
+        longest = config.max_length = limit
     if shortest > longest:
         raise ValueError(f"`min_length` {shortest} is over `max_length` {longest}.")
 

@@ -1,5 +1,6 @@
 """A whole training run: data, tokenizer, model, training, scores, and a folder to share."""
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS, canvas_recipe, check_canvas_recipe
 from ..data import load_translations, tokenize_translations, train_tokenizer
+from ..data.tokenizer import check_tokenizer, encode_targets
 from ..output import check_new_folder
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .trainer import AxeTrainer, check_model_and_tokenizer, resolve_checkpoint
@@ -68,9 +70,15 @@ def run_training(
         check_new_folder(training_args.output_dir, "output_dir", advice)
     raw = _load(data_args)
     if training_args.predict_with_generate and len(raw) > 1:
-        from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not after hours)
+        from ..evaluation import TranslationMetric, default_tokenize
+
+        tokenize = training_args.bleu_tokenize or default_tokenize(data_args.target_lang)
+        TranslationMetric(tokenize=tokenize)  # what is missing shows now, not after hours
+        training_args = copy(training_args)
+        training_args.bleu_tokenize = tokenize
     set_seed(training_args.seed)
     tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw["train"])
+    check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is not None:
@@ -186,10 +194,10 @@ def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "
         sources, targets = (
             [pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()
         )
-        cut = {"truncation": True, "verbose": False}
+        cut = {"truncation": True, "max_length": config.max_source_length, "verbose": False}
         return {
-            "input_ids": tokenizer(sources, max_length=config.max_source_length, **cut).input_ids,
-            "labels": tokenizer(targets, max_length=config.max_target_length, **cut).input_ids,
+            "input_ids": tokenizer(sources, **cut).input_ids,
+            "labels": encode_targets(tokenizer, targets, config.max_target_length),
             "references": batch.get("references") or [[target] for target in targets],
         }
 

@@ -1,14 +1,14 @@
 """`AxeTrainer`: Transformers' sequence-to-sequence trainer for CMLMs, and what it needs."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
@@ -27,12 +27,14 @@ from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
-from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
+from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH, settings_of_call
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
+from ..data.tokenizer import check_tokenizer
 from ..output import write_text
+from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
 from .model_card import details_of_training, model_card_text
@@ -60,8 +62,8 @@ class AxeTrainer(Seq2SeqTrainer):
             what they leave open stays as the model was trained.
         data_collator: By default a `DataCollatorForCmlm` that goes by `model.config`.
         train_dataset, eval_dataset: With columns `input_ids` and `labels`, as
-            `tokenize_translations` makes them. Translations are scored against a column
-            `references` (list of str) if there is one, else against the labels.
+            `tokenize_translations` makes them. Translations are scored against `references` (list
+            of str) if the rows have them, else against the labels.
         processing_class: The tokenizer.
         **kwargs: As in `transformers.Trainer`; `compute_metrics` is by default `TranslationMetric`.
 
@@ -117,10 +119,9 @@ class AxeTrainer(Seq2SeqTrainer):
             self.model.get_base_model().generation_config = self.model.generation_config
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
-            if args.eval_strategy != "no":
-                from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not hours later)
             self.compute_metrics = self._score_translations
-        self._references: list | None = None
+        self._check_evaluation()
+        self._check_labels()
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._ema: EmaCallback | None = None
@@ -318,23 +319,66 @@ class AxeTrainer(Seq2SeqTrainer):
 
     # Evaluation
 
+    def _check_evaluation(self) -> None:
+        """Refuse now, not after hours, arguments that only an evaluation reads."""
+        args, wanted = self.args, (self.args.metric_for_best_model or "loss").removeprefix("eval_")
+        given = {"max_length": args.generation_max_length, "num_beams": args.generation_num_beams}
+        try:
+            if args.predict_with_generate:
+                settings_of_call(self.model.config, self.model.generation_config, given)
+        except (TypeError, ValueError) as error:
+            names = "`generation_config`, `generation_max_length`, `generation_num_beams`"
+            raise type(error)(f"{names} of the arguments: {error}") from error
+        if args.eval_strategy == "no" or self.compute_metrics not in (
+            None,
+            self._score_translations,
+        ):
+            return
+        known = ["loss", *_LOGGED_RATES]
+        if self.compute_metrics is not None and not args.prediction_loss_only:
+            self._start_scoring(())  # a library that is missing shows here, too
+            known += self._metric.compute(predictions=["a"], references=["a"]) or {}
+        if wanted not in known and not isinstance(self.eval_dataset, dict):
+            expected = f"one of {', '.join(known)}"
+            raise ValueError(f"`metric_for_best_model` must be {expected}; got {wanted!r}.")
+
+    def _check_labels(self) -> None:
+        """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
+        rows = rows_of(self.train_dataset) if hasattr(self.train_dataset, "__len__") else ()
+        labels, end = next(iter(rows), {}).get("labels"), self.processing_class.eos_token_id
+        if labels is not None and end not in (last := [*labels][-1:]):
+            wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
+            raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
+
     def evaluate(
         self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs: Any
     ) -> dict[str, Any]:
         """Loss, skip rates and translation scores of a data set; every sentence counts once."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         named = isinstance(dataset, str)
-        self._references = references_of(self.eval_dataset[dataset] if named else dataset)
+        self._start_scoring(self.eval_dataset[dataset] if named else dataset)
         with self._averaged_weights():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
     def predict(
         self, test_dataset, ignore_keys=None, metric_key_prefix="test", **gen_kwargs: Any
     ) -> PredictionOutput:
-        """Translations (token ids padded with -100) and metrics of a data set."""
-        self._references = references_of(test_dataset)
+        """Translations (token ids padded with -100), and metrics if the data set has labels."""
+        self._start_scoring(test_dataset)
         with self._averaged_weights():
             return super().predict(test_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
+
+    def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
+        """The base class's, which evaluates all sentences and, in a test, needs no labels."""
+        before = self.args.dataloader_drop_last, self.data_collator
+        self.args.dataloader_drop_last &= is_training
+        if description == "test" and "labels" not in next(rows_of(dataset), {}):
+            self.data_collator = getattr(self.data_collator, "pad_sources", self.data_collator)
+        try:
+            kwargs["is_training"] = is_training
+            return super()._get_dataloader(dataset, description, *args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last, self.data_collator = before
 
     def _get_eval_sampler(self, eval_dataset):
         # In order always: the references are.
@@ -391,20 +435,32 @@ class AxeTrainer(Seq2SeqTrainer):
         if num_own > 0:
             self._eval_losses.add(outputs, batch)
 
-    def _score_translations(self, prediction: EvalPrediction) -> dict[str, float | str] | None:
-        """Scores on detokenized text; the labels stand in for references that are not there."""
-        from ..evaluation import TranslationMetric
+    def _start_scoring(self, dataset: Any) -> None:
+        """A new metric, and the references of `dataset`, if its rows have them."""
+        if self.compute_metrics == self._score_translations:
+            from ..evaluation import TranslationMetric
 
-        def decode(token_ids: np.ndarray) -> list[str]:
-            tokenizer = self.processing_class
-            token_ids = np.where(token_ids == IGNORE_INDEX, tokenizer.pad_token_id, token_ids)
-            return tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+            self._metric = TranslationMetric(tokenize=self.args.bleu_tokenize or "13a")
+            references = (row.get("references") for row in rows_of(dataset))
+            self._references = references if "references" in next(rows_of(dataset), {}) else None
 
-        references = self._references
-        return TranslationMetric().compute(
-            predictions=decode(prediction.predictions),
-            references=decode(prediction.label_ids) if references is None else references,
-        )
+    def _score_translations(
+        self, prediction: EvalPrediction, compute_result: bool = True
+    ) -> dict[str, float | str] | None:
+        """Scores on detokenized text of one batch after the other, or of all at once.
+
+        The labels stand in for references that are not there.
+        """
+
+        def decode(batches: Any) -> Iterator[str]:
+            for ids in map(torch.as_tensor, batches if isinstance(batches, list) else [batches]):
+                ids = ids.masked_fill(ids == IGNORE_INDEX, self.processing_class.pad_token_id)
+                yield from self.processing_class.batch_decode(ids, **DECODED)
+
+        texts = list(decode(prediction.predictions))
+        right: Any = self._references or decode(prediction.label_ids)
+        self._metric.add_batch(predictions=texts, references=list(islice(right, len(texts))))
+        return self._metric.compute() if compute_result else {}
 
 
 def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -413,6 +469,7 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
         kind = type(model).__name__
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
+    check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
 
 
@@ -443,7 +500,7 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
     if not hasattr(dataset, "__len__"):
         raise ValueError("`max_tokens_per_batch` needs a `train_dataset` with a length, no stream.")
     if not hasattr(dataset, "column_names"):
-        return [(len(row["input_ids"]), len(row["labels"])) for row in dataset]
+        return [(len(row["input_ids"]), len(row["labels"])) for row in rows_of(dataset)]
     if missing := sorted({"input_ids", "labels"} - set(dataset.column_names)):
         raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
@@ -451,10 +508,11 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
     return list(zip(*(side.to_pylist() for side in sides), strict=True))
 
 
-def references_of(dataset: Any) -> list | None:
-    """The column `references` of a data set, the right translations of each source, if any."""
-    names = getattr(dataset, "column_names", None) or ()
-    return list(dataset["references"]) if "references" in names else None
+def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a data set, of torch's too, which has no iterator; of several sets none."""
+    dataset = () if dataset is None or isinstance(dataset, dict) else dataset
+    is_iterable = hasattr(dataset, "__iter__")
+    return iter(dataset) if is_iterable else (dataset[i] for i in range(len(dataset)))
 
 
 class RunningLosses:
