@@ -96,6 +96,7 @@ def _is_count(value: Any) -> bool:
 
 
 _COUNT = Rule("an integer >= 1", _is_count)
+_WHOLE = Rule("an integer", lambda value: type(value) is int)
 _NOT_NEGATIVE = Rule(">= 0", lambda value: value >= 0)
 _FINITE = Rule("a finite number", _is_number)
 _POSITIVE = Rule("> 0", lambda value: _is_number(value) and value > 0)
@@ -154,14 +155,14 @@ _SETTINGS = (
             (_SWITCH_OR_NONE,), is_reset_by_none=True, in_graph="indifferent"),
     Setting("min_length", None, int,
             "shortest canvas in positions, `</s>` included; 1 by default.",
-            (_NOT_NEGATIVE,), is_own=False, in_graph="fixed"),
+            (_WHOLE, _NOT_NEGATIVE), is_own=False, in_graph="fixed"),
     Setting("max_length", None, int,
             "longest canvas in positions, `</s>` included; the model's limit by default.",
-            (_NOT_NEGATIVE,), is_own=False, in_graph="fixed"),
+            (_WHOLE, _NOT_NEGATIVE), is_own=False, in_graph="fixed"),
     Setting("do_sample", None, bool,
             "draw tokens from the softmax of the logits over `temperature` instead of taking the "
             "most probable; scores and re-masking go by the untempered probability.",
-            is_own=False),
+            (_SWITCH_OR_NONE,), is_own=False),
     Setting("temperature", None, float,
             "what the logits are divided by where tokens are drawn, > 0; 1.0 by default.",
             (_POSITIVE,), "The most probable tokens are what do_sample=False takes.",
@@ -175,10 +176,10 @@ _SETTINGS = (
             (_COUNT,), is_own=False, is_option=False, is_reset_by_none=True),
     Setting("output_scores", None, bool,
             "accepted as elsewhere; a `MaskPredictOutput` always holds `token_scores`.",
-            is_own=False, is_option=False, in_graph="indifferent"),
+            (_SWITCH_OR_NONE,), is_own=False, is_option=False, in_graph="indifferent"),
     Setting("return_dict_in_generate", None, bool,
             "return a `MaskPredictOutput` in place of the token ids.",
-            is_own=False, is_option=False, in_graph="indifferent"),
+            (_SWITCH_OR_NONE,), is_own=False, is_option=False, in_graph="indifferent"),
     Setting("compile_config", None, object,  # Transformers' CompileConfig
             "how `compile` compiles, a `CompileConfig`; Transformers never saves it.",
             is_own=False, is_option=False, is_reset_by_none=True, in_graph="indifferent"),

@@ -30,6 +30,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
 from .generation_cmlm import MaskPredictGenerationMixin
+from .loss_axe import check_ids
 from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
 from .mask_predict import masked_canvas_of_labels
 
@@ -447,6 +448,9 @@ class CmlmDecoder(CmlmStack):
         shape and type are read.
         """
         num_sources, width = source_states.shape[0], canvas_states.shape[-1]
+        if canvas_states.shape[0] % num_sources:
+            got = f"{canvas_states.shape[0]} for {num_sources} sentences"
+            raise ValueError(f"`decoder_input_ids`, or `labels`, must fit the sources, got {got}.")
         canvas_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=canvas_states, attention_mask=is_canvas
         )
@@ -555,6 +559,9 @@ class CmlmModel(CmlmPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> CmlmSeq2SeqModelOutput:
         """Run both; the arguments are as in `CmlmForConditionalGeneration.forward`."""
+        for name, ids in {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids}.items():
+            if ids is not None:
+                check_ids(name, ids, self.config.vocab_size)
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         if encoder_outputs is None:
@@ -641,6 +648,8 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         Returns:
             `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.
         """
+        if labels is not None:
+            check_ids("labels", labels, self.config.vocab_size)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)

@@ -203,8 +203,8 @@ class DataArguments:
                 raise ValueError(f"`{name}` is for a tokenizer to train, one is given: {given!r}.")
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
-            if value is not None and value < 2:
-                raise ValueError(f"`{name}` must be at least 2, a word and </s>, got {value}.")
+            if value is not None and (not isinstance(value, int) or value < 2):
+                raise ValueError(f"`{name}` must be at least 2, a word and </s>, got {value!r}.")
 
 
 @_with_help
