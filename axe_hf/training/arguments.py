@@ -1,11 +1,13 @@
 """Arguments of a training run. Their help in an `HfArgumentParser` and in `axe-hf train` is that of
 the docstrings."""
 
+import sys
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from transformers import Seq2SeqTrainingArguments
+from transformers.utils import is_in_notebook
 
 from ..cmlm.configuration_cmlm import CmlmConfig
 from ..data.collator import check_canvas_options, is_canvas_stretched
@@ -106,6 +108,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self):
         if self.num_train_epochs is None:  # a run with `train_minutes` ends by its clock
             self.num_train_epochs = 3.0 if self.train_minutes is None else 1e6
+        if self.disable_tqdm is None and not (sys.stderr.isatty() or is_in_notebook()):
+            self.disable_tqdm = True  # a log gets the lines of each `logging_steps`, and no bars
         super().__post_init__()
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         tokens, decay, minutes = self.max_tokens_per_batch, self.ema_decay, self.train_minutes
@@ -203,8 +207,8 @@ class DataArguments:
                 raise ValueError(f"`{name}` is for a tokenizer to train, one is given: {given!r}.")
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 2):
-                raise ValueError(f"`{name}` must be at least 2, a word and </s>, got {value!r}.")
+            if value is not None and value < 2:
+                raise ValueError(f"`{name}` must be at least 2, a word and </s>, got {value}.")
 
 
 @_with_help

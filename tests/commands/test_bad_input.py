@@ -302,7 +302,6 @@ def test_wrong_usage_of_translate(refused, words, place):
     ("{model} one --rescore-with {pairs_tsv}", "--rescore-with"),
     ("{model} one --rescore-with {deep_model}", "--rescore-with", LOADING),
     ("{model} one --rescore-with {model}", "must be autoregressive"),
-    ("{model} one --max-length 99", "max_length", EVALTRAIN),
     ("{model} one --min-length 99", "min_length"),
     ("{model} one --temperature 2", "temperature"),
 )
