@@ -448,9 +448,10 @@ class CmlmDecoder(CmlmStack):
         shape and type are read.
         """
         num_sources, width = source_states.shape[0], canvas_states.shape[-1]
-        if canvas_states.shape[0] % num_sources:
-            got = f"{canvas_states.shape[0]} for {num_sources} sentences"
-            raise ValueError(f"`decoder_input_ids`, or `labels`, must fit the sources, got {got}.")
+        if (got := canvas_states.shape[0]) % num_sources:
+            raise ValueError(
+                f"`decoder_input_ids` or `labels` must fit {num_sources} sources: {got}."
+            )
         canvas_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=canvas_states, attention_mask=is_canvas
         )
