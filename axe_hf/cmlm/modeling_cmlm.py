@@ -450,7 +450,7 @@ class CmlmDecoder(CmlmStack):
         num_sources, width = source_states.shape[0], canvas_states.shape[-1]
         if (got := canvas_states.shape[0]) % num_sources:
             raise ValueError(
-                f"`decoder_input_ids` or `labels` must fit {num_sources} sources: {got}."
+                f"`decoder_input_ids` or `labels`: {got} do not fit {num_sources} texts."
             )
         canvas_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=canvas_states, attention_mask=is_canvas
