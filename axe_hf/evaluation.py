@@ -200,7 +200,7 @@ class TranslationMetric(evaluate.Metric):
 
 
 def _bleu(tokenize: str) -> BLEU:
-    if tokenize not in BLEU.TOKENIZERS:
+    if not isinstance(tokenize, str) or tokenize not in BLEU.TOKENIZERS:
         known = ", ".join(sorted(BLEU.TOKENIZERS))
         raise ValueError(f"`tokenize` must be one of {known}; got {tokenize!r}.")
     try:
@@ -224,6 +224,8 @@ def _check_texts(name: str, texts: Iterable[str]) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"`{name}` must hold strings, got {type(text).__name__} at [{row}].")
+        if text.encode(errors="ignore").decode() != text:  # half a character, from broken UTF-8
+            raise ValueError(f"`{name}` must hold valid Unicode, got {text[:60]!r} at [{row}].")
     return texts
 
 

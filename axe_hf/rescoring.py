@@ -46,7 +46,7 @@ def generate_rescored(
     """
     check_rescorer(rescore_with)
     model = in_evaluation_mode(model)
-    saved = generation_config or model.generation_config
+    saved = model.generation_config if generation_config is None else generation_config
     settings = settings_of_call(model.config, saved, generation)
     lengths = possible_lengths(model.config.max_target_length, settings)
     num_candidates = min(settings.num_length_candidates, len(set(lengths)))

@@ -163,7 +163,7 @@ def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
 def _parse(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of long numbers and deep nesting
         raise ValueError(f"{place}: must be valid JSON, got {text[:60]!r} ({error}).") from error
 
 
@@ -244,6 +244,8 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     is_list = isinstance(references, list) and references
     if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
         raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
+    if any(text.encode(errors="ignore").decode() != text for text in references):
+        raise ValueError(f"{place}: 'references' must be valid Unicode, got {references!r}.")
     return {"translation": pair, "references": references}
 
 
