@@ -1,5 +1,6 @@
 """A whole training run: data, tokenizer, model, training, scores, and a folder to share."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
 from ..data import load_translations, tokenize_translations, train_tokenizer
-from ..output import check_new_folder
+from ..output import check_new_folder, only_writer
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
-from .trainer import AxeTrainer, check_model_and_tokenizer, resolve_checkpoint
+from .checkpoints import resolve_checkpoint
+from .trainer import AxeTrainer, check_model_and_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,6 +51,7 @@ def run_training(
 
     Raises:
         FileExistsError: `output_dir` holds something and nothing is to be resumed.
+        BlockingIOError: Another process is training into `output_dir`.
         ValueError: Settings that do not fit together, or unreadable data, with file and line.
 
     Example:
@@ -59,10 +62,16 @@ def run_training(
         >>> result = run_training(model_args, data_args, training_args)  # doctest: +SKIP
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
-    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
-    if checkpoint is None:
+    asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
+    checkpoint = resolve_checkpoint(asked, output_dir)
+    if str(asked or "false").lower() == "false":
         advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
-        check_new_folder(training_args.output_dir, "output_dir", advice)
+        check_new_folder(output_dir, "output_dir", advice)
+    with only_writer(output_dir) if training_args.should_save else nullcontext():
+        return _run(model_args, data_args, training_args, checkpoint)
+
+
+def _run(model_args, data_args, training_args, checkpoint: str | None) -> TrainingResult:
     raw = _load(data_args)
     if training_args.predict_with_generate and len(raw) > 1:
         from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not after hours)

@@ -10,7 +10,7 @@ from axe_hf import AxeTrainingArguments
 from axe_hf.commands.options import UsageError
 from axe_hf.commands.train import declared_arguments, parse
 from axe_hf.training import DataArguments, ModelArguments
-from axe_hf.training.trainer import resolve_checkpoint
+from axe_hf.training.checkpoints import resolve_checkpoint
 
 
 @pytest.fixture
