@@ -40,7 +40,8 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     the file stays after a kill or a failure: what else is there was left unfinished.
     """
     folder, is_done = Path(folder).resolve(), False
-    lock, made = folder / UNFINISHED, [p for p in (folder, *folder.parents) if not p.exists()]
+    lock, above = folder / UNFINISHED, (folder, *folder.parents)
+    made = [path for path in above if path.name.startswith(_SCRATCH) or not path.exists()]
     if lock in _held:
         yield
         return

@@ -1,6 +1,7 @@
 """Checkpoints: which one a run goes on from, whether it is whole, and whether the run fits it."""
 
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,8 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from safetensors import SafetensorError, safe_open
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from torch.utils.data import IterableDataset
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig
@@ -20,11 +21,12 @@ from .averaging import EMA_STATE_NAME
 logger = logging.get_logger(__name__)
 
 # What decides how training goes, besides the model's config; not when it ends.
-_ARGUMENTS = ("seed", "data_seed", "per_device_train_batch_size", "max_tokens_per_batch", "bf16")
-_ARGUMENTS += ("gradient_accumulation_steps", "train_sampling_strategy", "optim", "learning_rate")
-_ARGUMENTS += ("lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2")
-_ARGUMENTS += ("adam_epsilon", "max_grad_norm", "ema_decay", "masking", "length_multiplier")
-_ARGUMENTS += ("length_jitter",)
+_ARGUMENTS = ("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps")
+_ARGUMENTS += ("max_tokens_per_batch", "train_sampling_strategy", "optim", "bf16", "learning_rate")
+_ARGUMENTS += ("lr_scheduler_type", "warmup_steps", "weight_decay", "adam_epsilon", "adam_beta1")
+_ARGUMENTS += ("adam_beta2", "max_grad_norm", "ema_decay")
+_ARGUMENTS += ("masking", "length_multiplier", "length_jitter")
+_STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
 
 def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) -> str | None:
@@ -34,20 +36,19 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) 
     if asked.lower() == "false":
         return None
     if asked.lower() not in ("true", "last"):
-        if (flaw := flaw_of(asked)) is not None:
-            hint = "For the newest in `output_dir`: 'last'"
-            raise ValueError(f"`resume_from_checkpoint`: {flaw}. {hint}.")
-        return asked
-    found = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (flaw := flaw_of(asked)) is None:
+            return asked
+        raise ValueError(f"`resume_from_checkpoint`: {flaw}. 'last' takes the newest whole one.")
+    found = Path(output_dir).glob("checkpoint-*")
     numbered = {int(n): path for path in found if (n := path.name.split("-")[1]).isdecimal()}
     for _, folder in sorted(numbered.items(), reverse=True):
         if (flaw := flaw_of(folder)) is None:
             return str(folder)
         logger.warning(f"`resume_from_checkpoint`: {flaw}. Passed over.")
+    missing = f"{output_dir} holds no checkpoint-* that is whole"
     if not Path(output_dir, UNFINISHED).exists():
-        message = f"{output_dir} holds no checkpoint-* that is whole. To start a new run, leave it"
-        raise ValueError(f"`resume_from_checkpoint`: {message} out.")
-    logger.warning(f"{output_dir} holds no whole checkpoint of the run: it starts again.")
+        raise ValueError(f"`resume_from_checkpoint`: {missing}. To start a new run, leave it out.")
+    logger.warning(f"{missing}: the run that broke off in it starts again.")
     return None
 
 
@@ -72,18 +73,16 @@ def flaw_of(checkpoint: str | Path) -> str | None:
 
 def recipe_of(trainer: Any) -> dict[str, Any]:
     """What a checkpoint keeps of its run, for `check_resumption`."""
-    args, data = trainer.args.to_dict(), trainer.train_dataset
-    recipe = {
-        name: getattr(trainer.model.config, name, None) for name in CmlmConfig.__annotations__
-    }
+    args, config, data = trainer.args.to_dict(), trainer.model.config, trainer.train_dataset
+    recipe = {name: getattr(config, name, None) for name in CmlmConfig.__annotations__}
     recipe |= {name: args[name] for name in _ARGUMENTS if args[name] is not None}
-    if hasattr(data, "__getitem__"):
+    if hasattr(data, "__len__") and not isinstance(data, IterableDataset):
         sample = repr([data[i] for i in range(0, len(data), max(1, len(data) // 64))])
         recipe["train_dataset"] = f"{len(data)} pairs (checksum {zlib.crc32(sample.encode())})"
     return recipe | {"world_size": trainer.args.world_size}
 
 
-def check_resumption(checkpoint: str | Path, recipe: dict[str, Any], rng_state_name: str) -> None:
+def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
     """Warn of all that makes a resumed run another one than `checkpoint` is of, or refuse it."""
     folder = Path(checkpoint)
     state = json.loads((folder / TRAINER_STATE_NAME).read_bytes())
@@ -91,15 +90,13 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any], rng_state_n
     if "ema_decay" not in recipe and (folder / EMA_STATE_NAME).exists():
         text = f"{folder} is of a run with averaged weights. Set it to {before.get('ema_decay')}"
         raise ValueError(f"`ema_decay` is not set, but {text}.")
-    for name in (OPTIMIZER_NAME, SCHEDULER_NAME, rng_state_name):
-        if not (folder / name).exists():
+    for name, pattern in _STATES.items():
+        if not any(folder.rglob(pattern)):
             logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
     for name in sorted(before.keys() | recipe.keys()):
         was, now = before.get(name), recipe.get(name)
         if was != now:
-            logger.warning(
-                f"`{name}` is {now}, but {was} in the run to resume: it becomes another."
-            )
+            logger.warning(f"`{name}` is {now}, but was {was}: the run goes on as another one.")
 
 
 @contextmanager
@@ -108,7 +105,7 @@ def failures_named(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        hint = "no space left on device? " if "inline_container" in str(error) else ""
+        hint = "no space left on device? " if re.search("container|iostream", str(error)) else ""
         is_nameless = getattr(error, "errno", None) is not None and error.filename is None
         if not (hint or is_nameless or isinstance(error, SafetensorError)):
             raise

@@ -16,13 +16,11 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import (
-    PREFIX_CHECKPOINT_DIR,
     EvalLoopOutput,
     EvalPrediction,
     PredictionOutput,
     TrainOutput,
 )
-from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
@@ -37,8 +35,6 @@ from .averaging import EmaCallback
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .model_card import details_of_training, model_card_text
 from .time_budget import BudgetProgressCallback, TrainingClock, timed_schedule
-
-logger = logging.get_logger(__name__)
 
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
@@ -148,15 +144,12 @@ class AxeTrainer(Seq2SeqTrainer):
 
     # Training
 
-    def train(
-        self, resume_from_checkpoint: Any = None, trial: Any = None, *args: Any, **kwargs: Any
-    ) -> TrainOutput:
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
         self._recipe = recipe_of(self)
-        if checkpoint is not None and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
-            check_resumption(checkpoint, self._recipe, f"rng_state{rank}.pth")
+        if checkpoint is not None:
+            check_resumption(checkpoint, self._recipe)
         if self._ema is not None:
             self._ema.resume_from = checkpoint
         self._train_losses = RunningLosses(self.args.device)
@@ -164,9 +157,10 @@ class AxeTrainer(Seq2SeqTrainer):
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        is_writing = self.args.should_save and self.args.save_strategy != "no" and trial is None
+        is_alone = self.args.should_save and self.hp_search_backend is None
+        is_writing = is_alone and self.args.save_strategy != "no"
         with only_writer(self.args.output_dir) if is_writing else nullcontext():
-            return super().train(checkpoint, trial, *args, **kwargs)
+            return super().train(checkpoint, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
@@ -177,8 +171,7 @@ class AxeTrainer(Seq2SeqTrainer):
             super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        folder = Path(self._get_output_dir(trial), name)
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         self.state.stateful_callbacks["AxeTrainer"] = {"attributes": self._recipe}
         if self.args.should_save:  # written last, it says that all the rest is there
             (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)

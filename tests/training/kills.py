@@ -8,6 +8,7 @@ One process imports everything and forks a child for each run: this needs fork, 
 """
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -26,11 +27,12 @@ from axe_hf import AxeTrainer
 from axe_hf.cli import main
 
 WORDS = ["eins zwei", "drei vier fünf", "sechs", "sieben acht neun zehn elf", "zwölf eins"]
-OPTIONS = """--source-lang en --target-lang de --d-model 16 --encoder-layers 1 --decoder-layers 1
+OPTIONS = shlex.split("""
+--source-lang en --target-lang de --d-model 16 --encoder-layers 1 --decoder-layers 1
 --encoder-attention-heads 2 --decoder-attention-heads 2 --encoder-ffn-dim 32 --decoder-ffn-dim 32
 --vocab-size 300 --max-source-length 16 --max-target-length 16 --dropout 0.2 --max-steps 10
 --per-device-train-batch-size 8 --per-device-eval-batch-size 4 --learning-rate 3e-3 --save-steps 4
---eval-strategy steps --eval-steps 4 --logging-steps 2 --use-cpu --disable-tqdm""".split()
+--eval-strategy steps --eval-steps 4 --logging-steps 2 --use-cpu --disable-tqdm""")
 SETTINGS = {
     "plain": "",
     "token budget": "--max-tokens-per-batch 60",
