@@ -52,7 +52,8 @@ def only_writer(folder: str | Path) -> Iterator[None]:
 
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BlockingIOError(f"Another process is writing into {folder}.") from error
+            text = f"Another process is writing into {folder}. Wait for it, or choose another one."
+            raise BlockingIOError(text) from error
         except (ImportError, OSError):  # Windows, a file system without locks
             pass
         _held.add(lock)

@@ -1,48 +1,12 @@
 """Folders that appear whole or not at all, and that one process writes into."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from axe_hf.output import UNFINISHED, check_new_folder, only_writer, whole_folder
 
-needs_locks = pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from axe_hf.output import only_writer, whole_folder
-with {context}(sys.argv[1]) as folder:
-    Path(folder or sys.argv[1], "half").write_text("half")
-    print("in", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.fixture
-def hold():
-    """Starts a process that is inside `context` of a folder; killed in the end."""
-    started = []
-
-    def start(context, folder, cwd=None):
-        command = [sys.executable, "-c", HOLD.format(context=context), str(folder)]
-        path = str(Path(__file__).parents[1])
-        environment = os.environ | {"PYTHONPATH": path}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=cwd, env=environment)
-        started.append(process)
-        assert process.stdout.readline() == b"in\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@needs_locks
 @pytest.mark.parametrize("context", ["only_writer", "whole_folder"])
 def test_a_second_process_is_refused_until_the_first_is_killed(hold, tmp_path, context):
     first = hold(context, tmp_path / "out")
@@ -84,7 +48,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         raise AssertionError("it got in")
 
 
-@needs_locks
 @pytest.mark.parametrize("name", [".", "old", "new"])
 def test_what_a_killed_process_left_is_taken_away_by_the_next(hold, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
