@@ -37,15 +37,16 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     """Keep other processes out of a folder, made if need be, or BlockingIOError if one is in it.
 
     It locks the file `UNFINISHED` in it. The lock ends with the process (on Windows there is none),
-    the file stays after a kill or a failure: what else is there was left unfinished.
+    the file stays after a kill or a failure where all else in the folder was made since, too.
     """
     folder, is_done = Path(folder).resolve(), False
-    lock, above = folder / UNFINISHED, (folder, *folder.parents)
-    made = [path for path in above if path.name.startswith(_SCRATCH) or not path.exists()]
+    lock = folder / UNFINISHED
+    made = [p for p in (folder, *folder.parents) if p.name.startswith(_SCRATCH) or not p.exists()]
     if lock in _held:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
+    is_ours = lock.exists() or not _holds_something(folder)
     with lock.open("ab") as file:
         try:
             import fcntl
@@ -54,15 +55,15 @@ def only_writer(folder: str | Path) -> Iterator[None]:
         except BlockingIOError as error:
             text = f"Another process is writing into {folder}. Wait for it, or choose another one."
             raise BlockingIOError(text) from error
-        except (ImportError, OSError):  # Windows, a file system without locks
-            pass
+        except (ImportError, OSError):  # Windows, which removes no open file; no locks there
+            file.close()
         _held.add(lock)
         try:
             yield
             is_done = True
         finally:
             _held.remove(lock)
-            if is_done or not _holds_something(folder):
+            if is_done or not (is_ours and _holds_something(folder)):
                 lock.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 for path in made:

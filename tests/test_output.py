@@ -1,5 +1,6 @@
 """Folders that appear whole or not at all, and that one process writes into."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,23 @@ def test_a_failure_is_remembered_where_it_left_something(tmp_path):
             raise ZeroDivisionError
         assert (tmp_path / "new").exists() == bool(content)
     assert {path.name for path in (tmp_path / "new" / "out").iterdir()} == {"half", UNFINISHED}
+
+
+def test_a_failure_among_other_files_leaves_no_mark(tmp_path):
+    for name in ("mine", "ours"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(ZeroDivisionError), only_writer(tmp_path):
+            raise ZeroDivisionError
+        assert not (tmp_path / UNFINISHED).exists()
+
+
+def test_where_there_are_no_locks_it_does_without(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with only_writer(tmp_path / "out"):
+        (tmp_path / "out" / "result").write_text("")
+    with whole_folder(tmp_path / "whole") as folder:
+        (folder / "result").write_text("")
+    assert {path.name for path in tmp_path.rglob("*")} == {"out", "whole", "result"}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -21,7 +21,12 @@ from .averaging import EMA_STATE_NAME
 logger = logging.get_logger(__name__)
 
 # What decides how training goes, besides the model's config; not when it ends.
-_ARGUMENTS = ("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps")
+_ARGUMENTS: tuple[str, ...] = (
+    "seed",
+    "data_seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)
 _ARGUMENTS += ("max_tokens_per_batch", "train_sampling_strategy", "optim", "bf16", "learning_rate")
 _ARGUMENTS += ("lr_scheduler_type", "warmup_steps", "weight_decay", "adam_epsilon", "adam_beta1")
 _ARGUMENTS += ("adam_beta2", "max_grad_norm", "ema_decay")
@@ -106,7 +111,7 @@ def failures_named(folder: str | Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         hint = "no space left on device? " if re.search("container|iostream", str(error)) else ""
-        is_nameless = getattr(error, "errno", None) is not None and error.filename is None
+        is_nameless = isinstance(error, OSError) and not (error.errno is None or error.filename)
         if not (hint or is_nameless or isinstance(error, SafetensorError)):
             raise
         raise OSError(f"{folder} could not be written: {hint}{error}") from error

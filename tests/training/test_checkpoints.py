@@ -260,20 +260,12 @@ def test_a_checkpoint_that_is_written_again_is_not_whole_until_it_is(
     assert flaw_of(tmp_path / "run" / "checkpoint-4").endswith("holds no trainer_state.json")
 
 
+all_kills = pytest.mark.skipif("AXE_HF_ALL_KILLS" not in os.environ, reason="takes minutes")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks its runs")
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        ["3"],
-        pytest.param(
-            [],
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.skipif("AXE_HF_ALL_KILLS" not in os.environ, reason="takes minutes"),
-            ],
-        ),
-    ],
-)
+@pytest.mark.parametrize("numbers", [["3"], pytest.param([], marks=all_kills)])
 def test_a_killed_run_is_resumed_bit_by_bit(repository, numbers):
     script = [sys.executable, str(Path(__file__).with_name("kills.py")), *numbers]
     environment = os.environ | {"PYTHONPATH": str(repository)}
