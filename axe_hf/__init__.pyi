@@ -41,5 +41,6 @@ from .training import ModelArguments as ModelArguments
 from .training import average_checkpoints as average_checkpoints
 from .training import run_training as run_training
 from .translation import translate as translate
+from .translation import translate_with_scores as translate_with_scores
 
 __version__: str

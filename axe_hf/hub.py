@@ -22,9 +22,8 @@ _AUTO_MAP = {
     "AutoModel": "modeling_cmlm.CmlmModel",
     "AutoModelForSeq2SeqLM": "modeling_cmlm.CmlmForConditionalGeneration",
 }
-_CUSTOM_PIPELINES = {
-    task: {"impl": "pipeline.CmlmTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
-    for task in ("translation", pipeline.TASK)
+_CUSTOM_PIPELINES = {  # one: `pipeline(model=...)` takes it without being told
+    pipeline.TASK: {"impl": "pipeline.CmlmTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
 
 
@@ -73,6 +72,8 @@ def push_to_hub_with_code(
     token: str | None = None,
     commit_message: str = "Upload model, tokenizer and code",
     model_card: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
 ) -> str:
     """Upload what `save_pretrained_with_code` writes to the Hugging Face Hub, as one commit.
 
@@ -81,9 +82,11 @@ def push_to_hub_with_code(
         repo_id: "name" or "owner/name"; the repository is made if there is none.
         private: whether a new repository is private; the owner's default by default.
         token: access token; the one that `hf auth login` stored by default.
+        revision: the branch to write to, made if there is none; the main one by default.
+        create_pr (default False): open a pull request to that branch, which must be there then.
 
     Returns:
-        The address of the repository.
+        The address of the repository, or of the pull request.
 
     Raises:
         TypeError: `model` or `tokenizer` is something else.
@@ -98,14 +101,15 @@ def push_to_hub_with_code(
     with tempfile.TemporaryDirectory() as folder:
         _write(model, tokenizer, Path(folder), model_card)
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo.repo_id, folder_path=folder, commit_message=commit_message)
-    return str(repo)
+        if revision is not None and not create_pr and not revision.startswith("refs/"):
+            api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
+        how = {"commit_message": commit_message, "revision": revision, "create_pr": create_pr}
+        commit = api.upload_folder(repo_id=repo.repo_id, folder_path=folder, **how)
+    return str(commit.pr_url if create_pr else repo)
 
 
 def _check_types(model, tokenizer) -> None:
-    if not isinstance(model, CmlmForConditionalGeneration):
-        kind = f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it"
-        raise TypeError(f"`model` must be axe_hf's CmlmForConditionalGeneration, got {kind}.")
+    modeling_cmlm.check_class(model)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         kind = type(tokenizer).__name__
         raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")

@@ -1,30 +1,37 @@
 """A Transformers pipeline that translates with a CMLM.
 
 This file imports nothing of the package: it is copied next to a checkpoint that carries its own
-code. That is why the cleaning of texts, which `translate` and the rescoring need too, lives here.
+code. That is why what `translate` and the rescoring need too, cleaning and copies, lives here.
 """
 
+import copy
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Set as AbstractSet
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, Pipeline
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoModelForSeq2SeqLM, Pipeline, pipelines
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# "translation" was taken out of Transformers 5 and cannot be registered again.
-TASK = "cmlm-translation"
+TASK = "translation"
 
 
 class CmlmTranslationPipeline(Pipeline):
     """Translation from text to text.
 
-    Called with a text or a list of texts it returns a list of `{"translation_text": ...}`, one for
+    Called with a text, a list or a column it returns a list of `{"translation_text": ...}`, one for
     each; with a generator or a data set, an iterator over them. Settings of
     `MaskPredictGenerationConfig` are taken by the constructor and, with precedence, by each call.
+    `num_return_sequences` > 1 gives a list for each text, `output_scores` or
+    `return_dict_in_generate` the `score` that each translation was ranked by, nats per token.
     Texts that are long or empty are treated as by `axe_hf.translation.translate`, which is faster
     for many sentences: it batches similar lengths.
 
@@ -33,6 +40,8 @@ class CmlmTranslationPipeline(Pipeline):
         tokenizer: the tokenizer it was trained with.
         batch_size (default 1): texts translated at once, when called with several.
         device (default: the first GPU, if any): where to run.
+        truncation: True cuts long texts without a warning, False refuses them.
+        src_lang, tgt_lang: those that the tokenizer is set to, if it knows languages.
 
     Raises:
         TypeError: `model` cannot translate, `tokenizer` is missing, or an input is not a string.
@@ -54,56 +63,103 @@ class CmlmTranslationPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __init__(self, model, tokenizer=None, **kwargs: Any):
-        if not hasattr(getattr(model, "config", None), "max_source_length"):
+        if not hasattr(getattr(model, "config", None), "check_tokenizer"):
             kind, advice = type(model).__name__, "Load it by AutoModelForSeq2SeqLM."
             raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
         if tokenizer is None:
             raise TypeError("`tokenizer` is missing: load it by AutoTokenizer.from_pretrained.")
+        model.config.check_tokenizer(tokenizer)
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
-        if (generation.get("num_return_sequences") or 1) > 1:
-            problem = "A pipeline gives one translation and has no use for `num_return_sequences`"
-            raise ValueError(f"{problem}. Call model.generate(...) for several.")
-        return {}, generation, {}
+        for name in ("src_lang", "tgt_lang"):
+            asked, known = generation.pop(name, None), getattr(self.tokenizer, name, None)
+            if asked is not None and known is None:
+                logger.warning_once(f"`{name}` has no part: the tokenizer knows no languages.")
+            elif asked not in (None, known):
+                raise ValueError(f"`{name}` is {asked!r}, the tokenizer's is {known!r}. Set that.")
+        names = ("truncation", "clean_up_tokenization_spaces")
+        before, after = ({n: generation.pop(n)} if n in generation else {} for n in names)
+        return before, generation, after
 
-    def __call__(self, inputs, **kwargs: Any) -> list[dict[str, str]] | Iterator[dict[str, str]]:
+    def __call__(self, inputs, **kwargs: Any) -> list | Iterator:
         """Translate; see the class."""
         if isinstance(inputs, str):
-            return [super().__call__(inputs, **kwargs)]
-        if isinstance(inputs, list | tuple):
-            return super().__call__(list(inputs), **kwargs) if inputs else []
-        return super().__call__(inputs, **kwargs)
+            found = super().__call__(inputs, **kwargs)
+            return found if isinstance(found, list) else [found]
+        if isinstance(inputs, Iterable) and not isinstance(inputs, Mapping | AbstractSet):
+            # Columns, arrays, files: the base class knows lists and generators only.
+            inputs = list(inputs) if isinstance(inputs, Sized) else (text for text in inputs)
+        return [] if inputs == [] else super().__call__(inputs, **kwargs)
 
-    def preprocess(self, input_: str) -> dict[str, torch.Tensor]:
+    def preprocess(self, input_: str, truncation: Any = None) -> dict[str, torch.Tensor]:
         if not isinstance(input_, str):
             kind = type(input_).__name__
             raise TypeError(f"The pipeline translates strings, got {kind}: {input_!r:.80}.")
         limit = self.model.config.max_source_length
         text = valid_unicode(input_) if is_visible(input_) else ""
-        token_ids = self.tokenizer(text, verbose=False).input_ids
+        token_ids = own_tokenizer(self.tokenizer)(text, verbose=False).input_ids
         if len(token_ids) > limit:
-            logger.warning(
-                f"A text of {len(token_ids)} tokens is longer than the model's max_source_length "
-                f"of {limit} and was cut there: {text[:60]!r}... Split it into sentences."
-            )
+            problem = f"A text of {len(token_ids)} tokens is over the max_source_length of {limit}"
+            advice = f"{text[:60]!r}... Split it into sentences."
+            if truncation in (False, "do_not_truncate"):
+                raise ValueError(f"{problem}, and `truncation` is off: {advice}")
+            if truncation is None:
+                logger.warning(f"{problem} and was cut there: {advice}")
             token_ids = [*token_ids[: limit - 1], self.tokenizer.eos_token_id]
         input_ids = torch.tensor([token_ids])
         return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
     def _forward(self, input_tensors: dict[str, torch.Tensor], **generation: Any) -> dict[str, Any]:
         input_ids = input_tensors["input_ids"]  # (batch, source)
-        # One translation for each text, whatever the model's settings say.
-        generation |= {"return_dict_in_generate": False, "output_history": False}
-        generation |= {"num_return_sequences": 1}
-        sequences = self.model.generate(input_ids, input_tensors["attention_mask"], **generation)
+        is_scored = generation.get("return_dict_in_generate") or generation.get("output_scores")
+        generation |= {"return_dict_in_generate": True, "output_history": False}
+        # One translation for each text unless the call says more, whatever the model's settings do.
+        num_returned = generation.setdefault("num_return_sequences", 1) or 1
+        output = in_evaluation_mode(self.model).generate(**input_tensors, **generation)
         pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         is_empty = ((input_ids == pad) | (input_ids == eos)).all(dim=1, keepdim=True)  # (batch, 1)
-        return {"sequences": sequences.masked_fill(is_empty, pad)}
+        sequences = output.sequences.view(len(input_ids), num_returned, -1)
+        found = {"sequences": sequences.masked_fill(is_empty[:, :, None], pad)}
+        scores = output.ranking_scores.view(-1, num_returned).masked_fill(is_empty, 0.0)
+        return found | ({"scores": scores} if is_scored else {})
 
-    def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> dict[str, str]:
-        token_ids = model_outputs["sequences"].reshape(-1)
-        return {"translation_text": self.tokenizer.decode(token_ids, skip_special_tokens=True)}
+    def postprocess(self, model_outputs: dict[str, torch.Tensor], **decoding: Any) -> Any:
+        (token_ids,) = model_outputs["sequences"]  # (num_return_sequences, longest output)
+        texts = self.tokenizer.batch_decode(token_ids, skip_special_tokens=True, **decoding)
+        found: list[dict[str, Any]] = [{"translation_text": text} for text in texts]
+        for scores in model_outputs.get("scores", ()):
+            found = [record | {"score": float(x)} for record, x in zip(found, scores, strict=True)]
+        return found if len(found) > 1 else found[0]
+
+
+def in_evaluation_mode(model: Any) -> Any:
+    """`model`, or if a part is training, a copy that shares its weights, in evaluation mode."""
+    if not any(module.training for module in model.modules()):
+        return model
+    shared: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in dict(vars(module)).items():
+            if name.endswith("_hooks"):
+                shared |= {id(hook): hook for hook in value.values()}
+            # Methods that hooks put in place of `forward` become those of the copy.
+            elif name != "_modules" and not isinstance(value, nn.Module | MethodType | partial):
+                shared[id(value)] = value
+    return copy.deepcopy(model, shared).eval()
+
+
+def own_tokenizer(tokenizer: Any) -> Any:
+    """A copy that shares the vocabulary: each call sets truncation and padding in a tokenizer."""
+    own = object.__new__(type(tokenizer))
+    vars(own).update(vars(tokenizer))
+    if (shared := vars(own).get("_tokenizer")) is not None:
+        mine, added = Tokenizer(shared.model), shared.get_added_tokens_decoder()
+        for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+            setattr(mine, part, getattr(shared, part))
+        mine.add_tokens([added[token_id] for token_id in sorted(added)])
+        is_same = mine.get_added_tokens_decoder() == added  # where an id is skipped, it is not
+        own._tokenizer = mine if is_same else copy.deepcopy(shared)
+    return own
 
 
 def valid_unicode(text: str) -> str:
@@ -118,16 +174,23 @@ def is_visible(text: str) -> bool:
 
 
 def register_pipeline() -> None:
-    """Make `transformers.pipeline("cmlm-translation", ...)` known; calling it again is harmless.
+    """Make `transformers.pipeline("translation", ...)` known; calling it again is harmless.
+
+    So is "cmlm-translation", by which this package reads a checkpoint with its code, too.
 
     Example:
         >>> from transformers.pipelines import get_supported_tasks
         >>> from axe_hf.pipeline import register_pipeline
         >>> register_pipeline()
-        >>> "cmlm-translation" in get_supported_tasks()
+        >>> "translation" in get_supported_tasks()
         True
     """
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
+        # Transformers 5 has none of its own, and refuses these before it asks the registry.
+        getattr(pipelines, "REMOVED_TASKS", {}).pop(TASK, None)
         PIPELINE_REGISTRY.register_pipeline(
             TASK, pipeline_class=CmlmTranslationPipeline, pt_model=AutoModelForSeq2SeqLM
         )
+        PIPELINE_REGISTRY.task_aliases["cmlm-translation"] = TASK
+        # By this a pipeline would save its own file beside the model, without the model's code.
+        del CmlmTranslationPipeline._registered_impl

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput, axe_loss
 from .cmlm.loss_axe import IGNORE_INDEX
 from .history import display_width, history_rows, readable_tokens
-from .rescoring import evaluation_mode
+from .pipeline import in_evaluation_mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,8 +115,8 @@ def _predict(model, labels, input_ids, decoder_input_ids) -> tuple[torch.Tensor,
     is_aligned = canvas.shape == labels.shape and not (is_observed & (canvas != labels)).any()
     if is_observed.any() and not is_aligned:
         raise ValueError("`decoder_input_ids` may show tokens of the target at their places only.")
-    with evaluation_mode(model):
-        logits = model(input_ids=source[None], decoder_input_ids=canvas[None]).logits[0]
+    inputs = {"input_ids": source[None], "decoder_input_ids": canvas[None]}
+    logits = in_evaluation_mode(model)(**inputs).logits[0]
     return logits, is_observed[None]
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .cmlm import CmlmForConditionalGeneration
+from .cmlm.modeling_cmlm import check_class
 
 
 def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGeneration:
@@ -35,11 +36,7 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
         >>> quantize_int8(model).generate(torch.tensor([[7, 8, 9, 1]]), num_iterations=2).shape[0]
         1
     """
-    if not isinstance(model, CmlmForConditionalGeneration):
-        raise TypeError(
-            f"`model` must be a CmlmForConditionalGeneration, got {type(model).__name__}. Load it "
-            "by AutoModelForSeq2SeqLM.from_pretrained(...)."
-        )
+    check_class(model)
     if model.device.type != "cpu" or model.dtype != torch.float32:
         raise ValueError(
             f"`model` must be in float32 on a CPU, got {model.dtype} on {model.device}. Call "

@@ -2,11 +2,9 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -14,7 +12,7 @@ from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput
 from .cmlm.generation_cmlm import settings_of_call
 from .cmlm.loss_axe import IGNORE_INDEX
 from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
-from .pipeline import valid_unicode
+from .pipeline import in_evaluation_mode, own_tokenizer, valid_unicode
 
 logger = logging.get_logger(__name__)
 
@@ -36,10 +34,10 @@ def generate_rescored(
     """Decode every length candidate and keep the one that an autoregressive model likes best.
 
     `input_ids` and `attention_mask` are (batch, source) long, the settings those of
-    `model.generate`; `model` is in evaluation mode, and the other model reads the texts that its
-    `tokenizer` decodes. There is a row for each sentence, whose `ranking_scores` are the mean
-    log-probabilities by the other model, in nats per token. Of equally good candidates the one of
-    the more probable length wins.
+    `model.generate`; both models run as in evaluation mode, and the other one reads the texts that
+    `tokenizer` decodes. There is a row for each sentence, or as many as the call's
+    `num_return_sequences`, whose `ranking_scores` are the mean log-probabilities by the other
+    model, in nats per token. Of equally good candidates the one of the more probable length wins.
 
     Example:
         >>> output = generate_rescored(  # doctest: +SKIP
@@ -47,6 +45,7 @@ def generate_rescored(
         ... )
     """
     check_rescorer(rescore_with)
+    model = in_evaluation_mode(model)
     saved = generation_config or model.generation_config
     settings = settings_of_call(model.config, saved, generation)
     lengths = possible_lengths(model.config.max_target_length, settings)
@@ -54,20 +53,21 @@ def generate_rescored(
     if target_lengths is not None:  # (batch,) or (batch, candidates)
         num_candidates = torch.as_tensor(target_lengths).reshape(len(input_ids), -1).shape[1]
         generation["target_lengths"] = target_lengths
+    num_returned = generation.get("num_return_sequences") or 1
+    num_candidates = max(num_candidates, num_returned)  # `generate` refuses too many
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
-    output: Any = model.generate(
-        input_ids, attention_mask, generation_config, generator=generator, **generation
-    )
+    generation |= {"generation_config": generation_config, "generator": generator}
+    output: Any = model.generate(input_ids=input_ids, attention_mask=attention_mask, **generation)
     # In the order of the canvases, so that the more probable length is first among equals.
     rows = _rows_by_length(output, num_candidates)  # (batch, candidates)
     texts = tokenizer.batch_decode(output.sequences[rows.flatten()], skip_special_tokens=True)
     candidates = [texts[i : i + num_candidates] for i in range(0, len(texts), num_candidates)]
     sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
-    best = scores.argsort(dim=1, descending=True, stable=True)[:, :1]
-    chosen = rows.gather(1, best)[:, 0]
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
+    chosen = rows.gather(1, best).flatten()
     kept = {name: value[chosen] for name, value in output.items() if name != "history"}
-    kept["ranking_scores"] = scores.gather(1, best)[:, 0]
+    kept["ranking_scores"] = scores.gather(1, best).flatten()
     if output.history is not None:
         kept["history"] = {name: steps[:, chosen] for name, steps in output.history.items()}
     return MaskPredictOutput(**kept)
@@ -104,7 +104,7 @@ def autoregressive_scores(
 
     Args:
         model: an encoder-decoder with a head over the vocabulary (Marian, BART, T5 ...). It runs
-            where it is, in its own dtype and in evaluation mode, and is put back as it was.
+            where it is, in its own dtype and as in evaluation mode; its mode is not touched.
         tokenizer: of `model`, with `src_lang` and `tgt_lang` set if it has them (mBART, NLLB ...).
         sources: (batch) strings, with the prefix that the model may want ("translate English to
             German: ").
@@ -140,7 +140,8 @@ def autoregressive_scores(
     if not pairs:
         return torch.zeros(len(sources), 0)
     number = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-    with torch.no_grad(), evaluation_mode(model):
+    model, tokenizer = in_evaluation_mode(model), own_tokenizer(tokenizer)
+    with torch.no_grad():
         scores = _scores_of_pairs(model, tokenizer, list(number), limit)
     if scores.isnan().any():
         problem = f"The rescoring model's log-probabilities are not numbers in {model.dtype}"
@@ -309,10 +310,7 @@ def check_rescorer(rescore_with: Any) -> None:
     elif not getattr(model.config, "is_encoder_decoder", False):
         needed, advice = "be an encoder-decoder", "Use a translation model, such as Marian."
     elif getattr(model, "get_output_embeddings", lambda: None)() is None:
-        needed, advice = (
-            "have a head over words",
-            "Load it by AutoModelForSeq2SeqLM, not AutoModel.",
-        )
+        needed, advice = "have a head over words", "Use AutoModelForSeq2SeqLM, not AutoModel."
     elif isinstance(tokenizer, PreTrainedTokenizerBase):
         return
     else:
@@ -351,15 +349,3 @@ def _check_ids(token_ids: list[list[int]], vocab_size: int, side: str) -> None:
         problem = f"The rescoring tokenizer gave the {side} token {largest}, but the model"
         advice = "Do model and tokenizer belong together?"
         raise ValueError(f"{problem} has {vocab_size} entries. {advice}")
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off inside the `with`, and leave every module as it was found."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:  # and not model.train(), which would wake modules that were frozen
-            module.training = True

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -11,15 +13,15 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
-from .cmlm.generation_cmlm import ONE_SEQUENCE_EACH
-from .pipeline import is_visible, valid_unicode
-from .rescoring import batches_by_length, check_rescorer, evaluation_mode, generate_rescored
+from .cmlm.configuration_mask_predict import SETTINGS
+from .pipeline import in_evaluation_mode, is_visible, own_tokenizer, valid_unicode
+from .rescoring import batches_by_length, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
 
-# Arguments of `generate` that hold something for each sentence of one batch.
+# Arguments of `generate` that hold something for each sentence of one batch, or ask for it.
 _OF_ONE_BATCH = ["input_ids", "attention_mask", "encoder_outputs", "decoder_input_ids"]
-_OF_ONE_BATCH += ["target_lengths", "streamer"]
+_OF_ONE_BATCH += ["target_lengths", "streamer", "return_dict_in_generate", "output_history"]
 
 
 def translate(
@@ -40,9 +42,9 @@ def translate(
     there, and one warning names the numbers of all such texts.
 
     Args:
-        model: it runs in evaluation mode and is put back as it was.
+        model: it runs as in evaluation mode, whatever mode it is in, and is left as it is.
         tokenizer: the tokenizer the model was trained with.
-        texts: sentences of the source language.
+        texts: sentences of the source language, in a list, a column of a data set, a file ...
         batch_size (default 64): sentences translated at once, at most.
         max_tokens_per_batch (default 8192): source tokens translated at once, padding included, at
             most; a sentence that is longer by itself makes a batch of its own.
@@ -50,7 +52,7 @@ def translate(
         rescore_with: an autoregressive encoder-decoder and its tokenizer, which choose among the
             length candidates (Gu et al., ICLR 2018, "noisy parallel decoding").
         **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`; none that
-            belong to one batch or ask for several translations: call `model.generate` for these.
+            belong to one batch: call `model.generate` for these.
 
     Returns:
         One translation for each text, in the order of `texts`.
@@ -58,7 +60,7 @@ def translate(
     Raises:
         TypeError: `texts` is one string or holds something else, or `model` cannot translate.
         ValueError: a limit below 1, a setting of the decoding out of its range or made for one
-            batch, or a tokenizer whose tokens are not in the model's vocabulary.
+            batch, a tokenizer that is not the model's, or weights that are missing or not numbers.
 
     Example:
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
@@ -70,37 +72,72 @@ def translate(
         >>> len(translations), translations[1]
         (2, '')
     """
+    if generation.get("num_return_sequences") not in (None, 1):
+        advice = "call translate_with_scores(...) or model.generate(...) for more"
+        raise ValueError(f"translate() has no use for `num_return_sequences`: {advice}.")
+    generation |= {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
+    generation |= {"show_progress": show_progress, "rescore_with": rescore_with}
+    return [found[0].text for found in translate_with_scores(model, tokenizer, texts, **generation)]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What `translate_with_scores` returns."""
+
+    text: str
+    score: float  # that it was ranked by, nats per token; 0 where nothing is said
+
+
+def translate_with_scores(
+    model: CmlmForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    *,
+    batch_size: int = 64,
+    max_tokens_per_batch: int = 8192,
+    show_progress: bool | None = None,
+    rescore_with: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
+    **generation: Any,
+) -> list[list[Translation]]:
+    """As `translate`, the `num_return_sequences` best (default 1) of each text, best first.
+
+    Example:
+        >>> several = {"num_length_candidates": 5, "num_return_sequences": 2}
+        >>> translate_with_scores(model, tokenizer, ["Er ging."], **several)  # doctest: +SKIP
+        [[Translation(text='He went.', score=-0.21), Translation(text='He left.', score=-0.34)]]
+    """
     sentences = _checked_texts(texts)
     _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation)
+    model, tokenizer = in_evaluation_mode(model), own_tokenizer(tokenizer)
     generate: Callable[..., Any] = model.generate
     if rescore_with is not None:
         check_rescorer(rescore_with)
         generate = partial(generate_rescored, model, tokenizer, rescore_with)
-    generation |= ONE_SEQUENCE_EACH | {"return_dict_in_generate": True}
+    generation |= {"output_history": False, "return_dict_in_generate": True}
+    num_returned = generation.setdefault("num_return_sequences", 1) or 1
     token_ids = _encode(sentences, tokenizer, model.config)
-    translations = [""] * len(sentences)
+    translations = [[Translation("", 0.0)] * num_returned for _ in sentences]
     disable = None if show_progress is None else not show_progress  # tqdm: None asks the terminal
-    with (
-        evaluation_mode(model),
-        tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar,
-    ):
+    with tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar:
         bar.update(sum(not ids for ids in token_ids))
         for batch in batches_by_length(token_ids, max_tokens_per_batch, batch_size):
             # The model counts its positions from the left, whatever the tokenizer was set to.
             rows = {"input_ids": [token_ids[i] for i in batch]}
             inputs = tokenizer.pad(rows, padding_side="right", return_tensors="pt")
             inputs = inputs.to(model.device)  # (batch, source)
-            output = generate(inputs["input_ids"], inputs["attention_mask"], **generation)
+            output = generate(**inputs, **generation)  # a PEFT model's takes nothing by position
             decoded = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
-            for i, text in zip(batch, decoded, strict=True):
-                translations[i] = text
+            found = map(Translation, decoded, output.ranking_scores.tolist())
+            for i in batch:
+                translations[i] = list(islice(found, num_returned))
             bar.update(len(batch))
     return translations
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:
     # The keys of a mapping, such as a tokenizer gives, are no sentences, and a set has no order.
-    if isinstance(texts, str | bytes | Mapping | AbstractSet) or not isinstance(texts, Iterable):
+    is_sequence = isinstance(texts, Iterable) or hasattr(texts, "__getitem__")  # a torch data set
+    if isinstance(texts, str | bytes | Mapping | AbstractSet) or not is_sequence:
         kind = type(texts).__name__
         raise TypeError(f"`texts` must be a list of sentences, got {kind}. For one pass [text].")
     sentences = list(texts)
@@ -112,22 +149,20 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
 
 
 def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generation) -> None:
-    if not hasattr(model, "generate") or not hasattr(model.config, "max_source_length"):
+    if not hasattr(model, "generate") or not hasattr(model.config, "check_tokenizer"):
         kind, advice = type(model).__name__, "`import axe_hf`, load it by AutoModelForSeq2SeqLM."
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         kind = type(tokenizer).__name__
         raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
+    model.config.check_tokenizer(tokenizer)
     limits = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
     for name, value in limits.items():
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
-    for name, neutral in ONE_SEQUENCE_EACH.items():
-        if generation.get(name) not in (None, neutral):
-            problem = f"translate() returns one string for each text and has no use for `{name}`"
-            raise ValueError(f"{problem}. Call model.generate(...) for more.")
+    SETTINGS["num_return_sequences"].check(generation.get("num_return_sequences"))
     for name in _OF_ONE_BATCH:
-        if generation.get(name) is not None:
+        if generation.get(name) is not None and generation[name] is not False:
             problem = f"`{name}` belongs to one batch, and translate() makes batches of its own"
             raise ValueError(f"{problem}. Call model.generate(...) for each batch.")
 

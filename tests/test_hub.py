@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import HfApi, RepoUrl
-from transformers import AutoModelForSeq2SeqLM
+from huggingface_hub import CommitInfo, HfApi, RepoUrl
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, Trainer, TrainingArguments
 
-from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
+from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
 from axe_hf.hub import push_to_hub_with_code, save_pretrained_with_code
 from axe_hf.translation import translate
 
@@ -49,6 +49,13 @@ sequences = model.generate(**inputs, num_length_candidates=2)
 loss = model(**inputs, labels=inputs["input_ids"]).loss  # the loss travels too
 translator = pipeline("translation", model=folder, device="cpu", **trust)
 translations = translator(json.loads(sys.argv[2]), num_length_candidates=2)
+again = folder + "-again"  # saved again, the code is copied along, and what is not is not named
+model.save_pretrained(again)
+tokenizer.save_pretrained(again)
+assert "custom_pipelines" not in json.load(open(again + "/config.json"))
+assert type(AutoModel.from_pretrained(again, **trust)).__name__ == "CmlmModel"
+reloaded = AutoModelForSeq2SeqLM.from_pretrained(again, **trust).eval()
+assert reloaded.generate(**inputs, num_length_candidates=2).equal(sequences)
 assert "axe_hf" not in sys.modules
 print(json.dumps([sequences.tolist(), loss.item(), [t["translation_text"] for t in translations]]))
 """
@@ -79,6 +86,37 @@ def test_a_python_without_the_package_loads_and_translates_the_same(model, token
     assert sequences == model.generate(**inputs, num_length_candidates=2).tolist()
     assert loss == pytest.approx(model(**inputs, labels=inputs["input_ids"]).loss.item(), rel=1e-5)
     assert translations == translate(model, tokenizer, SENTENCES, num_length_candidates=2)
+
+
+def trainer_of(model, folder):
+    return Trainer(model, TrainingArguments(folder, report_to=[], use_cpu=True))
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda model, folder: model.save_pretrained(folder),
+        lambda model, folder: trainer_of(model, folder).save_model(),
+        lambda model, folder: CmlmModel.from_pretrained(model.config.name_or_path).save_pretrained(
+            folder
+        ),
+    ],
+    ids=["model", "trainer", "another class"],
+)
+def test_a_model_from_a_folder_with_code_is_saved_without_keys_that_lead_nowhere(
+    model, tokenizer, tmp_path, save
+):
+    save_pretrained_with_code(model, tokenizer, tmp_path / "with code")
+    before = (tmp_path / "with code" / "config.json").read_text()
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "with code")
+    assert loaded.config.auto_map
+    save(loaded, str(tmp_path / "saved"))
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert not {"auto_map", "custom_pipelines"} & saved.keys()
+    AutoConfig.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    # Where the code is, the keys stay.
+    loaded.save_pretrained(tmp_path / "with code")
+    assert (tmp_path / "with code" / "config.json").read_text() == before
 
 
 def test_the_folder_holds_checkpoint_and_code(model, tokenizer, tmp_path):
@@ -145,10 +183,17 @@ def hub(monkeypatch):
         calls["token"], calls["create"] = self.token, (repo_id, kwargs)
         return RepoUrl(f"https://huggingface.co/{repo_id}")
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message):
-        calls["upload"] = (repo_id, commit_message)
+    def upload_folder(self, *, repo_id, folder_path, commit_message, revision, create_pr):
+        calls["upload"], calls["where"] = (repo_id, commit_message), (revision, create_pr)
         calls["folder"], calls["files"] = folder_path, set(os.listdir(folder_path))
+        url = f"https://huggingface.co/{repo_id}"
+        pull_request = f"{url}/discussions/3" if create_pr else None
+        return CommitInfo(f"{url}/commit/abc", commit_message, "", "abc", pr_url=pull_request)
 
+    def create_branch(self, repo_id, *, branch, exist_ok):
+        calls["branch"] = (repo_id, branch, exist_ok)
+
+    monkeypatch.setattr(HfApi, "create_branch", create_branch)
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
     return calls
@@ -165,6 +210,29 @@ def test_pushing_uploads_the_same_files_in_one_commit(model, tokenizer, hub, tmp
     assert hub["files"] == set(os.listdir(tmp_path / "model"))
     assert hub["token"] == "hf_secret"
     assert not os.path.exists(hub["folder"])
+    assert hub["where"] == (None, False) and "branch" not in hub
+
+
+@pytest.mark.parametrize("revision", ["v2", "feature/axe"])
+def test_a_push_to_a_branch_makes_it_where_there_is_none(model, tokenizer, hub, revision):
+    url = push_to_hub_with_code(model, tokenizer, "me/model", revision=revision)
+    assert url == "https://huggingface.co/me/model"
+    assert hub["branch"] == ("me/model", revision, True)
+    assert hub["where"] == (revision, False)
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_a_pull_request_is_opened_to_the_branch_and_its_address_returned(
+    model, tokenizer, hub, revision
+):
+    url = push_to_hub_with_code(model, tokenizer, "me/model", revision=revision, create_pr=True)
+    assert url == "https://huggingface.co/me/model/discussions/3"
+    assert hub["where"] == (revision, True) and "branch" not in hub
+
+
+def test_a_push_to_a_pull_request_makes_no_branch(model, tokenizer, hub):
+    push_to_hub_with_code(model, tokenizer, "me/model", revision="refs/pr/3")
+    assert hub["where"] == ("refs/pr/3", False) and "branch" not in hub
 
 
 def test_a_push_that_the_hub_refuses_leaves_nothing_behind(model, tokenizer, hub, monkeypatch):

@@ -1,4 +1,6 @@
+import copy
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from axe_hf import train_tokenizer, translate
+from axe_hf import train_tokenizer, translate, translate_with_scores
 from axe_hf.pipeline import valid_unicode
 from axe_hf.rescoring import autoregressive_scores, check_rescorer, generate_rescored
 
@@ -285,6 +287,21 @@ def test_the_model_runs_in_evaluation_mode_and_is_put_back(marian, tokenizer):
     assert {name: module.training for name, module in marian.named_modules()} == before
 
 
+def test_threads_score_alike_with_a_model_in_training_mode_and_one_tokenizer(marian, tokenizer):
+    expected = autoregressive_scores(marian.eval(), tokenizer, SOURCES, CANDIDATES)
+    marian.train()
+    own = copy.deepcopy(tokenizer)
+    own.backend_tokenizer.enable_truncation(2)
+
+    def score(_):
+        return autoregressive_scores(marian, own, SOURCES, CANDIDATES)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(scores.equal(expected) for scores in pool.map(score, range(8)))
+    assert all(module.training for module in marian.modules())
+    assert own.backend_tokenizer.truncation["max_length"] == 2
+
+
 def test_a_model_in_half_precision_gives_scores_in_fp32(marian, tokenizer):
     expected = autoregressive_scores(marian, tokenizer, SOURCES, CANDIDATES)
     found = autoregressive_scores(marian.bfloat16(), tokenizer, SOURCES, CANDIDATES)
@@ -426,6 +443,19 @@ def test_another_model_chooses_among_the_candidates(make_model, rescorer):
     assert output.lengths.equal(every.lengths[chosen])
     assert output.history["tokens"].shape[:2] == (2, 3)
     assert translate(model, tokenizer, texts, **decoding, rescore_with=rescorer) == found
+    # Several of them, best first by the other model.
+    ranked = translate_with_scores(
+        model, tokenizer, texts, **decoding, rescore_with=rescorer, num_return_sequences=4
+    )
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :4]
+    assert [[best.text for best in row] for row in ranked] == [
+        [candidates[6 * i + k] for k in row] for i, row in enumerate(order.tolist())
+    ]
+    expected = scores.gather(1, order)
+    found_scores = torch.tensor([[best.score for best in row] for row in ranked])
+    torch.testing.assert_close(found_scores, expected)
+    with pytest.raises(ValueError, match="`num_return_sequences` is 7, but .* 6 length candidate"):
+        generate_rescored(model, tokenizer, rescorer, **sources, **decoding, num_return_sequences=7)
     # Lengths that were given are all candidates, whatever `num_length_candidates` says.
     lengths = torch.tensor([[3, 5, 7], [2, 9, 4], [6, 1, 8]])
     given = generate_rescored(model, tokenizer, rescorer, **sources, target_lengths=lengths)
@@ -463,3 +493,19 @@ def test_among_equal_scores_the_most_probable_length_wins(
     )
     length_logits = model.get_encoder()(**sources).length_logits
     assert output.lengths.tolist() == length_logits.argmax(dim=1).tolist()
+
+
+def test_both_models_in_training_mode_choose_as_in_evaluation_mode(make_model, rescorer):
+    texts = ["a dog barks", "cats", "ein hund"]
+    tokenizer = train_tokenizer([*texts, "Hund und Katze"] * 5, vocab_size=300)
+    model = make_model(seed=9, vocab_size=len(tokenizer), tie_word_embeddings=False)
+    sources = tokenizer(texts, return_tensors="pt", padding=True)
+    sources = {name: sources[name] for name in ("input_ids", "attention_mask")}
+    marian, its_tokenizer = copy.deepcopy(rescorer[0]), rescorer[1]
+    settings = {"num_length_candidates": 4, "num_iterations": 2}
+    expected = generate_rescored(model, tokenizer, (marian, its_tokenizer), **sources, **settings)
+    pair = (marian.train(), its_tokenizer)
+    found = generate_rescored(model.train(), tokenizer, pair, **sources, **settings)
+    assert found.sequences.equal(expected.sequences)
+    torch.testing.assert_close(found.ranking_scores, expected.ranking_scores)
+    assert all(module.training for each in (model, marian) for module in each.modules())

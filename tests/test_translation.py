@@ -1,12 +1,23 @@
+import copy
 import io
+import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+from transformers.generation.configuration_utils import CompileConfig
+from transformers.pipelines.pt_utils import KeyDataset
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
-from axe_hf.translation import translate
+from axe_hf.translation import Translation, translate, translate_with_scores
 
 SENTENCES = ["A dog barks.", "The small dog sleeps in the house.", "A house.", "Ein Hund bellt."]
 
@@ -55,13 +66,23 @@ def test_any_iterable_of_strings_will_do(model, tokenizer):
     assert translate(model, tokenizer, []) == []
 
 
+def test_columns_of_data_sets_are_translated(model, tokenizer):
+    expected = translate(model, tokenizer, SENTENCES)
+    dataset = datasets.Dataset.from_dict({"en": SENTENCES})
+    streamed = dataset.to_iterable_dataset()
+    for column in (dataset["en"], streamed["en"], KeyDataset(dataset, "en")):
+        assert translate(model, tokenizer, column) == expected
+    with pytest.raises(TypeError, match="`texts` must hold strings, got dict"):
+        translate(model, tokenizer, dataset)
+
+
 def watch_batches(model, monkeypatch):
     shapes = []
     generate = model.generate
     monkeypatch.setattr(
         model,
         "generate",
-        lambda ids, *rest, **kw: (shapes.append(ids.shape), generate(ids, *rest, **kw))[1],
+        lambda **kw: (shapes.append(kw["input_ids"].shape), generate(**kw))[1],
     )
     return shapes
 
@@ -220,7 +241,7 @@ def test_wrong_models_and_tokenizers_are_named(model, tokenizer):
     with pytest.raises(TypeError, match="`tokenizer` must be a tokenizer .*, got str"):
         translate(model, "my/tokenizer", SENTENCES)
     other = train_tokenizer([chr(0x4E00 + i) for i in range(300)] * 5, vocab_size=600)
-    with pytest.raises(ValueError, match="`tokenizer` gave token .* the model was trained with"):
+    with pytest.raises(ValueError, match="has 600 symbols, .* the model was trained with"):
         translate(model, other, ["".join(map(chr, range(0x4E00, 0x4F00)))])
 
 
@@ -253,3 +274,208 @@ def test_several_translations_in_the_models_settings_give_one_of_each(model, tok
     settings.num_length_candidates = settings.num_return_sequences = 3
     settings.length_score_weight = 1e6  # the first candidate is the one that stood alone
     assert translate(model, tokenizer, SENTENCES) == expected
+
+
+def with_special_token(tokenizer, old, new):
+    """The tokenizer in which another symbol plays the part of one of the special tokens."""
+    other = copy.deepcopy(tokenizer)
+    if old == "blank_token":
+        other.add_special_tokens({"extra_special_tokens": {"blank_token": new}})
+    else:
+        setattr(other, old, new)
+    return other
+
+
+@pytest.mark.parametrize("name", ["mask_token", "pad_token", "eos_token"])
+def test_a_tokenizer_with_another_special_token_is_refused(model, tokenizer, name):
+    other = with_special_token(tokenizer, name, "<unk>")
+    with pytest.raises(ValueError, match=f"`{name}_id` is 2, .* the model was trained with"):
+        translate(model, other, SENTENCES)
+
+
+def test_a_tokenizer_without_a_blank_or_with_more_symbols_is_refused(model, tokenizer):
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "mask_token": "<mask>"}
+    plain = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", **names)
+    with pytest.raises(ValueError, match="`blank_token_id` is None, the model's config has 4"):
+        translate(model, plain, SENTENCES)
+    wider = copy.deepcopy(tokenizer)
+    wider.add_tokens(["<2de>"])
+    with pytest.raises(ValueError, match=r"has \d+ symbols.*resize_token_embeddings"):
+        translate(model, wider, SENTENCES)
+    model.resize_token_embeddings(len(wider))
+    translate(model, wider, SENTENCES)
+
+
+def test_weights_that_are_no_numbers_give_an_error_and_no_empty_lines(model, tokenizer):
+    with torch.no_grad():
+        model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not numbers"):
+        translate(model, tokenizer, SENTENCES)
+
+
+# Threads
+
+
+def in_threads(function, num_threads=8):
+    """What `function` returns in each of several threads at once."""
+    start = threading.Barrier(num_threads)
+
+    def run(_):
+        start.wait()
+        return function()
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(run, range(num_threads)))
+
+
+def test_threads_translate_alike_with_a_model_in_training_mode(model, tokenizer):
+    texts = SENTENCES * 10
+    expected = translate(model.eval(), tokenizer, texts, num_iterations=3)
+    model.train()
+    settings = {"num_iterations": 3, "batch_size": 8}
+    assert in_threads(lambda: translate(model, tokenizer, texts, **settings)) == [expected] * 8
+    assert all(module.training for module in model.modules())
+
+
+def test_a_training_loop_beside_keeps_its_dropout(model, tokenizer):
+    """Nothing of the model is in another mode at any time, not even for a moment."""
+    model.train()
+    seen = []
+    model.lm_head.register_forward_pre_hook(
+        lambda *_: seen.extend(module.training for module in model.modules())
+    )
+    model.model.encoder.register_forward_hook(
+        lambda *_: seen.extend(module.training for module in model.modules())
+    )
+    translate(model, tokenizer, SENTENCES)
+    assert seen and all(seen)
+
+
+def lora(model):
+    settings = {"target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.5}
+    return get_peft_model(model, LoraConfig(**settings, init_lora_weights=False))
+
+
+def hooked(model):
+    for module in model.modules():
+        add_hook_to_module(module, ModelHook())
+    return model
+
+
+def with_a_compiled_part(model):
+    model.model.encoder = torch.compile(model.model.encoder, backend="eager")
+    return model
+
+
+def compiled_in_place(model):
+    model.model.encoder.compile(backend="eager")
+    return model
+
+
+SLOW = pytest.param(with_a_compiled_part, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("wrap", [lora, hooked, SLOW, compiled_in_place])
+def test_a_wrapped_model_in_training_mode_translates_as_in_evaluation_mode(model, tokenizer, wrap):
+    wrapped = wrap(model)
+    expected = translate(wrapped.eval(), tokenizer, SENTENCES, num_iterations=3)
+    wrapped.train()
+    for _ in range(2):
+        assert translate(wrapped, tokenizer, SENTENCES, num_iterations=3) == expected
+    assert all(module.training for module in wrapped.modules())
+
+
+def test_a_compiled_decoder_is_that_of_the_mode(model, tokenizer):
+    expected = translate(model.eval(), tokenizer, SENTENCES, num_iterations=2)
+    settings = {"num_iterations": 2, "compile": True}
+    settings["compile_config"] = CompileConfig(backend="eager", mode=None)
+    assert translate(model, tokenizer, SENTENCES, **settings) == expected
+    model.train()
+    assert translate(model, tokenizer, SENTENCES, **settings) == expected
+
+
+def state_of(tokenizer):
+    backend = tokenizer.backend_tokenizer
+    return json.loads(backend.to_str())["truncation"], backend.padding, vars(tokenizer).copy()
+
+
+def test_the_tokenizer_is_left_as_another_thread_has_set_it(model, tokenizer):
+    expected = translate(model, tokenizer, SENTENCES)
+    own = copy.deepcopy(tokenizer)
+    own.backend_tokenizer.enable_truncation(3)
+    own.backend_tokenizer.enable_padding(length=20)
+    before = state_of(own)
+    assert translate(model, own, SENTENCES) == expected
+    assert state_of(own) == before
+
+
+def test_threads_share_a_tokenizer_that_one_of_them_cuts_and_pads_with(model, tokenizer):
+    texts = SENTENCES * 10
+    model.eval()
+    expected = translate(model, tokenizer, texts, batch_size=8)
+    stop = threading.Event()
+
+    def cut_and_pad():
+        settings = {"truncation": True, "max_length": 4, "padding": "max_length"}
+        while not stop.is_set():
+            assert all(len(ids) == 4 for ids in tokenizer(texts, **settings).input_ids)
+
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(cut_and_pad)
+        try:
+            found = in_threads(lambda: translate(model, tokenizer, texts, batch_size=8))
+        finally:
+            stop.set()
+        beside.result()
+    assert found == [expected] * 8
+
+
+@pytest.mark.parametrize("tokens", [["<2de>"], ["two words", "ß"]])
+def test_added_tokens_stay_whole(model, tokenizer, tokens):
+    wider = copy.deepcopy(tokenizer)
+    wider.add_tokens(tokens)
+    model.resize_token_embeddings(len(wider))
+    text = f"{tokens[0]} A house."
+    ids = torch.tensor([wider(text).input_ids])
+    assert len(tokenizer) in ids
+    expected = wider.decode(model.eval().generate(ids)[0], skip_special_tokens=True)
+    assert translate(model, wider, [text]) == [expected]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_several_translations_come_best_first_with_the_scores_of_generate(
+    model, tokenizer, batch_size
+):
+    settings = {"num_length_candidates": 4, "num_return_sequences": 3, "num_iterations": 2}
+    texts = ["A dog barks.", "", "A house.", "The small dog sleeps."]
+    ranked = translate_with_scores(model, tokenizer, texts, batch_size=batch_size, **settings)
+    assert ranked[1] == [Translation("", 0.0)] * 3
+    for text, found in zip(texts, ranked, strict=True):
+        scores = [translation.score for translation in found]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        if text:
+            inputs = tokenizer(text, return_tensors="pt")
+            output = model.eval().generate(**inputs, **settings, return_dict_in_generate=True)
+            decoded = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            assert [translation.text for translation in found] == decoded
+            assert scores == pytest.approx(output.ranking_scores.tolist(), abs=1e-5)
+    best = translate(model, tokenizer, texts, num_length_candidates=4, num_iterations=2)
+    assert [found[0].text for found in ranked] == best
+    assert translate_with_scores(model, tokenizer, []) == []
+    for one_each in ({}, {"num_return_sequences": None}, {"num_return_sequences": 1}):
+        assert [len(found) for found in translate_with_scores(model, tokenizer, texts, **one_each)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"num_return_sequences": 2}, "`num_return_sequences` is 2, but .* 1 length candidate"),
+        ({"num_return_sequences": "2"}, "`num_return_sequences` must be an integer >= 1, got '2'"),
+        ({"num_return_sequences": 0}, "`num_return_sequences` must be an integer >= 1, got 0"),
+        ({"output_history": True}, "`output_history`.*model.generate"),
+    ],
+)
+def test_wrong_numbers_of_translations_are_named(model, tokenizer, wrong, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        translate_with_scores(model, tokenizer, SENTENCES, **wrong)

@@ -1,6 +1,10 @@
 """Configuration of the conditional masked language model (CMLM)."""
 
+import copy
+import os
+import re
 import textwrap
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,6 +148,41 @@ class CmlmConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
 
+    def validate_ends(self):
+        """No size is so large that making the model would not end."""
+        for name in (field.name for field in fields(self)):
+            most, size = 1000 if name.endswith("layers") else 10**7, getattr(self, name)
+            if isinstance(size, int) and size > most:
+                raise ValueError(f"`{name}` must be at most {most}, got {size}.")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As in Transformers, but for the configuration of another kind of model."""
+        if (kind := config_dict.get("model_type", cls.model_type)) != cls.model_type:
+            advice = "Load it by AutoModelForSeq2SeqLM; it can rank (rescore_with) or teach a CMLM."
+            raise ValueError(f"This is a {kind} checkpoint, not a {cls.model_type}. {advice}")
+        return super().from_dict(config_dict, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any):
+        """As in Transformers, without keys that name code of ours which is not in the folder."""
+        saved = copy.copy(self)
+        for key in ("auto_map", "custom_pipelines"):
+            modules = re.findall(r"(\w+)\.Cmlm", str(getattr(self, key, None)))
+            if not all(os.path.isfile(os.path.join(save_directory, f"{m}.py")) for m in modules):
+                delattr(saved, key)
+        super(CmlmConfig, saved).save_pretrained(save_directory, *args, **kwargs)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise ValueError where a tokenizer cannot be the one the model was trained with."""
+        advice = "Is it the tokenizer the model was trained with?"
+        for name in SPECIAL_TOKEN_IDS:
+            if (got := getattr(tokenizer, name, None)) != (expected := getattr(self, name)):
+                problem = f"The tokenizer's `{name}` is {got}, the model's config has {expected}"
+                raise ValueError(f"{problem}. {advice} To build one: CmlmConfig({name}={got}).")
+        if (size := len(tokenizer)) > self.vocab_size:
+            problem = f"The tokenizer has {size} symbols, the model {self.vocab_size}. {advice}"
+            raise ValueError(f"{problem} To widen it: model.resize_token_embeddings({size}).")
+
 
 # What else a generation config may hold: ids, what other classes write into every configuration,
 # what changes nothing here.
@@ -202,7 +241,7 @@ class MaskPredictGenerationConfig(GenerationConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """Read saved settings; what this version does not know is left out with a warning."""
         known = {*SETTINGS, *_base_fields(), *_INDIFFERENT, "return_unused_kwargs"}
-        config_dict, unused = dict(config_dict), {}
+        config_dict, unused = {**config_dict}, {}
         unknown = [n for n in config_dict if n not in known and not n.startswith("_")]
         if unknown:
             logger.warning(

@@ -96,6 +96,8 @@ def _is_count(value: Any) -> bool:
 
 
 _COUNT = Rule("an integer >= 1", _is_count)
+# More passes than a canvas has positions change next to nothing; a typo's would never end.
+_ENDING = Rule("at most 1000", lambda value: value <= 1000)
 _NOT_NEGATIVE = Rule(">= 0", lambda value: value >= 0)
 _FINITE = Rule("a finite number", _is_number)
 _POSITIVE = Rule("> 0", lambda value: _is_number(value) and value > 0)
@@ -111,7 +113,7 @@ _SWITCH_OR_NONE = Rule("True, False or None", lambda value: isinstance(value, bo
 _SETTINGS = (
     Setting("num_iterations", 1, int,
             "T >= 1, passes of the decoder: one full prediction and T - 1 refinements.",
-            (_COUNT,), "One pass over the canvas is `num_iterations=1`.", in_graph="fixed"),
+            (_COUNT, _ENDING), "One pass over the canvas is `num_iterations=1`.", in_graph="fixed"),
     Setting("num_length_candidates", 1, int,
             "k >= 1, canvases of different length decoded per sentence; the best-scored is kept.",
             (_COUNT,)),

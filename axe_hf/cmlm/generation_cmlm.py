@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from transformers import GenerationConfig
 from transformers.generation.configuration_utils import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging
+from transformers.utils import GENERATION_CONFIG_NAME, has_file, logging
 
 from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
 from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive
@@ -47,6 +48,7 @@ class MaskPredictGenerationMixin:
     # What the class that it is mixed into has.
     config: CmlmConfig
     generation_config: Any
+    loading_problem: str | None
     generation_config_class: type[MaskPredictGenerationConfig]
     model: Any
     lm_head: torch.nn.Module
@@ -66,10 +68,20 @@ class MaskPredictGenerationMixin:
         if generation_config is not None:
             self.generation_config = config_class.from_dict(generation_config.to_dict())
         elif name_or_path is not None:
+            folder = os.path.join(name_or_path, loading.get("subfolder") or "")
+            file = os.path.join(folder, GENERATION_CONFIG_NAME)
             try:
                 self.generation_config = config_class.from_pretrained(name_or_path, **loading)
-            except OSError:  # no such file: what `__init__` made from the model's config stands
-                pass
+            except Exception as error:
+                place = {name: loading.get(name) for name in ("revision", "cache_dir")}
+                place |= {"filename": GENERATION_CONFIG_NAME, "local_files_only": True}
+                if os.path.lexists(file) or has_file(name_or_path, **place):
+                    raise ValueError(f"{file}: {error} Mend the file, or remove it.") from error
+                # No such file: what `__init__` made from the model's config stands.
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Not here: there are no steps from token to token. PEFT asks only that the name exists."""
+        raise NotImplementedError("Mask-Predict fills whole canvases: call model.generate(...).")
 
     @torch.no_grad()
     def generate(
@@ -108,6 +120,11 @@ class MaskPredictGenerationMixin:
         Raises:
             ValueError, TypeError: an argument out of range, unknown, or autoregressive.
         """
+        if self.loading_problem is not None:
+            advice = "Load a whole one, train first, or set model.loading_problem = None."
+            raise ValueError(
+                f"Weights are not those of a checkpoint: {self.loading_problem}. {advice}"
+            )
         saved = generation_config or self.generation_config
         config = settings_of_call(self.config, saved, overrides)
         if generator is not None and not config.do_sample:
@@ -190,6 +207,10 @@ class MaskPredictGenerationMixin:
         """The `num_return_sequences` candidates of each sentence that rank highest."""
         means = canvases.mean_log_probs(state.log_probs, self.config.mask_token_id)
         ranking = means + config.length_score_weight * canvases.length_log_probs
+        if ranking.isnan().any():
+            problem = f"The model's log-probabilities are not numbers in {self.dtype}"
+            advice = "Load it in torch.float32, or take another checkpoint."
+            raise ValueError(f"{problem}: its weights hold NaN or infinity, or overflow. {advice}")
         num_returned = config.num_return_sequences or 1
         best = ranking.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
         first = torch.arange(0, ranking.numel(), ranking.shape[1], device=best.device)

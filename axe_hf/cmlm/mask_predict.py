@@ -248,7 +248,8 @@ def compiled_decoder(model: Any, compile_config: CompileConfig) -> Any:
     """The compiled decoder; it is kept on the model, and compiled anew when the settings change."""
     settings = compile_config.to_dict()
     known_settings, decoder = model.__dict__.get("_compiled_decoder", (None, None))
-    if known_settings != settings:
+    # A copy of the model that shares its weights brings that of its original along.
+    if known_settings != settings or decoder._orig_mod is not model.model.decoder:
         decoder = torch.compile(model.model.decoder, **settings)
         # Not as a submodule: it shares the decoder's weights.
         model.__dict__["_compiled_decoder"] = (settings, decoder)

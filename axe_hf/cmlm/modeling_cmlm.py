@@ -5,11 +5,13 @@ Models" (EMNLP 2019).
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
@@ -302,6 +304,34 @@ class CmlmPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _can_compile_fullgraph = True
+    # Which weights were new or left over in loading; training, for which that is right, forgets it.
+    loading_problem: str | None = None
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As in Transformers, but `generate` will refuse a model with weights that were drawn."""
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
+        wrong = [f"{kind}: {', '.join(map(str, info[kind]))}" for kind in kinds if info.get(kind)]
+        model.loading_problem = f"{'; '.join(wrong):.300}" if wrong else None
+        return (model, info) if output_loading_info else model
+
+    @staticmethod
+    def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
+        files = () if load_config.is_quantized else checkpoint_files or ()
+        for file in (file for file in files if file.endswith(".safetensors")):
+            with safe_open(file, framework="pt") as tensors:
+                for name in filter(re.compile("(weight|bias)$").search, tensors.keys()):
+                    if "F" not in (kind := tensors.get_slice(name).get_dtype()):  # no F32, BF16 ...
+                        expected = f"{file}: {name} must be floating point, got {kind}"
+                        raise ValueError(f"{expected}. Take what it was quantized from.")
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
+
+    def train(self, mode: bool = True):
+        self.loading_problem = None if mode else self.loading_problem
+        return super().train(mode)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -682,3 +712,13 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         It has `length_multiplier` positions per target token, at most `max_target_length` in all.
         """
         return masked_canvas_of_labels(labels, length_multiplier, self.config)
+
+
+def check_class(model: Any) -> None:
+    """Raise TypeError for what is not this very class, but of remote code, wrapped by PEFT ..."""
+    if not isinstance(model, CmlmForConditionalGeneration):
+        advice = "`import axe_hf`, and load it by AutoModelForSeq2SeqLM.from_pretrained(...)."
+        if hasattr(model, "merge_and_unload"):  # PEFT's
+            advice = "Merge its adapter first: model.merge_and_unload()."
+        kind = f"{type(model).__name__} of {type(model).__module__}"
+        raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")

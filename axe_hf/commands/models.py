@@ -28,7 +28,7 @@ def add_model_options(parser: CommandParser, *, is_model_required: bool) -> None
     parser.add_argument("model", metavar="MODEL", nargs=nargs, help=text)
     group = parser.add_argument_group("running")
     text = "sentences at once (64)"
-    add_option(group, "batch_size", type=_positive_int, default=64, metavar="N", help=text)
+    add_option(group, "batch_size", type=positive_int, default=64, metavar="N", help=text)
     add_option(group, "device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
     add_option(group, "int8", action="store_true", help=_INT8)
     add_option(group, "rescore_with", metavar="MODEL", help=_RESCORE_WITH)
@@ -62,7 +62,8 @@ def parse_with_decoding(parser: CommandParser, argv: list[str]) -> argparse.Name
     return options
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
+    """A number of things on the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
@@ -78,6 +79,12 @@ def check_output(options: argparse.Namespace) -> None:
         raise FileExistsError(f"--output must name a plain file, {file} is something else.")
     if file.exists() and not options.overwrite:
         raise FileExistsError(f"--output: {file} exists already. Replace it by --overwrite.")
+    read = ["/dev/stdin"]  # a file where the shell was told so
+    for name in ("input", "translations", "references", "data"):
+        given = getattr(options, name, None) or []
+        read += given if isinstance(given, list) else [given, *map(str.strip, given.split(","))]
+    if file.exists() and any(os.path.isfile(path) and file.samefile(path) for path in read):
+        raise FileExistsError(f"--output: {file} is read, too. Write to another file.")
     if not folder.is_dir():
         raise FileNotFoundError(f"--output: there is no folder {file.parent}. Make it first.")
     if not os.access(folder, os.W_OK):
@@ -129,19 +136,24 @@ def _load(name: str, argument: str, options: argparse.Namespace) -> "Loaded":
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with _told_of(f"{argument}: {name} is no encoder-decoder with a tokenizer"):
+        with _told_of(f"{argument}: {name} is no whole model with a tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(name)
-            return AutoModelForSeq2SeqLM.from_pretrained(name).eval().to(device), tokenizer
+            model, info = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
     finally:
         if was_on:
             logging.enable_progress_bar()
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{argument}: {name} lacks the weights {', '.join(missing):.300}.")
+    return model.eval().to(device), tokenizer
 
 
 def _check_folder(name: str, argument: str) -> None:
     """Say plainly what is wrong with a path, for which Transformers would ask the Hub."""
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ValueError(f"{argument}: {name} holds no model: there is no config.json in it.")
+        is_adapter = (path / "adapter_config.json").is_file()
+        kind = "whole model, merge the adapter" if is_adapter else "model"
+        raise ValueError(f"{argument}: {name} holds no {kind}: there is no config.json in it.")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{argument}: must be the folder of a model, {name} is a file.")
     is_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name
@@ -150,7 +162,7 @@ def _check_folder(name: str, argument: str) -> None:
 
 
 @contextmanager
-def _told_of(message: str, kinds: Any = (OSError, ValueError)) -> Iterator[None]:
+def _told_of(message: str, kinds: Any = (OSError, ValueError, RuntimeError)) -> Iterator[None]:
     """Put `message` before the first line of a library's own."""
     try:
         yield

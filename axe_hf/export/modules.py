@@ -10,6 +10,7 @@ from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
 from ..cmlm.configuration_mask_predict import SETTINGS, num_masked_again
 from ..cmlm.generation_cmlm import settings_of_call
 from ..cmlm.mask_predict import masked_canvas, possible_lengths
+from ..cmlm.modeling_cmlm import check_class
 
 Tensors = tuple[torch.Tensor, ...]
 # Each input's value for tracing, and the axes that stay free.
@@ -253,9 +254,7 @@ def least_probable_first(log_probs: torch.Tensor) -> torch.Tensor:
 
 def check_model(model: CmlmForConditionalGeneration) -> None:
     """Raise where no graph can be made of `model`."""
-    if not isinstance(model, CmlmForConditionalGeneration):
-        kind = f"{type(model).__module__}.{type(model).__name__}. `import axe_hf` before loading it"
-        raise TypeError(f"`model` must be axe_hf's CmlmForConditionalGeneration, got {kind}.")
+    check_class(model)
     if model.training:
         raise ValueError("`model` is in training mode, with dropout: call model.eval() before.")
     attention = model.config._attn_implementation

@@ -37,8 +37,22 @@ class OneDnnLinear(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.linear and not kwargs and _fits(*args):
             states, weight, *bias = args
-            return F.linear(states.to_mkldnn(), weight, *bias).to_dense()
+            rows = states.flatten(0, -2)  # (rows, features)
+            if missing := _rounded_up(num_rows := len(rows)) - num_rows:
+                rows = F.pad(rows, (0, 0, 0, missing))
+            output = F.linear(rows.to_mkldnn(), weight, *bias).to_dense()
+            return output[:num_rows].unflatten(0, states.shape[:-1])
         return func(*args, **(kwargs or {}))
+
+
+def _rounded_up(num_rows: int) -> int:
+    """One of eight numbers between two powers of two, at most an eighth more.
+
+    oneDNN keeps code and buffers for each shape it meets, for as long as the process lives. For
+    1,200 numbers of rows in four layers that came to 1.5 GB, rounded to 110 MB.
+    """
+    step = max(MIN_ROWS, 2 ** (num_rows.bit_length() - 1) // 8)
+    return -(-num_rows // step) * step
 
 
 def _fits(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:

@@ -1,11 +1,13 @@
 """Arguments of a training run. Their help in an `HfArgumentParser` and in `axe-hf train` is that of
 the docstrings."""
 
+import sys
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from transformers import Seq2SeqTrainingArguments
+from transformers.utils import is_in_notebook
 
 from ..cmlm.configuration_cmlm import CmlmConfig
 from ..data.collator import check_canvas_options, is_canvas_stretched
@@ -106,6 +108,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self):
         if self.num_train_epochs is None:  # a run with `train_minutes` ends by its clock
             self.num_train_epochs = 3.0 if self.train_minutes is None else 1e6
+        if self.disable_tqdm is None and not (sys.stderr.isatty() or is_in_notebook()):
+            self.disable_tqdm = True  # a log gets the lines of each `logging_steps`, and no bars
         super().__post_init__()
         check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
         tokens, decay, minutes = self.max_tokens_per_batch, self.ema_decay, self.train_minutes

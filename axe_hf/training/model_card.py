@@ -31,6 +31,7 @@ class ModelCardDetails:
     # Name of a data set, such as "test", to the scores of `TranslationMetric` on it.
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_parameters: int | None = None
+    adapter: str | None = None  # what of PEFT was trained in place of the whole, such as "LORA"
 
 
 def model_card_text(details: ModelCardDetails) -> str:
@@ -44,7 +45,7 @@ def model_card_text(details: ModelCardDetails) -> str:
     data = ModelCardData(
         language=[code for code in (details.source_lang, details.target_lang) if code] or None,
         license=details.license,
-        library_name="transformers",
+        library_name="peft" if details.adapter else "transformers",
         pipeline_tag="translation",
         tags=list(_TAGS),
         base_model=None if is_local else details.base_model,
@@ -90,6 +91,8 @@ def details_of_training(trainer: Any, **details: Any) -> ModelCardDetails:
         "training": _training_settings(trainer),
         "generation": {name: decoding[name] for name in _SHOWN_GENERATION if name in decoding},
     }
+    for adapter in getattr(model, "peft_config", {}).values():
+        found |= {"base_model": adapter.base_model_name_or_path, "adapter": adapter.peft_type.value}
     for logs in trainer.state.log_history:  # the last evaluation counts
         if "eval_bleu" in logs:
             scores = {name.removeprefix("eval_"): value for name, value in logs.items()}
@@ -118,6 +121,7 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
         "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type.value}, "
         f"warm-up {args.warmup_steps}",
         "average of weights (EMA decay)": args.ema_decay or "none",
+        "trainable parameters": f"{trainer.model.num_parameters(only_trainable=True):,}",
         "seed": args.seed,
         "device": args.device.type,
     }

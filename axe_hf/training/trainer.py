@@ -23,7 +23,6 @@ from transformers.trainer_utils import (
 )
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
-from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
 from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
@@ -108,6 +107,9 @@ class AxeTrainer(Seq2SeqTrainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
+        if args.generation_config is not None and hasattr(self.model, "get_base_model"):
+            # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
+            self.model.get_base_model().generation_config = self.model.generation_config
         honour_arguments(self.model, args)
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
@@ -359,14 +361,7 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
         kind = type(model).__name__
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
-    for name in SPECIAL_TOKEN_IDS:
-        expected, got = getattr(config, name), getattr(tokenizer, name, None)
-        if got != expected:
-            difference = f"The tokenizer's `{name}` is {got}, the model's config has {expected}"
-            raise ValueError(f"{difference}. Build it as CmlmConfig({name}=tokenizer.{name}).")
-    if len(tokenizer) > config.vocab_size:
-        difference = f"The tokenizer has {len(tokenizer)} symbols, the model {config.vocab_size}"
-        raise ValueError(f"{difference}. Call model.resize_token_embeddings(len(tokenizer)).")
+    config.check_tokenizer(tokenizer)
 
 
 def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, BartConfig, MarianConfig
 
-from axe_hf import CmlmConfig
+from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel
 
 
 def test_defaults_are_mask_predicts_base_model():
@@ -117,3 +119,54 @@ def test_wrong_assignments_are_refused_too():
     config = CmlmConfig()
     with pytest.raises(Exception, match="axe_delta"):
         config.axe_delta = "much"
+
+
+@pytest.mark.parametrize("size", [10**9, 10**12, 10**30])
+@pytest.mark.parametrize(
+    "name", ["encoder_layers", "decoder_layers", "vocab_size", "d_model", "max_target_length"]
+)
+def test_sizes_without_end_are_refused(name, size):
+    with pytest.raises(StrictDataclassError, match=f"`{name}` must be at most [0-9]+, got {size}"):
+        CmlmConfig(**{name: size})
+
+
+OTHERS = {"marian": MarianConfig, "bart": BartConfig}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_checkpoint_of_another_kind_of_model_is_named_for_what_it_is(kind, tmp_path):
+    OTHERS[kind]().save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"forced_eos_token_id": 0}')
+    loaders = (CmlmConfig, CmlmModel, CmlmForConditionalGeneration)
+    for load in [each.from_pretrained for each in loaders]:
+        with pytest.raises(ValueError, match=f"This is a {kind} checkpoint, not a cmlm.*Auto"):
+            load(tmp_path)
+    with pytest.raises(ValueError, match=f"This is a {kind} checkpoint, not a cmlm"):
+        CmlmConfig.from_dict(OTHERS[kind]().to_dict())
+    assert AutoConfig.from_pretrained(tmp_path).model_type == kind
+
+
+REMOTE = {
+    "auto_map": {"AutoConfig": "configuration_cmlm.CmlmConfig"},
+    "custom_pipelines": {"translation": {"impl": "pipeline.CmlmTranslationPipeline", "pt": []}},
+}
+
+
+def test_keys_that_name_code_are_saved_only_beside_the_code(tmp_path):
+    config = CmlmConfig(vocab_size=20, d_model=8, **REMOTE)
+    config.save_pretrained(tmp_path)
+    assert not REMOTE.keys() & json.loads((tmp_path / "config.json").read_text()).keys()
+    assert (config.auto_map, config.custom_pipelines) == tuple(REMOTE.values())
+    (tmp_path / "pipeline.py").touch()
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert "auto_map" not in saved and "custom_pipelines" in saved
+    (tmp_path / "configuration_cmlm.py").touch()
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == REMOTE["auto_map"]
+
+
+def test_a_users_own_code_is_left_in(tmp_path):
+    own = {"auto_map": {"AutoModel": "mine.Model"}}
+    CmlmConfig(vocab_size=20, d_model=8, **own).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == own["auto_map"]

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -282,3 +283,65 @@ def test_encoder_outputs_that_are_none_are_refused(make_model, make_sources):
     outputs.last_hidden_state = outputs.last_hidden_state[:0]
     with pytest.raises(ValueError, match="of at least one sentence"):
         model.generate(encoder_outputs=outputs)
+
+
+BROKEN_SETTINGS = {
+    "half an object": b"{",
+    "no text": b"\xff\xfe\x00",
+    "empty": b"",
+    "a list": b"[]",
+    "null": b"null",
+    "a word in place of a number": b'{"num_iterations": "four"}',
+    "out of range": b'{"length_multiplier": -1}',
+    "another model's": b'{"num_beams": 5}',
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_SETTINGS.values(), ids=BROKEN_SETTINGS)
+def test_a_generation_config_that_is_broken_is_named_and_not_ignored(make_model, tmp_path, content):
+    make_model().save_pretrained(tmp_path)
+    file = tmp_path / "generation_config.json"
+    file.write_bytes(content)
+    for name in (str(tmp_path), tmp_path):
+        with pytest.raises(ValueError, match=re.escape(str(file))):
+            CmlmForConditionalGeneration.from_pretrained(name)
+    with pytest.raises(ValueError, match=re.escape(str(file))):
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path.parent, subfolder=tmp_path.name)
+
+
+def test_a_generation_config_that_cannot_be_read_is_named(make_model, tmp_path, monkeypatch):
+    make_model().save_pretrained(tmp_path)
+    file = tmp_path / "generation_config.json"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ValueError, match=re.escape(str(file))):
+        CmlmForConditionalGeneration.from_pretrained(tmp_path)
+    file.rmdir()
+    file.symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=re.escape(str(file))):
+        CmlmForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_only_where_there_is_no_generation_config_the_models_own_settings_hold(
+    make_model, tmp_path
+):
+    make_model().save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    try:
+        raise OSError("another problem, which the caller is handling")
+    except OSError:
+        loaded = CmlmForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.generation_config.max_length == loaded.config.max_target_length
+
+
+@pytest.mark.parametrize("num_iterations", [1001, 10**9, 10**30])
+def test_passes_without_end_are_refused(make_model, make_sources, num_iterations):
+    sources = make_sources([3])
+    with pytest.raises(
+        ValueError, match=f"`num_iterations` must be at most 1000, got {num_iterations}"
+    ):
+        make_model().generate(**sources, num_iterations=num_iterations)
+    with pytest.raises(ValueError, match="`num_iterations` must be at most 1000"):
+        MaskPredictGenerationConfig(num_iterations=num_iterations)
+    assert make_model().generate(**sources, num_iterations=1000, early_stop=True).shape[0] == 1

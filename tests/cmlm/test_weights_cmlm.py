@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from axe_hf import CmlmForConditionalGeneration, CmlmModel
+from axe_hf import CmlmForConditionalGeneration, CmlmModel, quantize_int8
 
 PAD = 0
 
@@ -77,6 +77,101 @@ def test_the_vocabulary_can_grow(make_model, make_batch, tie):
     torch.testing.assert_close(logits[..., :24], before)
     model(**batch, labels=batch["decoder_input_ids"].clamp(min=5)).loss.backward()
     model.generate(batch["input_ids"])
+
+
+# Broken checkpoints
+
+MATRIX = "model.encoder.layers.0.fc1.weight"
+BIAS = "model.decoder.layers.1.encoder_attn.q_proj.bias"
+
+
+def save_changed(model, folder, change):
+    """Saves the model, its weights by name changed in place by `change`."""
+    model.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def without(name):
+    return lambda weights: weights.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (without(MATRIX), f"missing_keys: {MATRIX}"),
+        (without(BIAS), f"missing_keys: {BIAS}"),
+        (
+            lambda w: w.update({MATRIX.replace("0", "2"): w[MATRIX].clone()}),
+            "unexpected_keys: model.encoder.layers.2",
+        ),
+        (lambda w: w.update(extra=torch.ones(2)), "unexpected_keys: extra"),
+    ],
+    ids=["a matrix is missing", "a bias is missing", "a layer too many", "a strange one"],
+)
+def test_a_checkpoint_whose_weights_are_not_the_models_is_not_decoded_until_it_is_trained(
+    make_model, make_batch, tmp_path, change, problem
+):
+    source = make_batch()["input_ids"]
+    loaded = CmlmForConditionalGeneration.from_pretrained(
+        save_changed(make_model(), tmp_path, change)
+    )
+    for model in (loaded, quantize_int8(loaded)):
+        with pytest.raises(ValueError, match=f"not those of a checkpoint: {problem}"):
+            model.generate(source)
+    loaded(**make_batch())  # it can be used otherwise
+    loaded.train().eval().generate(source)
+
+
+@pytest.mark.parametrize("name", [MATRIX, BIAS])
+def test_weights_of_another_shape_that_one_asked_to_ignore_are_not_decoded(
+    make_model, make_batch, tmp_path, name
+):
+    folder = save_changed(
+        make_model(), tmp_path, lambda w: w.update({name: w[name][:8].contiguous()})
+    )
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        CmlmForConditionalGeneration.from_pretrained(folder)
+    model, info = CmlmForConditionalGeneration.from_pretrained(
+        folder, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert info["mismatched_keys"]
+    with pytest.raises(ValueError, match=f"mismatched_keys: .*{name}"):
+        model.generate(make_batch()["input_ids"])
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(torch.int8, "I8"), (torch.int64, "I64")])
+def test_integer_weights_are_refused(make_model, tmp_path, dtype, kind):
+    folder = save_changed(make_model(), tmp_path, lambda w: w.update({BIAS: w[BIAS].to(dtype)}))
+    with pytest.raises(ValueError, match=f"model.safetensors: {BIAS} must be floating .* {kind}"):
+        CmlmForConditionalGeneration.from_pretrained(folder)
+
+
+def test_a_checkpoint_without_a_head_of_its_own_is_whole_where_the_embeddings_are_tied(
+    make_model, make_batch, tmp_path
+):
+    make_model().model.save_pretrained(tmp_path / "tied")
+    source = make_batch()["input_ids"]
+    CmlmForConditionalGeneration.from_pretrained(tmp_path / "tied").generate(source)
+    make_model(tie_word_embeddings=False).model.save_pretrained(tmp_path / "untied")
+    with pytest.raises(ValueError, match=r"missing_keys: lm_head\.weight"):
+        CmlmForConditionalGeneration.from_pretrained(tmp_path / "untied").generate(source)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "name", [MATRIX, "model.encoder.embed_lengths.weight", "model.shared.weight"]
+)
+def test_weights_that_are_no_numbers_are_not_decoded_in_silence(
+    make_model, make_batch, name, value
+):
+    model = make_model()
+    with torch.no_grad():
+        model.get_parameter(name)[-1, -1] = value
+    with pytest.raises(ValueError, match="not numbers in torch.float32: its weights hold NaN or"):
+        model.generate(make_batch()["input_ids"], num_iterations=2)
 
 
 # Arithmetic

@@ -1,8 +1,11 @@
 """`axe-hf evaluate`: its scores, and how each failure looks."""
 
 import json
+import shutil
+from math import nan
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture
@@ -107,3 +110,21 @@ def test_data_that_cannot_be_scored(fails, model, pairs, tmp_path):
     output.write_text("mine")
     line = fails(1, "evaluate", model, pairs, *languages, "--output", output)
     assert "exists already" in line and output.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("model.encoder.embed_tokens.weight", None), ("lm_head.weight", nan)]
+)
+def test_a_model_with_missing_weights_or_none_that_are_numbers_has_no_score(
+    axe_hf, model, pairs, tmp_path, name, value
+):
+    folder = tmp_path / "spoilt"
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(name) if value is None else weights[name].fill_(value)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    code, out, err = axe_hf("evaluate", folder, *languages, pairs)
+    assert (code, out) == (1, "")
+    complaint = f"lacks the weights {name}" if value is None else "hold NaN or infinity"
+    assert complaint in err.splitlines()[-1]

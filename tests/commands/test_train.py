@@ -1,6 +1,11 @@
 """`axe-hf train`: options, files of options, and how each failure looks."""
 
+import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import MISSING, fields
 
 import pytest
@@ -50,6 +55,49 @@ def test_it_trains_a_model_that_translate_takes(axe_hf, settings, tmp_path):
     assert f"Saved the model in {tmp_path / 'out'}" in out
     assert "On the test data: BLEU" in out and "nrefs:1|case:mixed" in out
     assert axe_hf("translate", tmp_path / "out", "one two")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_log_holds_lines_and_no_progress_bars(settings, tmp_path):
+    del settings["disable_tqdm"]
+    settings |= {"max_steps": 6, "logging_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
+    settings |= {"validation_file": settings["train_file"]}
+    out = tmp_path / "out"
+    pair = ("--source-lang", "en", "--target-lang", "de")
+    commands = [
+        ["train", *as_options(settings)],
+        ["translate", str(out), "--input", str(tmp_path / "pairs.tsv")],
+        ["evaluate", str(out), settings["test_file"], *pair],
+    ]
+    program = f"from axe_hf.cli import main; print([main(argv) for argv in {commands!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "[0, 0, 0]" in done.stdout, done.stderr
+    assert len(re.findall("^{'loss'", done.stdout, re.MULTILINE)) == 2
+    assert not re.search(r"\r|\d%\||it/s|examples/s", done.stdout + done.stderr), done.stderr
+    if importlib.util.find_spec("pty"):  # the same on a terminal
+        import pty
+
+        parent, child = pty.openpty()
+        program = f"from axe_hf.cli import main; main({commands[1]!r})"
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, stdout=subprocess.PIPE, stderr=child, check=True)
+        os.close(child)
+        assert b"\r" in os.read(parent, 10_000)
+        os.close(parent)
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "given", "expected"),
+    [(True, None, False), (False, None, True), (False, False, False), (True, True, True)],
+)
+def test_progress_bars_are_for_terminals_unless_asked_for(
+    tmp_path, monkeypatch, is_terminal, given, expected
+):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    given = {} if given is None else {"disable_tqdm": given}
+    assert AxeTrainingArguments(str(tmp_path), use_cpu=True, **given).disable_tqdm is expected
 
 
 def test_a_file_and_options_mean_the_same_and_options_win(settings, tmp_path):

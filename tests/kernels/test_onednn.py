@@ -46,6 +46,33 @@ def test_a_linear_layer_gives_the_same_up_to_rounding(shape, has_bias):
 
 
 @needs_onednn
+@pytest.mark.parametrize("num_rows", [17, 100, 129, 1000])
+def test_a_number_of_rows_between_two_steps_changes_nothing(num_rows):
+    torch.manual_seed(0)
+    layer, states = torch.nn.Linear(8, 33), torch.randn(num_rows, 8)
+    is_used, found = uses_onednn(lambda: layer(states))
+    assert is_used and found.shape == (num_rows, 33)
+    exact = F.linear(states.double(), layer.weight.double(), layer.bias.double())
+    torch.testing.assert_close(found, exact.float(), atol=1e-6, rtol=1e-5)
+
+
+@needs_onednn
+def test_memory_is_bounded_by_few_shapes(monkeypatch):
+    """oneDNN keeps what it made for each shape; it meets at most eight between 2^k and 2^(k+1)."""
+    shapes, plain = set(), F.linear
+    monkeypatch.setattr(
+        F, "linear", lambda states, *rest: shapes.add(tuple(states.shape)) or plain(states, *rest)
+    )
+    weight = torch.randn(5, 8)
+    with torch.no_grad():
+        for num_rows in range(MIN_ROWS, 1216):
+            states = torch.randn(num_rows, 8)
+            OneDnnLinear().__torch_function__(F.linear, (), (states, weight))
+    assert len(shapes) <= 8 * 7
+    assert all(rows <= 1.125 * 1216 for rows, _ in shapes)
+
+
+@needs_onednn
 def test_transposed_views_are_as_good():
     torch.manual_seed(0)
     states = torch.randn(8, MIN_ROWS, 2).transpose(0, 2)  # (2, rows, 8)

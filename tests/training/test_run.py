@@ -1,6 +1,7 @@
 import json
+import re
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -112,6 +113,43 @@ def test_a_card_without_scores_or_languages_is_whole():
     text = model_card_text(ModelCardDetails("m", CmlmConfig(training_loss="cross_entropy")))
     assert "## Scores" not in text and "delta" not in text and "None" not in text
     assert "cross entropy at every position" in text
+
+
+@pytest.mark.parametrize(
+    "evil", ["a|b `c` <script>alert(1)</script>\n\n# [x](http://y)", '"); import os; ("\n```\n* b']
+)
+def test_nothing_in_a_card_is_markdown_or_html_that_a_user_put_there(evil):
+    scores = {"bleu": 1.0, "chrf": 2.0, "repetition_rate": 0.0, "length_ratio": 1.0}
+    details = ModelCardDetails(
+        evil,
+        CmlmConfig(),
+        *[evil] * 3,
+        base_model=evil,
+        training={evil: evil},
+        generation={evil: evil},
+        scores={evil: scores | {"bleu_signature": evil, "chrf_signature": evil}},
+    )
+    body = model_card_text(details).split("\n---\n", 1)[1]
+    plain = ModelCardDetails("m", CmlmConfig(), "en", "de", "data", base_model="b")
+    plain = replace(
+        plain, training={"a": 1}, generation={"n": 1}, scores={"test": details.scores[evil]}
+    )
+    good = model_card_text(
+        replace(plain, scores={"t": scores | {"bleu_signature": "s", "chrf_signature": "s"}})
+    )
+    # As many lines, fences, titles and columns as with names that mean no harm.
+    good = good.split("\n---\n", 1)[1]
+    assert body.count("\n") == good.count("\n")
+    for line, right in zip(body.splitlines(), good.splitlines(), strict=True):
+        if not right:
+            continue
+        assert line[:2] == right[:2] or right[:1].isalpha()
+        columns = len(re.findall(r"(?<!\\)\|", line))
+        assert right[0] != "|" or columns == right.count("|")
+    for code in re.findall(r"from_pretrained\((.*)\)", body):
+        assert eval(f"dict(a={code})")["a"] == evil
+    prose = re.sub(r"```.*?```|`[^`]*`", "", body, flags=re.DOTALL)
+    assert "<script>" not in prose.replace(r"\<", "") and "[x]" not in prose
 
 
 def test_an_output_folder_in_use_is_refused_before_any_work(run, tmp_path):
