@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..cmlm.configuration_mask_predict import require
+
 
 class MaxTokensBatchSampler:
     """Group examples of similar length into batches that fill a token budget.
@@ -40,6 +42,7 @@ class MaxTokensBatchSampler:
         seed: int = 0,
         num_replicas: int = 1,
     ):
+        require({"at least 1": "max_tokens"}, {"max_tokens": max_tokens})
         self.sizes = _sizes(lengths)
         self.seed, self.epoch = seed, 0
         longest = int(self.sizes.argmax())

@@ -205,6 +205,66 @@ def test_wrong_usage(fails, settings, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("length_multiplier", ("inf", "nan", "0", "-1.4")),
+        ("length_jitter", ("nan", "1", "-0.1")),
+        ("axe_delta", ("nan", "-1", "inf")),
+        ("length_loss_weight", ("nan", "inf", "-0.1")),
+        ("dropout", ("nan", "1")),
+        ("label_smoothing", ("nan", "-1")),
+        ("label_smoothing_factor", ("nan", "inf")),
+        ("learning_rate", ("nan", "inf", "-1")),
+        ("gradient_accumulation_steps", ("0", "-1")),
+        ("max_tokens_per_batch", ("-5",)),
+        ("per_device_eval_batch_size", ("0",)),
+        ("train_minutes", ("nan", "inf", "0")),
+        ("ema_decay", ("nan", "0", "1")),
+        ("num_train_epochs", ("nan", "inf", "0")),
+        ("max_steps", ("0", "-3")),
+        ("save_steps", ("nan", "inf", "-1")),
+        ("eval_steps", ("inf",)),
+        ("warmup_steps", ("nan", "-1")),
+        ("seed", ("-1",)),
+        ("d_model", ("0", "-8")),
+        ("encoder_attention_heads", ("0",)),
+        ("vocab_size", ("0", "-300")),
+        ("max_target_length", ("1", "-4")),
+    ],
+)
+def test_numbers_that_make_no_sense_are_wrong_usage(fails, settings, tmp_path, name, values):
+    for value in values:
+        line = fails(2, "train", *as_options(settings | {"masking": "full", name: value}))
+        assert f"`{name}` must be " in line and f", got {value}" in line.replace(".0", ""), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", [".nan", ".inf", "-.inf", "1.5"])
+def test_numbers_of_a_file_that_make_no_sense_are_wrong_usage(fails, settings, tmp_path, text):
+    for name in ("length_jitter", "ema_decay", "label_smoothing"):
+        lines = yaml.safe_dump(settings | {"masking": "full"}) + f"{name}: {text}\n"
+        (tmp_path / "run.yaml").write_text(lines)
+        assert f"`{name}` must be " in fails(2, "train", tmp_path / "run.yaml")
+
+
+def test_fine_tuning_by_default_changes_no_translation(axe_hf, settings, tmp_path):
+    recipe = {"masking": "full", "length_multiplier": 1.6, "length_jitter": 0.1}
+    assert axe_hf("train", *as_options(settings | recipe | {"seed": 1}))[0] == 0
+    names = ("source_lang", "target_lang", "train_file", "test_file", "max_steps", "use_cpu")
+    tuned = {name: settings[name] for name in names} | {"learning_rate": 1e-9}
+    tuned |= {"model_name_or_path": tmp_path / "out", "output_dir": tmp_path / "tuned"}
+    assert axe_hf("train", *as_options(tuned))[0] == 0
+    results = [
+        json.loads((tmp_path / folder / "test_results.json").read_text())
+        for folder in ("out", "tuned")
+    ]
+    assert results[0]["test_bleu"] == results[1]["test_bleu"]
+    assert results[0]["test_length_ratio"] == results[1]["test_length_ratio"]
+    config = json.loads((tmp_path / "tuned" / "config.json").read_text())
+    assert recipe.items() <= config.items()
+
+
 @pytest.mark.parametrize("name", ["run.json", "run.yaml"])
 @pytest.mark.parametrize("asked", [True, False, "last", "true"])
 def test_a_file_may_ask_for_the_last_checkpoint_by_true(settings, tmp_path, name, asked):

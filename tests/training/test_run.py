@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 from dataclasses import fields, replace
@@ -234,6 +235,22 @@ def test_fine_tuning_keeps_the_architecture_and_changes_the_loss(run, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_fine_tuning_keeps_the_length_multiplier(run, tmp_path):
+    recipe = {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2}
+    run(test_file=None, **recipe, max_steps=1)
+    same = {name: None for name in SIZES} | {"vocab_size": None, "max_source_length": None}
+    same |= {"model_name_or_path": str(tmp_path / "out"), "test_file": None, "max_steps": 1}
+    for number, given in enumerate(({}, {"length_multiplier": 1.2}, {"dropout": 0.0})):
+        run(f"tuned{number}", **same | {"learning_rate": 1e-9} | given)
+        expected = recipe | {n: value for n, value in given.items() if n in recipe}
+        model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / f"tuned{number}")
+        assert expected.items() <= model.config.to_dict().items()
+        assert model.generation_config.length_multiplier == expected["length_multiplier"]
+    resumed = run(test_file=None, max_steps=2, resume_from_checkpoint="last")
+    assert recipe.items() <= resumed.model.config.to_dict().items()
+    assert resumed.trainer.data_collator.length_jitter == 0.2
+
+
 class TestBadInput:
     def test_missing_and_broken_files_are_named_and_nothing_is_written(self, run, tmp_path):
         with pytest.raises(FileNotFoundError, match="`validation_file`: .*nowhere.jsonl"):
@@ -254,11 +271,28 @@ class TestBadInput:
         with pytest.raises(ValueError, match="`max_source_length` must be at least 2"):
             DataArguments("en", "de", train_file="a.tsv", max_source_length=1)
 
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -2, 0])
+    def test_no_number_is_nan_infinite_negative_or_zero(self, value):
+        for name in ("vocab_size", "max_source_length", "max_target_length"):
+            with pytest.raises(ValueError, match=f"`{name}` must be .*, got {value}"):
+                DataArguments("en", "de", train_file="a.tsv", **{name: value})
+        for name in ("d_model", "decoder_layers", "encoder_attention_heads", "decoder_ffn_dim"):
+            with pytest.raises(ValueError, match=f"`{name}` must be at least 1.*, got {value}"):
+                ModelArguments(**{name: value})
+        names = ("dropout", "attention_dropout", "activation_dropout", "axe_delta")
+        for name in (*names, "label_smoothing", "length_loss_weight") if value else ():
+            with pytest.raises(ValueError, match=f"`{name}` must be .*, got {value}"):
+                ModelArguments(model_name_or_path="m", **{name: value})
+
     def test_model_settings_out_of_range(self, run, tmp_path):
         with pytest.raises(Exception, match="`axe_delta` must be >= 0"):
             run(axe_delta=-1.0)
         with pytest.raises(Exception, match="must divide `d_model`"):
             run(encoder_attention_heads=3)
+        with pytest.raises(Exception, match="`length_multiplier` is 1.4.* Use masking='full'"):
+            run(length_multiplier=1.4, train_file="not read")
+        with pytest.raises(Exception, match="cross entropy needs a label"):
+            run(masking="full", length_jitter=0.1, training_loss="cross_entropy")
         assert not (tmp_path / "out").exists()
 
 
