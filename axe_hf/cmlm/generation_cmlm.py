@@ -69,14 +69,14 @@ class MaskPredictGenerationMixin:
         if generation_config is not None:
             self.generation_config = config_class.from_dict(generation_config.to_dict())
         elif name_or_path is not None:
-            folder = os.path.join(name_or_path, loading.get("subfolder") or "")
-            file = os.path.join(folder, GENERATION_CONFIG_NAME)
+            name = os.path.join(loading.get("subfolder") or "", GENERATION_CONFIG_NAME)
+            file = os.path.join(name_or_path, name)
             try:
                 self.generation_config = config_class.from_pretrained(name_or_path, **loading)
             except Exception as error:
-                place = {name: loading.get(name) for name in ("revision", "cache_dir")}
-                place |= {"filename": GENERATION_CONFIG_NAME, "local_files_only": True}
-                if os.path.lexists(file) or has_file(name_or_path, **place):
+                place = {key: loading.get(key) for key in ("revision", "cache_dir")}
+                is_cached = has_file(name_or_path, name, local_files_only=True, **place)
+                if is_cached or os.path.lexists(file):
                     raise ValueError(f"{file}: {error} Mend the file, or remove it.") from error
                 # No such file: what `__init__` made from the model's config stands.
         if self.generation_config.length_multiplier is None:
