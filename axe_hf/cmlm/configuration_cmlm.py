@@ -46,18 +46,17 @@ def check_canvas_recipe(recipe: dict[str, Any], training_loss: str = "axe") -> N
     multiplier, jitter = recipe.get("length_multiplier", 1.0), recipe.get("length_jitter", 0.0)
     SETTINGS["length_multiplier"].check(multiplier)
     require({"in [0, 1)": "length_jitter"}, recipe)
-    is_stretched = multiplier != 1 or jitter > 0
-    if is_stretched and masking != "full":
-        raise ValueError(
-            f"`length_multiplier` is {multiplier} and `length_jitter` {jitter}, but where tokens "
-            "are observed no canvas can be stretched. Use masking='full', or 1 and 0."
-        )
-    if is_stretched and training_loss != "axe":
-        raise ValueError(
-            "`length_multiplier` must be 1 and `length_jitter` 0 unless `training_loss` is 'axe': "
-            "cross entropy needs a label at every position of the canvas. "
-            f"Got {multiplier} and {jitter}."
-        )
+    if multiplier == 1 and not jitter:
+        return
+    if masking != "full":
+        given = f"`length_multiplier` is {multiplier} and `length_jitter` {jitter}"
+        reason = "where tokens are observed no canvas can be stretched"
+        raise ValueError(f"{given}, but {reason}. Use masking='full', or 1 and 0.")
+    if training_loss != "axe":
+        reason = "cross entropy needs a label at every position of the canvas"
+        expected = "must be 1 and `length_jitter` 0 unless `training_loss` is 'axe'"
+        got = f"Got {multiplier} and {jitter}."
+        raise ValueError(f"`length_multiplier` {expected}: {reason}. {got}")
 
 
 @strict
@@ -274,10 +273,8 @@ class MaskPredictGenerationConfig(GenerationConfig):
 
         config_dict, unused = {**config_dict}, pop_unknown(kwargs)
         if unknown := pop_unknown(config_dict):
-            logger.warning(
-                f"The saved generation settings hold {', '.join(unknown)}, which this version of "
-                "the code does not know and leaves out."
-            )
+            names = ", ".join(map(ascii, unknown))  # ascii: a terminal obeys control characters
+            logger.warning(f"Left out saved generation settings unknown to this version: {names}.")
         result = super().from_dict(config_dict, **kwargs)
         return (result[0], result[1] | unused) if isinstance(result, tuple) else result
 
@@ -300,12 +297,8 @@ class MaskPredictGenerationConfig(GenerationConfig):
             self.num_return_sequences = num_returned
         for setting in SETTINGS.values():
             setting.check(getattr(self, setting.name))
-        self._check_names()
-
-    def _check_names(self) -> None:
-        """Nothing is set that would be ignored."""
-        known = _base_fields()
-        defaults = GenerationConfig._get_default_generation_params()
+        # Nothing is set that would be ignored.
+        known, defaults = _base_fields(), GenerationConfig._get_default_generation_params()
         for name, value in vars(self).items():
             is_allowed = name in SETTINGS or name in _INDIFFERENT or name.startswith("_")
             if is_allowed or value is None or value == defaults.get(name):
