@@ -93,14 +93,13 @@ def format_history(
     width = shutil.get_terminal_size().columns if width is None else width
     cell_widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     label_width = len(str(len(rows) - 1))
-    blocks = []
+    lines = []
     for block in _columns_that_fit(cell_widths, width - label_width - 2):
-        lines = []
         for number, (row, row_log_probs) in enumerate(zip(rows, log_probs, strict=True)):
             cells = [_painted(row[j], row_log_probs[j], color, cell_widths[j]) for j in block]
             lines.append(f"{number:>{label_width}}  {' '.join(cells)}".rstrip())
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+        lines.append("")
+    return "\n".join(lines[:-1])
 
 
 def history_rows(

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+Lengths = Sequence[tuple[int, int]] | Sequence[int]
+
 
 class MaxTokensBatchSampler:
     """Group examples of similar length into batches that fill a token budget.
@@ -33,21 +35,14 @@ class MaxTokensBatchSampler:
     batch_size = None  # tells accelerate that it varies
     drop_last = False
 
-    def __init__(
-        self,
-        lengths: Sequence[tuple[int, int]] | Sequence[int],
-        max_tokens: int,
-        seed: int = 0,
-        num_replicas: int = 1,
-    ):
+    def __init__(self, lengths: Lengths, max_tokens: int, seed: int = 0, num_replicas: int = 1):
         self.sizes = _sizes(lengths)
         self.seed, self.epoch = seed, 0
         longest = int(self.sizes.argmax())
         if self.sizes[longest] > max_tokens:
-            raise ValueError(
-                f"`max_tokens` must hold every example, got {max_tokens}, but example {longest} "
-                f"has {self.sizes[longest]} tokens. Drop it by max_source_length."
-            )
+            got = f"{max_tokens}, but example {longest} has {self.sizes[longest]} tokens"
+            advice = "Drop it by max_source_length."
+            raise ValueError(f"`max_tokens` must hold every example, got {got}. {advice}")
         self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
         _split_until_multiple(self._bounds, num_replicas)
 
@@ -72,7 +67,7 @@ class MaxTokensBatchSampler:
             yield order[start:end].tolist()
 
 
-def _sizes(lengths: Sequence[tuple[int, int]] | Sequence[int]) -> np.ndarray:
+def _sizes(lengths: Lengths) -> np.ndarray:
     expected = "`lengths` must hold a (source, target) pair or one size per example"
     try:
         sizes = np.asarray(lengths)
