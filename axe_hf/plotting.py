@@ -73,6 +73,7 @@ def plot_alignment(
         raise TypeError(f"`logits_or_model` must be logits (canvas, vocab) or a CMLM, got {kind}.")
     labels = torch.as_tensor(labels, device=logits_or_model.device)
     labels = labels[labels != IGNORE_INDEX] if labels.dim() == 1 else labels
+    logits: Any = logits_or_model
     is_observed = None
     if isinstance(logits_or_model, CmlmForConditionalGeneration):
         delta = logits_or_model.config.axe_delta if delta is None else delta
@@ -81,13 +82,11 @@ def plot_alignment(
         raise TypeError("`input_ids` and `decoder_input_ids` are for a model; logits were given.")
     elif delta is None:
         raise TypeError("`delta` is missing: logits come without one. Pass model.config.axe_delta.")
-    else:
-        logits = logits_or_model.detach()
     if logits.dim() != 2 or labels.dim() != 1 or not labels.numel():
         got = f"{tuple(logits.shape)} and {tuple(labels.shape)}. Of a batch: outputs.logits[0]."
         expected = "`logits_or_model` must be (canvas, vocab) and `labels` (target,)"
         raise ValueError(f"{expected}, got {got}")
-    logits, options = logits.float(), {"delta": delta, "observed_mask": is_observed}
+    logits, options = logits.detach().float(), {"delta": delta, "observed_mask": is_observed}
     options |= {"blank_token_id": tokenizer.blank_token_id, "return_alignment": True}
     axe: Any = axe_loss(logits[None], labels[None], **options)
     return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)

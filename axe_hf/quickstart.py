@@ -83,9 +83,7 @@ class QuickstartArguments:
             raise ValueError("`output_dir` must name a folder, got an empty name.")
 
 
-def run_quickstart(
-    arguments: QuickstartArguments | None = None, recipe: dict[str, Any] = RECIPE
-) -> dict[str, Any]:
+def run_quickstart(arguments: QuickstartArguments | None = None, recipe: dict = RECIPE) -> dict:
     """Train two small models on the phrasebook, by cross entropy and by AXE, and compare them.
 
     Both get the same sentences, batches, first weights and minutes. Leaves the data, both models,

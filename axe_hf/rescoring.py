@@ -60,10 +60,12 @@ def generate_rescored(
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
     generation |= {"generation_config": generation_config, "generator": generator}
     output: Any = model.generate(input_ids=input_ids, attention_mask=attention_mask, **generation)
-    # In the order of the canvases, so that the more probable length is first among equals.
-    rows = _rows_by_length(output, num_candidates)  # (batch, candidates)
-    texts = tokenizer.batch_decode(output.sequences[rows.flatten()], skip_special_tokens=True)
-    candidates = [texts[i : i + num_candidates] for i in range(0, len(texts), num_candidates)]
+    texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    # The more probable length first, then the shorter one, so that it wins among equals.
+    log_probs, lengths = output.length_log_probs.tolist(), output.lengths.tolist()
+    flat = sorted(range(len(texts)), key=lambda i: (i // num_candidates, -log_probs[i], lengths[i]))
+    rows = output.lengths.new_tensor(flat).view(-1, num_candidates)  # (batch, candidates)
+    candidates = [[texts[i] for i in row] for row in rows.tolist()]
     sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
@@ -73,16 +75,6 @@ def generate_rescored(
     if output.history is not None:
         kept["history"] = {name: steps[:, chosen] for name, steps in output.history.items()}
     return MaskPredictOutput(**kept)
-
-
-def _rows_by_length(output: Any, num_candidates: int) -> torch.Tensor:
-    """Rows of `output`, (batch, candidates): the more probable lengths first, then the shorter."""
-    shape = (-1, num_candidates)
-    by_length = output.lengths.view(shape).argsort(dim=1, stable=True)
-    log_probs = output.length_log_probs.view(shape).gather(1, by_length)
-    order = by_length.gather(1, log_probs.argsort(dim=1, descending=True, stable=True))
-    first = torch.arange(len(order), device=order.device)[:, None] * num_candidates
-    return first + order
 
 
 def autoregressive_scores(
@@ -231,11 +223,9 @@ def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[
         cut = tokenizer(**{side: [texts[i] for i in too_long]}, truncation=True, max_length=limit)
         for i, ids in zip(too_long, cut.input_ids, strict=True):
             token_ids[i] = ids
-        what = f"{len(texts)} different {'sources' if side == 'text' else 'candidates'}"
-        problem = f"{len(too_long)} of {what} are longer than the {limit} tokens that the rescoring"
-        logger.warning(
-            f"{problem} model can read; they were cut there, and scored as they are then."
-        )
+        what = "sources" if side == "text" else "candidates"
+        problem = f"{len(too_long)} of {len(texts)} different {what} are longer than the {limit}"
+        logger.warning(f"{problem} tokens that the rescoring model can read, and were cut there.")
     return token_ids
 
 
