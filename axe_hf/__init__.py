@@ -72,14 +72,16 @@ class _Registration(MetaPathFinder):
         if self.num_half_loaded or "transformers" not in sys.modules or self not in sys.meta_path:
             return
         sys.meta_path.remove(self)
-        from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+        from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
         from .cmlm.configuration_cmlm import CmlmConfig
         from .cmlm.modeling_cmlm import CmlmForConditionalGeneration, CmlmModel
+        from .data.tokenizer import CmlmTokenizer
 
         AutoConfig.register("cmlm", CmlmConfig, exist_ok=True)
         AutoModel.register(CmlmConfig, CmlmModel, exist_ok=True)
         AutoModelForSeq2SeqLM.register(CmlmConfig, CmlmForConditionalGeneration, exist_ok=True)
+        AutoTokenizer.register(CmlmConfig, CmlmTokenizer, exist_ok=True)
 
 
 _registration = _Registration()

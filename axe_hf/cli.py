@@ -10,6 +10,7 @@ from importlib import import_module
 
 from . import __version__
 from .commands import CommandParser, UsageError
+from .output import printable
 
 COMMANDS = {
     "quickstart": "train two small models in minutes, on the built-in data, and compare them",
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # translations do not fit into every locale's encoding
             stream.reconfigure(encoding="utf-8")
+    if not sys.stderr.isatty():  # a log: no bars while data is tokenized and models are loaded
+        for library in ("HF_DATASETS", "HF_HUB"):
+            os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
     try:
         code = _dispatch(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
@@ -72,7 +76,7 @@ def _dispatch(argv: list[str]) -> int:
         return _complain(prefix, f"{error} ({prefix} --help)", WRONG_USAGE)
     except KeyboardInterrupt:
         hint = "" if options is None else command.after_interrupt(options)
-        print(f"\n{prefix}: stopped. {hint}".rstrip(), file=sys.stderr, flush=True)
+        print(printable(f"\n{prefix}: stopped. {hint}".rstrip()), file=sys.stderr, flush=True)
         return INTERRUPTED
     except Exception as error:
         if is_debugging or isinstance(error, BrokenPipeError):
@@ -96,7 +100,7 @@ def _parser() -> CommandParser:
 
 def _complain(prefix: str, message: str, code: int) -> int:
     sys.stdout.flush()  # what was printed so far stands above the error
-    print(f"{prefix}: error: {message}", file=sys.stderr, flush=True)
+    print(printable(f"{prefix}: error: {message}"), file=sys.stderr, flush=True)
     return code
 
 

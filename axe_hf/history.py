@@ -11,6 +11,7 @@ from typing import TextIO
 from transformers import PreTrainedTokenizerBase
 
 from .cmlm import MaskPredictOutput
+from .output import printable
 
 # 256-colour codes from unsure (red) to sure (green): one for each fifth of the probability.
 _CONFIDENCE_COLORS = (160, 208, 178, 106, 34)
@@ -33,7 +34,7 @@ def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]
     special = {*signs, *tokenizer.all_special_ids}
 
     def readable(i: int) -> str:
-        token = signs.get(i) or tokenizer.convert_ids_to_tokens(i) or f"#{i}"
+        token = signs.get(i) or printable(tokenizer.convert_ids_to_tokens(i) or f"#{i}")
         if i in special:
             return token
         return f"·{token}" if token[0].isalnum() else token.removeprefix("▁") or "▁"

@@ -77,6 +77,25 @@ def test_a_failure_nobody_foresaw_is_one_line_and_a_traceback_with_debug(transla
         main(["--debug", "translate", "model", "a text"])
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\x07 a\x7f", r"\x1b]0;owned\x07 a\x7f"),
+        ("\x9b31m \u202e\u2066gpj.exe", r"\x9b31m \u202e\u2066gpj.exe"),
+        ("name\udcff", r"name\udcff"),
+    ],
+)
+def test_an_error_commands_no_terminal(translate_raises, capsys, text, shown):
+    translate_raises(ValueError(f"{text}: Größe 日本"))
+    assert main(["translate", "model", "text"]) == 1
+    assert capsys.readouterr().err == f"axe-hf translate: error: {shown}: Größe 日本\n"
+    assert main(["translate", "model", "text", f"--{text.replace(' ', '')}"]) == 2
+    assert shown.replace(" ", "") in capsys.readouterr().err
+    translate_raises(KeyboardInterrupt())
+    assert main(["translate", "model", "text", "--output", text]) == 130
+    assert f"Nothing was written to {shown}." in capsys.readouterr().err
+
+
 def test_ctrl_c_gives_130_and_says_what_is_left(translate_raises, capsys):
     translate_raises(KeyboardInterrupt())
     assert main(["translate", "model", "text", "--output", "out.txt"]) == 130

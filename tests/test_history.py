@@ -52,6 +52,16 @@ def test_a_model_with_spare_rows_may_predict_an_id_without_a_token(tokenizer):
     assert readable_tokens(tokenizer, [len(tokenizer) + 7]) == [f"#{len(tokenizer) + 7}"]
 
 
+def test_a_vocabulary_commands_no_terminal(tokenizer):
+    import copy
+
+    evil = copy.deepcopy(tokenizer)
+    evil.add_tokens(["\x1b[5mx", "\x9by", "\u2067z"], special_tokens=True)
+    shown = readable_tokens(evil, evil("\x1b[5mx dog \x9by \u2067z").input_ids)
+    assert shown[0] == r"\x1b[5mx" and {r"\x9by", r"\u2067z"} < {*shown}
+    assert not any(set("\x1b\x9b\u2067") & set(token) for token in shown)
+
+
 def test_a_row_holds_what_the_next_iteration_leaves_standing(output, tokenizer):
     rows, log_probs = history_rows(output, tokenizer, 0)
     assert rows == [["_", "_", "_"], ["A", "_", "."], ["A", "dog", "."]]

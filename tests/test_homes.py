@@ -64,9 +64,10 @@ def test_the_settings_of_decoding():
 PIECES = {
     "this folder holds something": (r"any\(.*\.iterdir\(\)\)", {"output.py"}),
     "whole or not at all": (r"\.unfinished|mkdtemp|NamedTemporaryFile", {"output.py"}),
-    "lines of UTF-8": (r"utf-8-sig", {"data/reading.py"}),
+    "lines of UTF-8": (r"\\ufeff", {"data/reading.py"}),
     "a masked canvas": (r"full_like\(.*pad_token_id", {"cmlm/mask_predict.py"}),
     "text that is no Unicode": (r"surrogatepass", {"pipeline.py"}),
+    "what commands a terminal": (r"x9f", {"output.py"}),
     "what is visible": (r"unicodedata\.category", {"pipeline.py"}),
 }
 

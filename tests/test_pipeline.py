@@ -139,6 +139,8 @@ def test_one_translation_comes_back_whatever_the_settings_say(model, tokenizer):
     settings.length_score_weight = 1e6
     assert translator(["A dog barks.", "barks"]) == expected
     assert translator(["A dog barks.", "barks"], batch_size=2) == expected
+    with pytest.raises(ValueError, match="`num_return_sequences` is 4, but .* 3 length candidate"):
+        translator("barks", num_return_sequences=4)
 
 
 @pytest.mark.parametrize("name", ["mask_token", "eos_token"])
@@ -175,9 +177,6 @@ def test_a_model_in_training_mode_and_a_tokenizer_that_cuts_are_neither_used_so_
     assert texts(translator(SENTENCES)) == texts(translator(SENTENCES, batch_size=3)) == expected
     assert all(module.training for module in model.modules())
     assert own.backend_tokenizer.truncation["max_length"] == 2
-
-    with pytest.raises(ValueError, match="`num_return_sequences` is 4, but .* 3 length candidate"):
-        translator("barks", num_return_sequences=4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

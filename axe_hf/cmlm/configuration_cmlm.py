@@ -14,12 +14,49 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
-from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive
+from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive, require
 
 logger = logging.get_logger(__name__)
 
 # The symbols that are no words, as configuration and tokenizer both call them.
 SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_token_id")
+# What a field must be by itself.
+CONFIG_RANGES = {
+    "at least 1": "vocab_size d_model encoder_ffn_dim decoder_ffn_dim encoder_layers "
+    "decoder_layers encoder_attention_heads decoder_attention_heads max_source_length "
+    "max_target_length",
+    "positive": "layer_norm_eps",
+    ">= 0": "init_std axe_delta length_loss_weight",
+    "in [0, 1)": "label_smoothing dropout attention_dropout activation_dropout",
+}
+
+
+def canvas_recipe(of: Any) -> dict[str, Any]:
+    """How canvases are made in training, as a config, arguments or a collator have it, if so."""
+    names = ("masking", "length_multiplier", "length_jitter")
+    return {name: value for name in names if (value := getattr(of, name)) is not None}
+
+
+def check_canvas_recipe(recipe: dict[str, Any], training_loss: str = "axe") -> None:
+    """Refuse what is wrong, or excludes each other, of what is given of a recipe."""
+    masking = recipe.get("masking", "full")
+    if masking not in ("uniform", "full"):
+        raise ValueError(f"`masking` must be 'uniform' or 'full', got {masking!r}.")
+    multiplier, jitter = recipe.get("length_multiplier", 1.0), recipe.get("length_jitter", 0.0)
+    SETTINGS["length_multiplier"].check(multiplier)
+    require({"in [0, 1)": "length_jitter"}, recipe)
+    is_stretched = multiplier != 1 or jitter > 0
+    if is_stretched and masking != "full":
+        raise ValueError(
+            f"`length_multiplier` is {multiplier} and `length_jitter` {jitter}, but where tokens "
+            "are observed no canvas can be stretched. Use masking='full', or 1 and 0."
+        )
+    if is_stretched and training_loss != "axe":
+        raise ValueError(
+            "`length_multiplier` must be 1 and `length_jitter` 0 unless `training_loss` is 'axe': "
+            "cross entropy needs a label at every position of the canvas. "
+            f"Got {multiplier} and {jitter}."
+        )
 
 
 @strict
@@ -55,10 +92,14 @@ class CmlmConfig(PreTrainedConfig):
         axe_delta: penalty factor (>= 0) of leaving a target token without a prediction of its own.
             With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33).
         label_smoothing: share of the loss, in [0, 1), of the uniform distribution over all symbols.
+            A Trainer's `label_smoothing_factor` would put another loss in AXE's place.
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
         fused_loss: when training computes the loss from the decoder's states, a few sentences at a
             time, with the same value in less memory and `outputs.logits` None: `"auto"`, where the
             logits would take over 48 MiB on a CPU, 256 MiB on a GPU; `"always"`; or `"never"`.
+        masking, length_multiplier, length_jitter: the recipe of the canvas in training, as in
+            `DataCollatorForCmlm`; `AxeTrainer` writes it, goes on by it, and `generate` decodes by
+            its multiplier.
 
     Raises:
         StrictDataclassClassValidationError: sizes that do not fit, special tokens that collide.
@@ -114,20 +155,21 @@ class CmlmConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.0
     length_loss_weight: float | int = 0.1
     fused_loss: Literal["auto", "always", "never"] = "auto"
+    masking: Literal["uniform", "full"] = "uniform"
+    length_multiplier: float | int = 1.0
+    length_jitter: float | int = 0.0
 
-    def validate_sizes(self):
-        """Sizes are positive, the heads divide the width, the activation exists."""
-        sizes = ("vocab_size", "d_model", "encoder_ffn_dim", "decoder_ffn_dim")
-        sizes += ("encoder_layers", "decoder_layers", "max_source_length", "max_target_length")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+    def validate_fields(self):
+        """Numbers are in range, heads divide the width, activation and canvases are possible."""
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if (heads := getattr(self, name)) < 1 or self.d_model % heads:
                 raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {self.d_model}.")
         if self.activation_function not in ACT2FN:
             name = self.activation_function
             raise ValueError(f"`activation_function` must be a name in `ACT2FN`, got {name!r}.")
+        require(CONFIG_RANGES, vars(self))
+        # With uniform masks the multiplier is one of decoding alone.
+        check_canvas_recipe(canvas_recipe(self) | {"masking": "full"}, self.training_loss)
 
     def validate_special_tokens(self):
         """Pad, end, mask and blank are four different symbols of the vocabulary."""
@@ -138,15 +180,6 @@ class CmlmConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be {expected}, got {token_id}.")
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"pad, end, mask and blank must be four different tokens, got {ids}.")
-
-    def validate_loss(self):
-        """Loss settings are in range."""
-        for name in ("axe_delta", "length_loss_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be >= 0, got {getattr(self, name)}.")
-        for name in ("label_smoothing", "dropout", "attention_dropout", "activation_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be in [0, 1), got {getattr(self, name)}.")
 
     def validate_ends(self):
         """No size is so large that making the model would not end."""
@@ -257,9 +290,10 @@ class MaskPredictGenerationConfig(GenerationConfig):
 
     @classmethod
     def from_model_config(cls, model_config) -> "MaskPredictGenerationConfig":
-        """Fresh settings with the special tokens and the length limit of a `CmlmConfig`."""
+        """Fresh settings with special tokens, length limit and multiplier of a `CmlmConfig`."""
         values = model_config if isinstance(model_config, dict) else model_config.to_dict()
-        fields = {name: values.get(name) for name in ("pad_token_id", "eos_token_id")}
+        names = ("pad_token_id", "eos_token_id", "length_multiplier")
+        fields = {name: values.get(name) for name in names}
         fields["max_length"] = values.get("max_target_length")
         return cls(**{name: value for name, value in fields.items() if value is not None})
 

@@ -6,8 +6,9 @@ transformers, so that a command's help is quick.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 SCHEDULES = ("linear", "cosine")
@@ -87,12 +88,40 @@ class Setting:
 
 
 def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return isinstance(value, Real) and type(value) is not bool and -math.inf < value < math.inf
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+# What a number may have to be, in words that follow "must be"; never NaN, never infinite.
+_RANGES: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "positive": (Real, lambda value: value > 0),
+    ">= 0": (Real, lambda value: value >= 0),
+    "in [0, 1)": (Real, lambda value: 0 <= value < 1),
+    "between 0 and 1 or None": (Real, lambda value: 0 < value < 1),
+    "a whole number": (Integral, lambda value: True),
+    "at least 0": (Integral, lambda value: value >= 0),
+    "at least 1": (Integral, lambda value: value >= 1),
+    "at least 2, a word and </s>": (Integral, lambda value: value >= 2),
+    "-1 or at least 1": (Integral, lambda value: value == -1 or value >= 1),
+    "in [0, 2**32)": (Integral, lambda value: 0 <= value < 2**32),
+}
+
+
+def require(ranges: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value out of range; `ranges` has the names, spaces between, of each.
+
+    None is a value that was not given.
+    """
+    for expected, names in ranges.items():
+        kind, is_kept = _RANGES[expected]
+        for name in (name for name in names.split() if values.get(name) is not None):
+            is_of_kind = isinstance(value := values[name], kind) and _is_number(value)
+            if not (is_of_kind and is_kept(value)):
+                also = "" if is_of_kind else f" ({'finite' if kind is Real else 'whole'})"
+                raise ValueError(f"`{name}` must be {expected}{also}, got {value!r}.")
 
 
 _COUNT = Rule("an integer >= 1", _is_count)
@@ -117,8 +146,9 @@ _SETTINGS = (
     Setting("num_length_candidates", 1, int,
             "k >= 1, canvases of different length decoded per sentence; the best-scored is kept.",
             (_COUNT,)),
-    Setting("length_multiplier", 1.0, float,
-            "factor > 0 on the predicted length (lambda of the AXE paper).",
+    Setting("length_multiplier", None, float,
+            "factor > 0 on the predicted length (lambda of the AXE paper); by default that of the "
+            "model's configuration, with which it was trained.",
             (_FINITE, _POSITIVE), in_graph="fixed"),
     Setting("length_score_weight", 0.1, float,
             "weight of the length's log-probability, added to the mean log-probability of the "

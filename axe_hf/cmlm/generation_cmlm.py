@@ -78,6 +78,8 @@ class MaskPredictGenerationMixin:
                 if os.path.lexists(file) or has_file(name_or_path, **place):
                     raise ValueError(f"{file}: {error} Mend the file, or remove it.") from error
                 # No such file: what `__init__` made from the model's config stands.
+        if self.generation_config.length_multiplier is None:
+            self.generation_config.length_multiplier = self.config.length_multiplier
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Not here: there are no steps from token to token. PEFT asks only that the name exists."""
@@ -363,6 +365,8 @@ def settings_of_call(
                 advice = "Another model ranks candidates in axe_hf.translate(rescore_with=...)."
             raise TypeError(f"generate() has no argument `{name}`. {advice}")
     config = MaskPredictGenerationConfig(**settings)
+    if config.length_multiplier is None:
+        config.length_multiplier = model_config.length_multiplier
     if config.compile and config.use_onednn:
         raise ValueError("`use_onednn` has no part in `compile=True`: leave one of the two out.")
     if config.temperature not in (None, 1, 1.0) and not config.do_sample:

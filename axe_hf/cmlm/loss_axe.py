@@ -211,7 +211,7 @@ def check_options(
 ) -> None:
     """Refuses options out of range."""
     items = num_items_in_batch
-    is_unread = isinstance(items, Tensor) and not _is_readable(items)
+    is_unread = isinstance(items, Tensor) and not is_readable(items)
     is_scalar = isinstance(items, int | float) or isinstance(items, Tensor) and items.numel() == 1
     if type(options.blank_token_id) is not int:
         raise TypeError(
@@ -282,7 +282,7 @@ def check_tensors(
             "Was the blank added to the tokenizer after the model was built? Call "
             "model.resize_token_embeddings(...)."
         )
-    if not _is_readable(labels):
+    if not is_readable(labels):
         return
     check_label_range(labels, vocab)
     is_padding = labels == IGNORE_INDEX
@@ -332,7 +332,7 @@ def check_kind(
 
 def check_label_range(labels: Tensor, vocab: int) -> None:
     """Refuses labels that the vocabulary does not hold."""
-    if not _is_readable(labels):
+    if not is_readable(labels):
         return
     is_wrong = ((labels < 0) | (labels >= vocab)) & (labels != IGNORE_INDEX)
     message = (
@@ -344,7 +344,7 @@ def check_label_range(labels: Tensor, vocab: int) -> None:
 
 def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
     """Refuses logits that were NaN, of which one log-probability `(batch, canvas)` a row tells."""
-    if not _is_readable(log_probs):
+    if not is_readable(log_probs):
         return
     is_nan = log_probs.isnan()
     if canvas_lengths is not None:
@@ -365,6 +365,6 @@ def refuse(wrong: dict[str, Tensor], **values: Tensor) -> None:
             raise ValueError(message.format(at=at, **{n: v.item() for n, v in there.items()}))
 
 
-def _is_readable(tensor: Tensor) -> bool:
+def is_readable(tensor: Tensor) -> bool:
     """Whether reading it keeps nobody waiting: not on another device, nor under torch.compile."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

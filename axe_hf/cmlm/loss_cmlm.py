@@ -31,6 +31,8 @@ from .loss_axe import (
     check_derivatives,
     check_kind,
     check_label_range,
+    is_readable,
+    refuse,
 )
 from .path_axe import AxePath, PathLoss, gather_log_probs, smooth
 
@@ -78,6 +80,9 @@ def CmlmForConditionalGenerationLoss(
             f"`labels` have {labels.shape[1]} positions but `config.max_target_length` is {limit}. "
             "Truncate the targets, or train a model with a larger limit."
         )
+    if is_readable(labels):
+        message = "`labels` must hold -100 where there is no token, not <pad> ({labels} at {at})."
+        refuse({message: labels == config.pad_token_id}, labels=labels)
     target, is_observed = whole_target(labels, canvas, config)
     skips = {}
     if config.training_loss == "axe":

@@ -26,7 +26,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -34,6 +34,13 @@ from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
 from .generation_cmlm import MaskPredictGenerationMixin
 from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
 from .mask_predict import masked_canvas_of_labels
+
+logger = logging.get_logger(__name__)
+
+_WITHOUT_LABELS = (
+    "In training a canvas came without labels: neither AXE nor the length head is trained by it. "
+    "If a Trainer's `label_smoothing_factor` took them out, set `config.label_smoothing` instead."
+)
 
 
 class KeyValues(NamedTuple):
@@ -272,6 +279,15 @@ def _first_queries(mask: Tensor | None, num_queries: int) -> Tensor | None:
     return mask
 
 
+def check_mask(name: str, mask: Tensor | None, states: Tensor) -> None:
+    """Refuse a mask that is not (batch, length) for `states` (batch, length, any)."""
+    found = getattr(mask, "shape", [type(mask).__name__])
+    is_unread = mask is None or torch.compiler.is_compiling()
+    if not is_unread and found != states.shape[:2]:
+        expected = tuple(states.shape[:2])
+        raise ValueError(f"`{name}` must be a tensor {expected}, got {tuple(found)}.")
+
+
 class CmlmSinusoidalPositionalEmbedding(nn.Embedding):
     """Fixed sinusoids (Vaswani et al. 2017, section 3.5), first the sines, then the cosines."""
 
@@ -421,15 +437,13 @@ class CmlmEncoder(CmlmStack):
     ) -> CmlmEncoderOutput:
         """Encode `input_ids` (batch, source); `attention_mask` (batch, source) is 1 for tokens."""
         hidden_states = self._embed(input_ids, inputs_embeds, "input_ids")
+        check_mask("attention_mask", attention_mask, hidden_states)
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         length_vector = self.embed_lengths.weight[0].expand(hidden_states.shape[0], 1, -1)
         hidden_states = torch.cat([length_vector.to(hidden_states.dtype), hidden_states], dim=1)
         hidden_states = self._begin(hidden_states)
         if attention_mask is not None:
-            if attention_mask.dim() != 2:
-                shape = tuple(attention_mask.shape)
-                raise ValueError(f"`attention_mask` must be (batch, source), got {shape}.")
             attention_mask = F.pad(attention_mask, (1, 0), value=1)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
@@ -511,11 +525,13 @@ class CmlmDecoder(CmlmStack):
         """
         hidden_states = self._begin(self._embed(input_ids, inputs_embeds, "decoder_input_ids"))
         if masks is None:
+            check_mask("decoder_attention_mask", attention_mask, hidden_states)
             if attention_mask is None and input_ids is not None:
                 attention_mask = input_ids.ne(self.config.pad_token_id)
             source_states = encoder_hidden_states
             if source_key_values is not None:  # keys (sources, heads, source, head_dim)
                 source_states = source_key_values[0].keys[:, 0]
+            check_mask("attention_mask", encoder_attention_mask, source_states)
             masks = self.attention_masks(
                 attention_mask, encoder_attention_mask, hidden_states, source_states
             )
@@ -671,8 +687,12 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         Returns:
             `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.
         """
-        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+        has_canvas = decoder_input_ids is not None or decoder_inputs_embeds is not None
+        if labels is not None and not has_canvas:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        is_silent = torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        if labels is None and has_canvas and self.training and not is_silent:
+            logger.warning_once(_WITHOUT_LABELS)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         outputs = self.model(
             input_ids=input_ids,
@@ -705,12 +725,14 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         return CmlmSeq2SeqLMOutput(logits=logits, **states, **losses)
 
     def prepare_decoder_input_ids_from_labels(
-        self, labels: torch.LongTensor, length_multiplier: float = 1.0
+        self, labels: torch.LongTensor, length_multiplier: float | None = None
     ) -> torch.LongTensor:
         """A fully masked canvas for each of the `labels` (batch, target), -100 behind the end.
 
-        It has `length_multiplier` positions per target token, at most `max_target_length` in all.
+        It has `length_multiplier` (by default that of `config`) positions per target token, at most
+        `max_target_length` in all.
         """
+        length_multiplier = length_multiplier or self.config.length_multiplier
         return masked_canvas_of_labels(labels, length_multiplier, self.config)
 
 

@@ -79,6 +79,12 @@ def check_output(options: argparse.Namespace) -> None:
         raise FileExistsError(f"--output must name a plain file, {file} is something else.")
     if file.exists() and not options.overwrite:
         raise FileExistsError(f"--output: {file} exists already. Replace it by --overwrite.")
+    read = ["/dev/stdin"]  # a file where the shell was told so
+    for name in ("input", "translations", "references", "data"):
+        given = getattr(options, name, None) or []
+        read += given if isinstance(given, list) else [given, *map(str.strip, given.split(","))]
+    if file.exists() and any(os.path.isfile(path) and file.samefile(path) for path in read):
+        raise FileExistsError(f"--output: {file} is read, too. Write to another file.")
     if not folder.is_dir():
         raise FileNotFoundError(f"--output: there is no folder {file.parent}. Make it first.")
     if not os.access(folder, os.W_OK):

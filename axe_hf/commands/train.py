@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..declarations import Declaration, declared_fields
+from ..output import printable
 from .options import (
     CommandParser,
     UsageError,
@@ -164,13 +165,13 @@ def run(options: TrainOptions) -> None:
     if not result.trainer.is_world_process_zero():
         return
     folder = options.settings["output_dir"]
-    print(f"\nSaved the model in {folder}.")
+    print(f"\nSaved the model in {printable(folder)}.")
     line = "On the {} data: BLEU {bleu:.2f}, chrF {chrf:.2f}, repetition rate {repetition_rate:.2%}"
     for prefix, data in (("eval_", "validation"), ("test_", "test")):
         scores = {name.removeprefix(prefix): value for name, value in result.metrics.items()}
         if "bleu" in scores:
             print(line.format(data, **scores), f"({scores['bleu_signature']})")
-    print(f'Try: axe-hf translate {shlex.quote(folder)} "..."')
+    print(f'Try: axe-hf translate {printable(shlex.quote(folder))} "..."')
 
 
 def after_interrupt(options: TrainOptions) -> str:

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from ..output import write_text
+from ..output import printable, write_text
 from . import models
 from .options import CommandParser, UsageError, add_option
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None:
         write_text(options.output, "".join(lines))
     elif not options.show_steps:
-        sys.stdout.writelines(lines)
+        sys.stdout.writelines(map(printable, lines) if sys.stdout.isatty() else lines)
 
 
 def _lines(number: int, translations: list[Any], kind: str) -> list[str]:
@@ -94,7 +94,7 @@ def _with_steps(model: Any, tokenizer: Any, text: str, settings: dict[str, Any])
     from ..rescoring import generate_rescored
     from ..translation import translate_with_scores
 
-    print(text)
+    print(printable(text))
     with torch.random.fork_rng():  # drawn tokens are drawn alike below
         (found,) = translate_with_scores(model, tokenizer, [text], show_progress=False, **settings)
     if text.strip():
@@ -105,5 +105,5 @@ def _with_steps(model: Any, tokenizer: Any, text: str, settings: dict[str, Any])
         limit = model.config.max_source_length
         inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=limit)
         print(format_history(generate(**inputs.to(model.device), **settings), tokenizer))
-    print(f"{found[0].text}\n", flush=True)
+    print(f"{printable(found[0].text)}\n", flush=True)
     return found

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..cmlm.configuration_mask_predict import require
+
 Lengths = Sequence[tuple[int, int]] | Sequence[int]
 
 
@@ -36,6 +38,8 @@ class MaxTokensBatchSampler:
     drop_last = False
 
     def __init__(self, lengths: Lengths, max_tokens: int, seed: int = 0, num_replicas: int = 1):
+        counts = {"max_tokens": max_tokens, "num_replicas": num_replicas}
+        require({"at least 1": " ".join(counts)}, counts)
         self.sizes = _sizes(lengths)
         self.seed, self.epoch = seed, 0
         longest = int(self.sizes.argmax())
@@ -94,8 +98,6 @@ def _fill_batches(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, 
 
 
 def _split_until_multiple(bounds: list[tuple[int, int]], multiple: int) -> None:
-    if multiple < 1:
-        raise ValueError(f"`num_replicas` must be at least 1, got {multiple}.")
     while len(bounds) % multiple:
         largest = max(range(len(bounds)), key=lambda index: bounds[index][1] - bounds[index][0])
         start, end = bounds[largest]

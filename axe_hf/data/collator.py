@@ -4,11 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
+from ..cmlm.configuration_mask_predict import require
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.mask_predict import masked_canvas
 
@@ -63,9 +66,8 @@ class DataCollatorForCmlm:
     max_canvas_length: int | None = None
 
     def __post_init__(self):
-        check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
-        if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
-            raise ValueError(f"`pad_to_multiple_of` must be over 0, got {self.pad_to_multiple_of}.")
+        check_canvas_recipe(canvas_recipe(self))
+        require({"at least 1": "pad_to_multiple_of max_canvas_length"}, vars(self))
         for name in _RESERVED_TOKENS:
             if getattr(self.tokenizer, f"{name}_id", None) is None:
                 raise ValueError(
@@ -86,7 +88,7 @@ class DataCollatorForCmlm:
         content, is_full = (self.seed, sources, targets), self.masking == "full"
         is_masked = is_target if is_full else _draw_masks(is_target, _generator(content))
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
-        if is_canvas_stretched(self.length_multiplier, self.length_jitter):
+        if self.length_multiplier != 1 or self.length_jitter > 0:
             lengths = is_target.sum(dim=1) * self.length_multiplier  # (batch,)
             if self.length_jitter > 0:
                 drawn = torch.rand(len(lengths), generator=_generator(content))  # (batch,)
@@ -104,32 +106,9 @@ class DataCollatorForCmlm:
     def _check_targets(self, targets: list[list[int]]) -> None:
         reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}
         for row, ids in enumerate(targets):
-            labels = f"'labels' of feature {row}"
-            if min(ids) < 0:
-                raise ValueError(f"{labels} must be token ids, got {min(ids)}; -100 is added here.")
             for token in sorted(reserved.keys() & set(ids)):
-                wrong = f"{labels} must hold no {reserved[token]}, got id {token}"
+                wrong = f"'labels' of feature {row} must hold no {reserved[token]}, got id {token}"
                 raise ValueError(f"{wrong}. Remove it; tokenize without padding, it is added here.")
-
-
-def is_canvas_stretched(length_multiplier: float, length_jitter: float) -> bool:
-    """Whether canvases differ in length from their targets."""
-    return length_multiplier != 1 or length_jitter > 0
-
-
-def check_canvas_options(masking: str, length_multiplier: float, length_jitter: float) -> None:
-    """Refuse options of training canvases that are wrong or exclude each other."""
-    if masking not in ("uniform", "full"):
-        raise ValueError(f"`masking` must be 'uniform' or 'full', got {masking!r}.")
-    if not length_multiplier > 0:
-        raise ValueError(f"`length_multiplier` must be > 0, got {length_multiplier}.")
-    if not 0 <= length_jitter < 1:
-        raise ValueError(f"`length_jitter` must be in [0, 1), got {length_jitter}.")
-    if is_canvas_stretched(length_multiplier, length_jitter) and masking != "full":
-        raise ValueError(
-            f"`length_multiplier` is {length_multiplier} and `length_jitter` {length_jitter}, but "
-            "where tokens are observed no canvas can be stretched. Use masking='full'."
-        )
 
 
 def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
@@ -141,9 +120,17 @@ def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
             wrong = f"feature {row} must have '{name}', got only {sorted(feature)}"
             raise ValueError(f"{wrong}. Make the columns with axe_hf.data.tokenize_translations.")
         ids = feature[name]
-        rows.append(ids.tolist() if hasattr(ids, "tolist") else list(ids))
-        if not rows[-1]:
+        rows.append(ids := ids.tolist() if hasattr(ids, "tolist") else list(ids))
+        if not ids:
             raise ValueError(f"'{name}' of feature {row} must not be empty; </s> ends a text.")
+        is_whole = all(
+            issubclass(kind, Integral) and kind is not bool for kind in {*map(type, ids)}
+        )
+        if not is_whole or min(ids) < 0:
+            wrong = (
+                f"'{name}' of feature {row} must be token ids, got {min(ids) if is_whole else ids}"
+            )
+            raise ValueError(f"{wrong}; -100 is added here.")
     return rows
 
 

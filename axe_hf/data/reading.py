@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,10 @@ PHRASEBOOK = Path(__file__).with_name("phrasebook")
 
 _PAIR_FORMATS = (".jsonl", ".json", ".tsv")
 _Languages: TypeAlias = tuple[str, str]  # source and target
+# What else than languages tables have for headings, and the side that it names.
+_HEADINGS = {"source": 0, "src": 0, "target": 1, "tgt": 1, "trg": 1}
+_HEADINGS |= dict.fromkeys(("text", "sentence", "translation", "reference", "id", "score"), 2)
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')  # as csv and pandas write texts
 
 
 def load_translations(
@@ -36,12 +41,13 @@ def load_translations(
     |---|---|
     | `"pairs.jsonl"` | a line each: `{"translation": {"en": "...", "de": "..."}}` |
     | `"pairs.json"` | such lines, or one list of such objects |
-    | `"pairs.tsv"` | source, tab, target; a first line of language codes sets the order |
+    | `"pairs.tsv"` | source, tab, target; headings (en, de; English, German) set the order |
     | `"train.en,train.de"` or a 2-tuple | two plain text files, line by line |
     | `"owner/name"`, `"owner/name:config"` or a folder | through `datasets.load_dataset` |
 
     Files may be gzipped (`.gz`) and must be UTF-8. Two plain text files are the source and the
     target in this order, unless their suffixes are the two language codes, which then decide.
+    Pairs with both sides empty, such as the borders of documents, are left out and counted.
 
     Args:
         source: what to read.
@@ -80,13 +86,14 @@ def load_translations(
         rows = _read_tsv(paths[0], languages)
     else:
         rows = _read_json(paths[0])
-    return _to_dataset([_checked(row, languages, place) for place, row in rows], source)
+    checked = ((place, _checked(row, languages, place)) for place, row in rows)
+    return _to_dataset(checked, source)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
     """The lines of a UTF-8 file, gzipped (`.gz`) or not, or of standard input for None.
 
-    Lines end in \\n or \\r\\n; a byte order mark is dropped; errors name file and line.
+    Lines end in \\n or \\r\\n; byte order marks are dropped; errors name file and line.
     """
     if path is not None:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
@@ -127,10 +134,11 @@ def _decoded_lines(file: Iterable[bytes], name: str | Path) -> list[str]:
     try:
         # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
         for line in file:
-            lines.append(line.decode("utf-8" if lines else "utf-8-sig").rstrip("\r\n"))
+            lines.append(line.decode().rstrip("\r\n").replace("\ufeff", ""))
     except UnicodeDecodeError as error:
         place, byte = f"{name}, line {len(lines) + 1}", f"byte 0x{error.object[error.start]:02x}"
-        raise ValueError(f"{place}: must be UTF-8, got {byte}. Convert it with iconv.") from error
+        tool = "gunzip" if line.startswith(b"\x1f\x8b") else "iconv"
+        raise ValueError(f"{place}: must be UTF-8, got {byte}. Convert it with {tool}.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         got = f"failed behind line {len(lines)} ({error})"
         raise ValueError(f"{name}: must be a complete gzip file, {got}.") from error
@@ -159,18 +167,45 @@ def _parse(text: str, place: str) -> Any:
 
 
 def _read_tsv(path: Path, languages: _Languages) -> Iterator[tuple[str, Any]]:
-    order = languages
+    order, cells = languages, list[str]()
     for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        place, columns = f"{path}, line {number}", line.split("\t")
+        place, columns = f"{path}, line {number}", line.split("\t") if line.strip() else ["", ""]
         if len(columns) != 2:
             expected = f"2 columns, {order[0]} and {order[1]}, with a tab between"
             raise ValueError(f"{place}: must have {expected}, got {len(columns)}: {line[:60]!r}.")
-        if number == 1 and set(columns) == set(languages):
-            order = (columns[0], columns[1])
+        sides = [_heading(cell, languages) for cell in columns]
+        if sides in ([0, 1], [1, 0]):  # in later lines too: files that were joined
+            order = languages if sides == [0, 1] else languages[::-1]
             continue
+        if not cells and (sides == [2, 2] or {0, 1} & {*sides}):
+            heading = "\t".join(languages)
+            logger.warning(f"{place}: {line!r} is read as a pair. For a heading put {heading!r}.")
+        cells += filter(None, columns)
         yield place, {"translation": dict(zip(order, columns, strict=True))}
+    quoted = [cell for cell in cells if _QUOTED.fullmatch(cell)]
+    if len(quoted) < len(cells):  # then `"Yes."` may well be a quotation
+        quoted = [cell for cell in quoted if '""' in cell[1:-1]]
+    if quoted:
+        found = f"{len(quoted)} of {len(cells)} texts are in the quotes of a CSV file"
+        advice = "They stay in; without them: quoting=csv.QUOTE_NONE"
+        logger.warning(f"{path}: {found}, such as {quoted[0][:60]!r}. {advice}.")
+
+
+def _heading(cell: str, languages: _Languages) -> int | None:
+    """The side that a cell is a heading of; 2 if of something else, None if it may be a text."""
+    if len(cell) > 20:
+        return None
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    texts = [text.strip(" \"'").casefold() for text in (cell, *languages)]
+    word, *codes = (re.sub("[ _-]+", "-", text) for text in texts)
+    word = TO_LANGUAGE_CODE.get(word, word)
+    base, *bases = (code.split("-")[0] for code in (word, *codes))
+    if base in _HEADINGS:
+        return _HEADINGS[base]
+    if word not in codes and " " not in texts[0] and bases[0] != bases[1]:
+        word, codes = base, bases  # "en" for "en-US", and the other way round
+    return codes.index(word) if word in codes else 2 if word in LANGUAGES else None
 
 
 def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[str, Any]]:
@@ -196,10 +231,10 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     pair = {language: pair[language] for language in languages}
     for language, text in pair.items():
         side = f"{place}: the side {language!r}"
-        if not isinstance(text, str) or not text.strip():
+        if not (text is None or isinstance(text, str)):
             raise ValueError(f"{side} must be a sentence, got {text!r}. Remove the pair.")
         try:
-            text.encode()
+            (text or "").encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
             raise ValueError(f"{side} must be valid Unicode, got {text!r}.") from error
     if "references" not in row:
@@ -211,9 +246,21 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     return {"translation": pair, "references": references}
 
 
-def _to_dataset(rows: list[dict[str, Any]], source: Any) -> "Dataset":
+def _to_dataset(checked: Iterable[tuple[str, dict[str, Any]]], source: Any) -> "Dataset":
     from datasets import Dataset
 
+    rows, halves, num_empty = list[dict[str, Any]](), [], 0
+    for place, row in checked:
+        empty = [item for item in row["translation"].items() if not (item[1] or "").strip()]
+        if len(empty) == 1:
+            halves.append("{}: the side {!r} must be a sentence, got {!r}".format(place, *empty[0]))
+        num_empty += len(empty) == 2
+        rows += [] if empty else [row]
+    if halves:
+        more = f"; and {len(halves) - 5} more" if len(halves) > 5 else ""
+        raise ValueError(f"{'; '.join(halves[:5])}{more}. Remove the pair, or each of them.")
+    if num_empty:
+        logger.warning(f"{source}: left out {num_empty} pairs of which both sides are empty.")
     if not rows:
         raise ValueError(f"{source}: must hold at least one sentence pair, got none.")
     count = sum("references" in row for row in rows)

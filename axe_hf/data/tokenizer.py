@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ PAD, EOS, UNK, MASK, BLANK = SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<mask>
 SPACE = "▁"
 # A word with the apostrophes inside it, a run of full stops, or one character of any other kind;
 # each takes the space in front of it along, so that quotes and digits cost one token, not two.
-PIECE = Regex(rf"{SPACE}?(?:[\p{{L}}\p{{M}}]+(?:['’][\p{{L}}\p{{M}}]+)*|\.+|.)")
+# Longer runs are cut: time and memory of the trainers grow with the square of a piece's length.
+LETTERS = r"[\p{L}\p{M}]{1,100}"
+PIECE = Regex(rf"{SPACE}?(?:{LETTERS}(?:['’]{LETTERS}){{0,9}}|\.{{1,100}}|.)")
 PRINTABLE_ASCII = tuple(chr(code) for code in range(0x21, 0x7F))
 # The bytes of UTF-8 text outside ASCII: continuations 80..BF and leads C2..F4. ASCII characters
 # are in every alphabet, so the other 141 bytes would be dead weight in the vocabulary.
@@ -29,18 +31,36 @@ FALLBACK_BYTES = tuple(f"<0x{code:02X}>" for code in (*range(0x80, 0xC0), *range
 CHARACTER_COVERAGE = 0.9999
 
 
+class CmlmTokenizer(PreTrainedTokenizerFast):
+    """Spells out the special tokens that have a name, such as `mask_token`, and no other ones."""
+
+    def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
+        # The backend spells out what is special to it. Language tags are not, but stay whole.
+        named = {str(token) for token in self._special_tokens_map.values()}
+        strings = {"normalized": not special_tokens}
+        tokens = [AddedToken(t, **strings) if isinstance(t, str) else t for t in new_tokens]
+        states = [token.__getstate__() | {"special": str(token) in named} for token in tokens]
+        return super()._add_tokens([AddedToken(**state) for state in states])
+
+    def _decode(self, token_ids: Any, skip_special_tokens: bool = False, **kwargs: Any) -> str:
+        if skip_special_tokens and self._extra_special_tokens and isinstance(token_ids, list):
+            token_ids = [i for i in token_ids if i not in self.all_special_ids]
+        return super()._decode(token_ids, skip_special_tokens, **kwargs)
+
+
 def train_tokenizer(
     texts: Iterable[str],
     vocab_size: int = 8000,
     algorithm: Literal["bpe", "unigram"] = "bpe",
     min_frequency: int = 2,
-) -> PreTrainedTokenizerFast:
+) -> CmlmTokenizer:
     """Train one subword vocabulary for both languages of a translation model.
 
     The ids `<pad>` 0, `</s>` 1, `<unk>` 2, `<mask>` 3 and `<blank>` 4 are fixed and match the
     defaults of `CmlmConfig`; `</s>` is appended to every text. Decoding gives the text back, up to
-    Unicode's canonical composition (NFC), white space folded to single spaces, and control
-    characters dropped. Characters too rare for a token of their own are spelt in UTF-8 bytes, which
+    Unicode's canonical composition (NFC), white space and the character "▁" (U+2581), which stands
+    for it in tokens, folded to single spaces, and control characters and byte order marks dropped.
+    Characters too rare for a token of their own are spelt in UTF-8 bytes, which
     take 115 entries of the vocabulary. A text that spells out a special token, such as "<mask>", is
     encoded as ordinary characters, unless the tokenizer is called with
     `split_special_tokens=False`.
@@ -89,7 +109,7 @@ def train_tokenizer(
     else:
         _train_unigram(tokenizer, known, trainers.UnigramTrainer(unk_token=UNK, **options))
     tokenizer.model = _with_fallback_bytes(tokenizer)
-    return PreTrainedTokenizerFast(
+    return CmlmTokenizer(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=EOS,
@@ -106,7 +126,7 @@ def train_tokenizer(
 
 def _empty_tokenizer(algorithm: str) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE() if algorithm == "bpe" else models.Unigram())
-    without_controls = normalizers.Replace(Regex(r"[\p{Cc}&&[^\s]]"), "")
+    without_controls = normalizers.Replace(Regex(r"[\p{Cc}\uFEFF&&[^\s]]"), "")
     single_spaces = normalizers.Replace(Regex(rf"[\s{SPACE}]+"), " ")
     # NFC and not NFKC, which would turn "½" and "…" into other characters for good.
     steps = [normalizers.NFC(), without_controls, single_spaces, normalizers.Strip()]
@@ -256,6 +276,10 @@ def tokenize_translations(
     for name, language in languages.items():
         if found and language not in found:
             raise ValueError(f"`{name}` must be one of `dataset`, {found}, got {language!r}.")
+
+    tags = [str(token) for token in tokenizer.extra_special_tokens]
+    if tokenizer.split_special_tokens and any(tokenizer.tokenize(tag) != [tag] for tag in tags):
+        logger.warning(f"`tokenizer` spells out {tags}. Add them by tokenizer.add_tokens instead.")
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]

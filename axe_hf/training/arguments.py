@@ -1,17 +1,33 @@
 """Arguments of a training run. Their help in an `HfArgumentParser` and in `axe-hf train` is that of
 the docstrings."""
 
+import sys
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from transformers import Seq2SeqTrainingArguments
+from transformers.utils import is_in_notebook
 
-from ..cmlm.configuration_cmlm import CmlmConfig
-from ..data.collator import check_canvas_options, is_canvas_stretched
+from ..cmlm.configuration_cmlm import CONFIG_RANGES, CmlmConfig, canvas_recipe, check_canvas_recipe
+from ..cmlm.configuration_mask_predict import require
 from ..declarations import argument_texts
 
 _T = TypeVar("_T")
+# What an argument must be by itself: Transformers takes NaN, and -1 as a learning rate.
+_RANGES = {
+    "positive": "num_train_epochs train_minutes",
+    ">= 0": "learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps logging_steps "
+    "eval_steps save_steps eval_delay neftune_noise_alpha",
+    "in [0, 1)": "label_smoothing_factor adam_beta1 adam_beta2",
+    "between 0 and 1 or None": "ema_decay",
+    "at least 1": "max_tokens_per_batch per_device_train_batch_size per_device_eval_batch_size "
+    "gradient_accumulation_steps eval_accumulation_steps dataloader_prefetch_factor ddp_timeout",
+    "at least 0": "save_total_limit dataloader_num_workers",
+    "-1 or at least 1": "max_steps",
+    "in [0, 2**32)": "seed",
+    "a whole number": "data_seed",
+}
 _CONFIG_DEFAULTS = {f.name: f.default for f in fields(CmlmConfig)}
 
 
@@ -41,14 +57,16 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         max_tokens_per_batch (default None): tokens in one batch of one device, padding included
             (rows times the longer side), instead of `per_device_train_batch_size` sentences. On a
             CPU 500 to 2000 learn most per minute; a large GPU takes 8192 and more.
-        masking (default "uniform"): canvases in training: "uniform" hides 1 to N tokens of each
-            target, as Mask-Predict trains; "full" hides all, for models that decode in one pass. A
-            `data_collator` given to the trainer overrides it.
-        length_multiplier (default 1.0): canvas positions per target token in training, with
+        masking (default None): canvases in training: "uniform" hides 1 to N tokens of each target,
+            as Mask-Predict trains; "full" hides all, for models that decode in one pass. None is as
+            the model was trained; a new one: uniform.
+        length_multiplier (default None): canvas positions per target token in training, with
             `masking="full"` and AXE, and then in decoding. Over 1 it leaves room for blanks,
             without which AXE hardly differs from cross entropy on a full mask; 1.4 serves AXE well.
-        length_jitter (default 0): share by which each canvas is drawn longer or shorter, under the
-            same two conditions, to prepare for lengths predicted wrongly: 0.2 serves AXE well.
+            None is as the model was trained; a new one: 1.
+        length_jitter (default None): share by which each canvas is drawn longer or shorter, under
+            the same two conditions, to prepare for lengths predicted wrongly: 0.2 serves AXE well.
+            None is as the model was trained; a new one: 0.
         train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
             and saving not counted. The learning rate follows max(step / max_steps, elapsed /
             budget), and training ends with it. Resuming continues the same budget.
@@ -82,9 +100,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     """
 
     max_tokens_per_batch: int | None = None
-    masking: Literal["uniform", "full"] = "uniform"
-    length_multiplier: float = 1.0
-    length_jitter: float = 0.0
+    masking: Literal["uniform", "full"] | None = None
+    length_multiplier: float | None = None
+    length_jitter: float | None = None
     train_minutes: float | None = None
     ema_decay: float | None = None
 
@@ -106,26 +124,19 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self):
         if self.num_train_epochs is None:  # a run with `train_minutes` ends by its clock
             self.num_train_epochs = 3.0 if self.train_minutes is None else 1e6
+        if self.disable_tqdm is None and not (sys.stderr.isatty() or is_in_notebook()):
+            self.disable_tqdm = True  # a log gets the lines of each `logging_steps`, and no bars
+        self.check()
         super().__post_init__()
-        check_canvas_options(self.masking, self.length_multiplier, self.length_jitter)
-        tokens, decay, minutes = self.max_tokens_per_batch, self.ema_decay, self.train_minutes
-        for name, is_right, expected in (
-            ("max_tokens_per_batch", tokens is None or tokens >= 1, "at least 1"),
-            ("ema_decay", decay is None or 0 < decay < 1, "between 0 and 1 or None"),
-            ("label_smoothing_factor", 0 <= self.label_smoothing_factor < 1, "in [0, 1)"),
-            ("train_minutes", minutes is None or minutes > 0, "positive"),
-        ):
-            if not is_right:
-                raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)}.")
         if self.train_minutes is not None:
             self._check_time_budget()
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
             self.dataloader_pin_memory = False
 
-    @property
-    def is_canvas_stretched(self) -> bool:
-        """Whether training canvases differ in length from their targets."""
-        return is_canvas_stretched(self.length_multiplier, self.length_jitter)
+    def check(self) -> None:
+        """Refuse numbers out of range, and canvases that cannot be whatever the model adds."""
+        require(_RANGES, vars(self))
+        check_canvas_recipe(canvas_recipe(self))
 
     def _check_time_budget(self):
         schedule, size = self.lr_scheduler_type.value, self.world_size
@@ -201,10 +212,8 @@ class DataArguments:
         for name in ("vocab_size", "tokenizer_algorithm"):
             if given is not None and getattr(self, name) is not None:
                 raise ValueError(f"`{name}` is for a tokenizer to train, one is given: {given!r}.")
-        for name in ("max_source_length", "max_target_length"):
-            value = getattr(self, name)
-            if value is not None and value < 2:
-                raise ValueError(f"`{name}` must be at least 2, a word and </s>, got {value}.")
+        lengths = "max_source_length max_target_length"
+        require({"at least 2, a word and </s>": lengths, "at least 1": "vocab_size"}, vars(self))
 
 
 @_with_help
@@ -248,6 +257,9 @@ class ModelArguments:
     axe_delta: float | None = None
     label_smoothing: float | None = None
     length_loss_weight: float | None = None
+
+    def __post_init__(self):
+        require(CONFIG_RANGES, vars(self))
 
     def given(self) -> dict[str, Any]:
         """The fields of `CmlmConfig` that were set, by name."""

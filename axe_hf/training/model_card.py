@@ -103,14 +103,15 @@ def details_of_training(trainer: Any, **details: Any) -> ModelCardDetails:
 
 
 def _training_settings(trainer: Any) -> dict[str, Any]:
-    args, state = trainer.args, trainer.state
+    args, state, config = trainer.args, trainer.state, trainer.model.config
     batch = f"{args.max_tokens_per_batch} tokens, padding included"
     if args.max_tokens_per_batch is None:
         batch = f"{args.per_device_train_batch_size} sentences"
     betas = f"({args.adam_beta1}, {args.adam_beta2})"
     return {
-        "training loss": trainer.model.config.training_loss,
-        "canvases in training": getattr(trainer.data_collator, "masking", "own collator"),
+        "training loss": config.training_loss,
+        "canvases in training": f"{config.masking} masking, {config.length_multiplier} positions "
+        f"per token, jitter {config.length_jitter}",
         "steps": state.global_step,
         "epochs": round(state.epoch or 0, 2),
         "minutes of training": round(trainer.elapsed_minutes, 1),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
-from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
+from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS, canvas_recipe, check_canvas_recipe
 from ..data import load_translations, tokenize_translations, train_tokenizer
 from ..output import check_new_folder
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
@@ -60,6 +60,9 @@ def run_training(
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
     checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+    if checkpoint is None and model_args.model_name_or_path is None:
+        config = CmlmConfig(**model_args.given(), **canvas_recipe(training_args))
+        check_canvas_recipe(canvas_recipe(config), config.training_loss)  # before any work
     if checkpoint is None:
         advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
         check_new_folder(training_args.output_dir, "output_dir", advice)

@@ -1,8 +1,11 @@
 """`AxeTrainer`: Transformers' sequence-to-sequence trainer for CMLMs, and what it needs."""
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,10 @@ from transformers.trainer_utils import (
     TrainOutput,
     get_last_checkpoint,
 )
+from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
+from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
 from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
@@ -33,6 +38,7 @@ from .averaging import EmaCallback
 from .model_card import details_of_training, model_card_text
 from .time_budget import BudgetProgressCallback, TrainingClock, timed_schedule
 
+logger = logging.get_logger(__name__)
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
 
@@ -49,8 +55,10 @@ class AxeTrainer(Seq2SeqTrainer):
     translations made with `model.generation_config`.
 
     Args:
-        model, args: A `CmlmForConditionalGeneration` and its `AxeTrainingArguments`.
-        data_collator: By default a `DataCollatorForCmlm` with `args.masking`.
+        model, args: A `CmlmForConditionalGeneration` and its `AxeTrainingArguments`. What they say
+            of masking, length multiplier and jitter is written into `model.config` and decoded by;
+            what they leave open stays as the model was trained.
+        data_collator: By default a `DataCollatorForCmlm` that goes by `model.config`.
         train_dataset, eval_dataset: With columns `input_ids` and `labels`, as
             `tokenize_translations` makes them. Translations are scored against a column
             `references` (list of str) if there is one, else against the labels.
@@ -100,15 +108,13 @@ class AxeTrainer(Seq2SeqTrainer):
             raise ValueError("`processing_class` is missing: AxeTrainer needs the tokenizer.")
         if model is not None:
             check_model_and_tokenizer(model, processing_class)
-        if data_collator is None:
-            data_collator = collator_of(args, processing_class, getattr(model, "config", None))
+        self.processing_class = processing_class  # `call_model_init` needs it
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
         if args.generation_config is not None and hasattr(self.model, "get_base_model"):
             # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
             self.model.get_base_model().generation_config = self.model.generation_config
-        honour_arguments(self.model, args)
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
             if args.eval_strategy != "no":
@@ -117,17 +123,69 @@ class AxeTrainer(Seq2SeqTrainer):
         self._references: list | None = None
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
-        self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
-        self._ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
-        if self._ema is not None:
-            self.add_callback(self._ema)
+        self._ema: EmaCallback | None = None
+        self.data_collator = data_collator
+        self._made_collator: DataCollatorForCmlm | None = None
+        self._args_of_all_trials: dict[str, Any] = {}
+        self._honour_arguments()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
         self.add_callback(TrainingClock)  # last: it sees what the others decided
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """A new model of `model_init`, with the settings of `args` that live in a model."""
-        return honour_arguments(super().call_model_init(trial), self.args)
+        """A new model of `model_init`, checked as `model` is, with a config of its own."""
+        model = super().call_model_init(trial)
+        check_model_and_tokenizer(model, self.processing_class)
+        # `model_init` may build all models on one config: what one was trained with is not for all.
+        shared, config = model.config, copy.deepcopy(model.config)
+        for module in model.modules():
+            if vars(module).get("config") is shared:
+                module.config = config
+        if self.args.generation_config is not None:
+            model.generation_config = self.load_generation_config(self.args.generation_config)
+        return model
+
+    def _honour_arguments(self) -> None:
+        """Write what travels with a model into it, and make anew what hangs on it and `args`."""
+        args, config, decoding = self.args, self.model.config, self.model.generation_config
+        if args.label_smoothing_factor > 0:
+            config.label_smoothing = args.label_smoothing_factor
+        given, present = canvas_recipe(args), canvas_recipe(config)
+        is_own = self.data_collator is not self._made_collator
+        if is_own and isinstance(self.data_collator, DataCollatorForCmlm):
+            own = canvas_recipe(self.data_collator)
+            if own != own | given:
+                raise ValueError(f"`data_collator` has {own}, but `args` {given}: leave one out.")
+            given, longest = own, self.data_collator.max_canvas_length or config.max_target_length
+            self.data_collator = replace(self.data_collator, max_canvas_length=longest)
+        decoded, is_loaded = getattr(decoding, "length_multiplier", None), bool(config.name_or_path)
+        recipe = present | given
+        is_silent = is_loaded and present == canvas_recipe(CmlmConfig) and decoded not in (None, 1)
+        if is_silent and config.training_loss == "axe" and given.get("masking") != "uniform":
+            # Saved before there was a recipe: only so can it have been trained for this decoding.
+            recipe = present | {"masking": "full", "length_multiplier": decoded} | given
+        made = recipe
+        if recipe["masking"] == "uniform" and not given:  # the multiplier is one of decoding alone
+            made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
+        check_canvas_recipe(made, config.training_loss)
+        for name, value in recipe.items():
+            if is_loaded and value != present[name]:
+                logger.warning(
+                    f"`{name}` is {value!r} from now on; `config` had {present[name]!r}."
+                )
+            setattr(config, name, value)
+        if "length_multiplier" in given or decoded is None:
+            decoding.length_multiplier = config.length_multiplier
+        if not is_own:
+            limits = {"seed": data_seed(args), "max_canvas_length": config.max_target_length}
+            collator = DataCollatorForCmlm(self.processing_class, **limits, **made)
+            self.data_collator = self._made_collator = collator
+        self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
+        if args.ema_decay != getattr(self._ema, "decay", None):
+            self.remove_callback(EmaCallback)
+            self._ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
+            if self._ema is not None:
+                self.add_callback(self._ema)
 
     @property
     def _clock(self) -> TrainingClock:
@@ -143,6 +201,36 @@ class AxeTrainer(Seq2SeqTrainer):
         return nullcontext() if self._ema is None else self._ema.applied()
 
     # Training
+
+    def hyperparameter_search(
+        self, hp_space=None, compute_objective=None, n_trials=20, direction=None, *args, **kwargs
+    ) -> Any:
+        """The base class's. Without `compute_objective` it maximizes BLEU, or, where nothing is
+        translated, minimizes the loss of evaluation; leave `direction` out then. Each trial starts
+        from the arguments as they are now, and they are the same afterwards."""
+        if compute_objective is None:
+            is_scored = self.compute_metrics == self._score_translations
+            is_scored = is_scored and self.args.predict_with_generate
+            name, right = ("bleu", "maximize") if is_scored else ("loss", "minimize")
+            if direction not in (None, right):
+                raise ValueError(f"`direction` must be {right!r} for {name}, got {direction!r}.")
+            sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else ()
+            names = [f"eval_{part}_{name}" for part in sets] or [f"eval_{name}"]
+            direction, compute_objective = right, lambda found: fmean(found[n] for n in names)
+        before = self._args_of_all_trials = dict(vars(self.args))
+        try:
+            return super().hyperparameter_search(
+                hp_space, compute_objective, n_trials, direction or "minimize", *args, **kwargs
+            )
+        finally:
+            self.args.__dict__.update(before)
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        # The base class calls this in each training, when the model is made.
+        self.args.__dict__.update(self._args_of_all_trials if trial is not None else {})
+        super()._hp_search_setup(trial)
+        self.args.check()
+        self._honour_arguments()
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
@@ -273,8 +361,7 @@ class AxeTrainer(Seq2SeqTrainer):
         loss, encoder_outputs = None, None
         if labels is not None:
             labels, _ = whole_target(labels, inputs.get("decoder_input_ids"), self.model.config)
-            multiplier = self.args.length_multiplier
-            canvas = self.model.prepare_decoder_input_ids_from_labels(labels, multiplier)
+            canvas = self.model.prepare_decoder_input_ids_from_labels(labels)
             with_labels = batch | {"decoder_input_ids": canvas, "labels": labels}
             with self.compute_loss_context_manager():
                 outputs = model(**with_labels)
@@ -329,20 +416,6 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     config.check_tokenizer(tokenizer)
 
 
-def honour_arguments(model: Any, args: AxeTrainingArguments) -> Any:
-    """Write the settings of `args` that travel with a model into it, and return it."""
-    if args.label_smoothing_factor > 0:
-        model.config.label_smoothing = args.label_smoothing_factor
-    if args.is_canvas_stretched and model.config.training_loss != "axe":
-        raise ValueError(
-            "`length_multiplier` must be 1 and `length_jitter` 0 unless `training_loss` is 'axe': "
-            "cross entropy needs a label at every position of the canvas. "
-            f"Got {args.length_multiplier} and {args.length_jitter}."
-        )
-    model.generation_config.length_multiplier = args.length_multiplier
-    return model
-
-
 def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str | None:
     """The checkpoint's folder, None for a new run; True or "last" is the last in `output_dir`."""
     asked = str(asked or "")
@@ -358,17 +431,6 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str 
         message = f"{asked} holds no trainer_state.json. For the newest in `output_dir`: 'last'"
         raise ValueError(f"`resume_from_checkpoint`: {message}.")
     return asked
-
-
-def collator_of(
-    args: AxeTrainingArguments, tokenizer: PreTrainedTokenizerBase, config: CmlmConfig | None
-) -> DataCollatorForCmlm:
-    """The collator that `args` ask for, with canvases within the limit of `config`."""
-    options = {n: getattr(args, n) for n in ("masking", "length_multiplier", "length_jitter")}
-    longest = getattr(config, "max_target_length", None)
-    return DataCollatorForCmlm(
-        tokenizer, seed=data_seed(args), max_canvas_length=longest, **options
-    )
 
 
 def data_seed(args: AxeTrainingArguments) -> int:

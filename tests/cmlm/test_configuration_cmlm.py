@@ -1,10 +1,16 @@
 import json
+import math
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, BartConfig, MarianConfig
 
-from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel
+from axe_hf import (
+    CmlmConfig,
+    CmlmForConditionalGeneration,
+    CmlmModel,
+    MaskPredictGenerationConfig,
+)
 
 
 def test_defaults_are_mask_predicts_base_model():
@@ -56,6 +62,9 @@ CHANGED = {
     "label_smoothing": 0.1,
     "length_loss_weight": 0.5,
     "fused_loss": "always",
+    "masking": "full",
+    "length_multiplier": 1,  # what cross entropy can be trained with
+    "length_jitter": 0,
 }
 
 
@@ -170,3 +179,50 @@ def test_a_users_own_code_is_left_in(tmp_path):
     own = {"auto_map": {"AutoModel": "mine.Model"}}
     CmlmConfig(vocab_size=20, d_model=8, **own).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == own["auto_map"]
+
+
+def test_the_recipe_of_the_canvas_is_saved_and_is_what_decoding_goes_by(tmp_path):
+    recipe = {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2}
+    CmlmConfig(**recipe).save_pretrained(tmp_path)
+    config = CmlmConfig.from_pretrained(tmp_path)
+    assert recipe.items() <= config.to_dict().items()
+    assert MaskPredictGenerationConfig.from_model_config(config).length_multiplier == 1.4
+    (tmp_path / "config.json").write_text('{"model_type": "cmlm"}')  # saved before there was one
+    config = CmlmConfig.from_pretrained(tmp_path)
+    assert (config.masking, config.length_multiplier, config.length_jitter) == ("uniform", 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "complaint"),
+    [
+        ({"masking": "some"}, "masking"),
+        ({"masking": "full", "length_multiplier": -1.0}, "`length_multiplier` must be > 0"),
+        ({"masking": "full", "length_jitter": 1.0}, r"`length_jitter` must be in \[0, 1\)"),
+        (
+            {"masking": "full", "length_multiplier": 1.4, "training_loss": "cross_entropy"},
+            "cross entropy needs a label",
+        ),
+    ],
+)
+def test_canvases_that_cannot_be_are_refused(recipe, complaint):
+    with pytest.raises(Exception, match=complaint):
+        CmlmConfig(**recipe)
+
+
+FLOATS = ("axe_delta", "length_loss_weight", "init_std", "layer_norm_eps", "label_smoothing")
+FLOATS += ("dropout", "attention_dropout", "activation_dropout", "length_multiplier")
+
+
+@pytest.mark.parametrize("name", [*FLOATS, "length_jitter"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+def test_no_number_of_the_configuration_is_nan_infinite_or_negative(name, value):
+    with pytest.raises(Exception, match=f"`{name}` must be .*, got {value}"):
+        CmlmConfig(masking="full", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("layer_norm_eps", 0.0), ("length_multiplier", 0), ("decoder_layers", 0)]
+)
+def test_zero_is_refused_where_it_makes_no_sense(name, value):
+    with pytest.raises(Exception, match=f"`{name}` must be .*, got {value}"):
+        CmlmConfig(masking="full", **{name: value})

@@ -95,6 +95,29 @@ def test_lengths_keep_within_their_bounds(make_model, make_sources):
         assert output.lengths.min() >= 7 and output.lengths.max() <= 9
 
 
+def test_the_multiplier_is_the_configs_where_no_setting_says_otherwise(
+    make_model, make_sources, tmp_path
+):
+    sources = make_sources([6, 20, 2, 9], seed=1)
+    model = make_model(seed=1, masking="full", length_multiplier=1.4)
+    assert model.generation_config.length_multiplier == 1.4
+    expected = model.generate(**sources, return_dict_in_generate=True).lengths
+    plain = model.generate(**sources, return_dict_in_generate=True, length_multiplier=1.0).lengths
+    assert expected.tolist() == (plain * 1.4).round().long().clamp(max=30).tolist()
+    model.generation_config = MaskPredictGenerationConfig(num_iterations=2)
+    assert model.generation_config.length_multiplier is None
+    assert model.generate(**sources, return_dict_in_generate=True).lengths.equal(expected)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "generation_config.json"
+    saved = json.loads(path.read_text())
+    assert saved.pop("length_multiplier") is None
+    for auto_class in (CmlmForConditionalGeneration, AutoModelForSeq2SeqLM):
+        assert auto_class.from_pretrained(tmp_path).generation_config.length_multiplier == 1.4
+        path.write_text(json.dumps(saved))  # and where the file says nothing of it
+    model.generation_config.length_multiplier = 0.5  # decoding may differ where it says so
+    assert model.generate(**sources, return_dict_in_generate=True).lengths.lt(expected).all()
+
+
 # Settings
 
 

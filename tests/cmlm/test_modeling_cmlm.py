@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers.utils import logging
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 
@@ -195,3 +196,86 @@ def test_wrong_input_is_named(make_model, wrong, complaint):
     right = {"input_ids": torch.full((1, 4), 7), "decoder_input_ids": torch.full((1, 3), MASK)}
     with pytest.raises(ValueError, match=complaint):
         make_model()(**right | wrong)
+
+
+# What is refused, and what is warned about
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("attention_mask", (0, 1)),
+        ("attention_mask", (0, -1)),
+        ("attention_mask", (-1, 0)),
+        ("decoder_attention_mask", (0, 1)),
+        ("decoder_attention_mask", (0, -2)),
+        ("decoder_attention_mask", (1, 0)),
+    ],
+)
+def test_a_mask_of_another_shape_than_its_ids_is_refused(make_model, make_batch, name, shape):
+    model, batch = make_model(), make_batch()
+    ids = batch["input_ids" if name == "attention_mask" else "decoder_input_ids"]
+    mask = torch.ones([size + more for size, more in zip(ids.shape, shape, strict=True)])
+    with pytest.raises(ValueError, match=rf"`{name}` must be a tensor \({len(ids)}, .*, got"):
+        model(**batch | {name: mask.long()})
+    with pytest.raises(ValueError, match=f"`{name}` must be a tensor .*list"):
+        model(**batch | {name: mask.tolist()})
+
+
+def test_the_source_mask_must_fit_the_encoder_states_too(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    source = {name: batch.pop(name) for name in ("input_ids", "attention_mask")}
+    encoder_outputs = model.get_encoder()(**source)
+    model(**batch, encoder_outputs=encoder_outputs, attention_mask=source["attention_mask"])
+    for mask in (source["attention_mask"][:, 1:], source["attention_mask"][None]):
+        with pytest.raises(ValueError, match="`attention_mask` must be a tensor"):
+            model(**batch, encoder_outputs=encoder_outputs, attention_mask=mask)
+        with pytest.raises(ValueError, match="`attention_mask` must be a tensor"):
+            model.get_encoder()(source["input_ids"], attention_mask=mask)
+
+
+@pytest.mark.parametrize("training_loss", ["axe", "cross_entropy"])
+@pytest.mark.parametrize("fused_loss", ["always", "never"])
+def test_labels_padded_by_pad_are_refused(make_model, make_batch, training_loss, fused_loss):
+    model = make_model(training_loss=training_loss, fused_loss=fused_loss).train()
+    batch = make_batch()
+    labels = torch.full_like(batch["decoder_input_ids"], 9)
+    batch["decoder_input_ids"] = torch.full_like(labels, MASK)
+    assert model(**batch, labels=labels).loss > 0
+    labels[1, -2:] = PAD
+    with pytest.raises(ValueError, match=r"`labels` must hold -100 .* not <pad> \(0 at \[1, "):
+        model(**batch, labels=labels)
+
+
+@pytest.mark.parametrize("canvas", ["decoder_input_ids", "decoder_inputs_embeds"])
+def test_training_on_a_canvas_without_labels_is_warned_about_once(
+    make_model, make_batch, caplog, monkeypatch, canvas
+):
+    monkeypatch.setattr(logging.get_logger("axe_hf"), "propagate", True)
+    logging.get_logger().warning_once.cache_clear()
+    model, batch = make_model().train(), make_batch()
+    if canvas == "decoder_inputs_embeds":
+        ids = batch.pop("decoder_input_ids")
+        batch["decoder_inputs_embeds"] = model.get_input_embeddings()(ids).detach()
+    with torch.no_grad():
+        model(**batch)
+    model.eval()(**batch)
+    assert not caplog.records
+    model.train()
+    for _ in range(2):
+        model(**batch)
+    (record,) = caplog.records
+    assert "labels" in record.message and "`config.label_smoothing`" in record.message
+
+
+@pytest.mark.parametrize("multiplier", [1.5, 2.0])
+def test_a_canvas_made_of_labels_is_that_of_the_recipe(make_model, multiplier):
+    model = make_model(masking="full", length_multiplier=multiplier)
+    labels = torch.tensor([[7, 8, 9, 1], [7, 1, -100, -100]])
+    for canvas in (
+        model.prepare_decoder_input_ids_from_labels(labels),
+        model.prepare_decoder_input_ids_from_labels(labels=labels, length_multiplier=multiplier),
+    ):
+        assert (canvas == MASK).sum(1).tolist() == [4 * multiplier, 2 * multiplier]
+    plain = model.prepare_decoder_input_ids_from_labels(labels, 1.0)
+    assert (plain == MASK).sum(1).tolist() == [4, 2]

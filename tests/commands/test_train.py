@@ -1,6 +1,11 @@
 """`axe-hf train`: options, files of options, and how each failure looks."""
 
+import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import MISSING, fields
 
 import pytest
@@ -48,6 +53,49 @@ def test_it_trains_a_model_that_translate_takes(axe_hf, settings, tmp_path):
     assert f"Saved the model in {tmp_path / 'out'}" in out
     assert "On the test data: BLEU" in out and "nrefs:1|case:mixed" in out
     assert axe_hf("translate", tmp_path / "out", "one two")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_log_holds_lines_and_no_progress_bars(settings, tmp_path):
+    del settings["disable_tqdm"]
+    settings |= {"max_steps": 6, "logging_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
+    settings |= {"validation_file": settings["train_file"]}
+    out = tmp_path / "out"
+    pair = ("--source-lang", "en", "--target-lang", "de")
+    commands = [
+        ["train", *as_options(settings)],
+        ["translate", str(out), "--input", str(tmp_path / "pairs.tsv")],
+        ["evaluate", str(out), settings["test_file"], *pair],
+    ]
+    program = f"from axe_hf.cli import main; print([main(argv) for argv in {commands!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "[0, 0, 0]" in done.stdout, done.stderr
+    assert len(re.findall("^{'loss'", done.stdout, re.MULTILINE)) == 2
+    assert not re.search(r"\r|\d%\||it/s|examples/s", done.stdout + done.stderr), done.stderr
+    if importlib.util.find_spec("pty"):  # the same on a terminal
+        import pty
+
+        parent, child = pty.openpty()
+        program = f"from axe_hf.cli import main; main({commands[1]!r})"
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, stdout=subprocess.PIPE, stderr=child, check=True)
+        os.close(child)
+        assert b"\r" in os.read(parent, 10_000)
+        os.close(parent)
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "given", "expected"),
+    [(True, None, False), (False, None, True), (False, False, False), (True, True, True)],
+)
+def test_progress_bars_are_for_terminals_unless_asked_for(
+    tmp_path, monkeypatch, is_terminal, given, expected
+):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    given = {} if given is None else {"disable_tqdm": given}
+    assert AxeTrainingArguments(str(tmp_path), use_cpu=True, **given).disable_tqdm is expected
 
 
 def test_a_file_and_options_mean_the_same_and_options_win(settings, tmp_path):
@@ -153,6 +201,66 @@ def test_wrong_usage(fails, settings, tmp_path):
     assert "--log-level: 'loud' is none of 'detail', 'debug'" in line
     assert "first argument must be" in fails(2, "train", "run.toml")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("length_multiplier", ("inf", "nan", "0", "-1.4")),
+        ("length_jitter", ("nan", "1", "-0.1")),
+        ("axe_delta", ("nan", "-1", "inf")),
+        ("length_loss_weight", ("nan", "inf", "-0.1")),
+        ("dropout", ("nan", "1")),
+        ("label_smoothing", ("nan", "-1")),
+        ("label_smoothing_factor", ("nan", "inf")),
+        ("learning_rate", ("nan", "inf", "-1")),
+        ("gradient_accumulation_steps", ("0", "-1")),
+        ("max_tokens_per_batch", ("-5",)),
+        ("per_device_eval_batch_size", ("0",)),
+        ("train_minutes", ("nan", "inf", "0")),
+        ("ema_decay", ("nan", "0", "1")),
+        ("num_train_epochs", ("nan", "inf", "0")),
+        ("max_steps", ("0", "-3")),
+        ("save_steps", ("nan", "inf", "-1")),
+        ("eval_steps", ("inf",)),
+        ("warmup_steps", ("nan", "-1")),
+        ("seed", ("-1",)),
+        ("d_model", ("0", "-8")),
+        ("encoder_attention_heads", ("0",)),
+        ("vocab_size", ("0", "-300")),
+        ("max_target_length", ("1", "-4")),
+    ],
+)
+def test_numbers_that_make_no_sense_are_wrong_usage(fails, settings, tmp_path, name, values):
+    for value in values:
+        line = fails(2, "train", *as_options(settings | {"masking": "full", name: value}))
+        assert f"`{name}` must be " in line and f", got {value}" in line.replace(".0", ""), line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", [".nan", ".inf", "-.inf", "1.5"])
+def test_numbers_of_a_file_that_make_no_sense_are_wrong_usage(fails, settings, tmp_path, text):
+    for name in ("length_jitter", "ema_decay", "label_smoothing"):
+        lines = yaml.safe_dump(settings | {"masking": "full"}) + f"{name}: {text}\n"
+        (tmp_path / "run.yaml").write_text(lines)
+        assert f"`{name}` must be " in fails(2, "train", tmp_path / "run.yaml")
+
+
+def test_fine_tuning_by_default_changes_no_translation(axe_hf, settings, tmp_path):
+    recipe = {"masking": "full", "length_multiplier": 1.6, "length_jitter": 0.1}
+    assert axe_hf("train", *as_options(settings | recipe | {"seed": 1}))[0] == 0
+    names = ("source_lang", "target_lang", "train_file", "test_file", "max_steps", "use_cpu")
+    tuned = {name: settings[name] for name in names} | {"learning_rate": 1e-9}
+    tuned |= {"model_name_or_path": tmp_path / "out", "output_dir": tmp_path / "tuned"}
+    assert axe_hf("train", *as_options(tuned))[0] == 0
+    results = [
+        json.loads((tmp_path / folder / "test_results.json").read_text())
+        for folder in ("out", "tuned")
+    ]
+    assert results[0]["test_bleu"] == results[1]["test_bleu"]
+    assert results[0]["test_length_ratio"] == results[1]["test_length_ratio"]
+    config = json.loads((tmp_path / "tuned" / "config.json").read_text())
+    assert recipe.items() <= config.items()
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.yaml"])

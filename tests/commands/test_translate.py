@@ -1,8 +1,10 @@
 """`axe-hf translate`: what it prints and writes, and how each failure looks."""
 
+import gzip
 import json
 import os
 import shutil
+import stat
 
 import pytest
 import torch
@@ -26,6 +28,17 @@ def test_texts_file_and_standard_input_give_the_same_lines(axe_hf, stdin, model,
     assert axe_hf("translate", model)[:2] == (0, "")
 
 
+def test_gzipped_files_are_read_by_every_command(axe_hf, model, tmp_path):
+    plain, packed = tmp_path / "a.en", tmp_path / "a.en.gz"
+    plain.write_text("one two\nthree\n")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    expected = axe_hf("translate", model, "--input", plain)
+    assert expected[0] == 0 and axe_hf("translate", model, "--input", packed) == expected
+    words = ("evaluate", "--translations", packed, "--references", packed, plain)
+    code, out, _ = axe_hf(*words)
+    assert code == 0 and "BLEU" in out
+
+
 def test_output_goes_to_a_file_and_overwrites_only_when_told(axe_hf, fails, model, tmp_path):
     output = tmp_path / "out.txt"
     _, expected, _ = axe_hf("translate", model, "one two", "two")
@@ -39,6 +52,73 @@ def test_output_goes_to_a_file_and_overwrites_only_when_told(axe_hf, fails, mode
     assert axe_hf("translate", model, "two", "--output", output, "--overwrite")[0] == 0
     assert output.read_text() != "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links are POSIX's")
+def test_output_follows_no_link_and_has_the_right_mode(axe_hf, model, tmp_path):
+    output, victim = tmp_path / "out.txt", tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / f".out.txt.{os.getpid()}.unfinished").symlink_to(victim)
+    before = os.umask(0o027)
+    try:
+        assert axe_hf("translate", model, "two", "--output", output)[0] == 0
+    finally:
+        os.umask(before)
+    assert victim.read_text() == "mine" and not output.is_symlink()
+    assert stat.S_IMODE(output.stat().st_mode) == 0o640
+    for mode in (0o600, 0o664):
+        output.chmod(mode)
+        assert axe_hf("translate", model, "one", "--output", output, "--overwrite")[0] == 0
+        assert stat.S_IMODE(output.stat().st_mode) == mode
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_output_that_is_also_read_is_not_overwritten(fails, model, tmp_path):
+    file, link, other = tmp_path / "news.en", tmp_path / "link", tmp_path / "other"
+    file.write_text("one\n")
+    other.write_text("two\n")
+    os.link(file, link)
+    pair = ("--source-lang", "en", "--target-lang", "de")
+    for words in (
+        ("translate", model, "--input", file),
+        ("translate", model, "--input", link),
+        ("evaluate", "--translations", other, "--references", other, file),
+        ("evaluate", "--translations", file, "--references", other),
+        ("evaluate", model, f"{other}, {file}", *pair),
+    ):
+        line = fails(1, *words, "--output", file, "--overwrite")
+        assert f"--output: {file} is read, too. Write to another file." in line
+        assert file.read_text() == "one\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="needs /dev/stdin")
+def test_an_output_that_the_shell_reads_from_is_not_overwritten(fails, model, tmp_path):
+    file, before = tmp_path / "news.en", os.dup(0)
+    file.write_text("one\n")
+    try:
+        with open(file) as opened:
+            os.dup2(opened.fileno(), 0)
+        line = fails(1, "translate", model, "--output", file, "--overwrite")
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert "is read, too" in line and file.read_text() == "one\n"
+
+
+def test_nothing_in_a_sentence_commands_the_terminal(axe_hf, model, monkeypatch):
+    commands = "\x1b]0;owned\x07", "\x9b31mred", "\u202eone", "one\rtwo"
+    for text in commands:
+        code, out, _ = axe_hf("translate", model, "--show-steps", f"one {text}")
+        shown = text.encode("unicode_escape").decode()
+        assert code == 0 and out.startswith(f"one {shown}\n0  _")
+        assert not set("\x1b\x07\x9b\u202e\r") & set(out)
+    found = [[Translation(text, 0.0)] for text in commands]
+    monkeypatch.setattr("axe_hf.translation.translate_with_scores", lambda *_, **__: found)
+    _, piped, _ = axe_hf("translate", model, "x")
+    assert piped == "".join(f"{text}\n" for text in commands)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _, out, _ = axe_hf("translate", model, "x")
+    assert out.splitlines() == [r"\x1b]0;owned\x07", r"\x9b31mred", r"\u202eone", r"one\rtwo"]
 
 
 def test_options_of_the_decoding_reach_it_wherever_they_stand(axe_hf, model, monkeypatch):

@@ -147,3 +147,9 @@ def test_too_few_examples_for_the_replicas_are_an_error():
         MaxTokensBatchSampler([2], max_tokens=10, num_replicas=2)
     with pytest.raises(ValueError, match="num_replicas"):
         MaxTokensBatchSampler([2], max_tokens=10, num_replicas=0)
+
+
+@pytest.mark.parametrize("budget", [float("nan"), float("inf"), 0, -5, 20.5])
+def test_a_budget_that_is_no_whole_number_from_one_is_refused(budget):
+    with pytest.raises(ValueError, match=f"`max_tokens` must be at least 1.*, got {budget}"):
+        MaxTokensBatchSampler([(3, 4), (2, 2)], max_tokens=budget)

@@ -311,3 +311,44 @@ def test_jitter_draws_lengths_around_the_multiplier_from_the_batch_alone(tokeniz
     assert torch.equal(canvas, collator(features)["decoder_input_ids"])
     without = (collator.for_evaluation()(features)["decoder_input_ids"] == 3).sum(1)
     assert without.tolist() == [50] * 200
+
+
+@pytest.mark.parametrize("name", ["input_ids", "labels"])
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        ([140.0, EOS], "140.0"),
+        (torch.tensor([140.5, 1.0]), "140.5"),
+        ([140, -100, EOS], "-100"),
+        ([-1], "-1"),
+        (["140", EOS], "140"),
+        ([True, EOS], "True"),
+        ([[140], EOS], "140"),
+        ([None, EOS], "None"),
+    ],
+)
+def test_what_is_no_token_id_is_refused(tokenizer, name, ids, found):
+    feature = {"input_ids": [140, EOS], "labels": [150, EOS]} | {name: ids}
+    with pytest.raises(ValueError, match=f"'{name}' of feature 1 must be token ids, got .*{found}"):
+        DataCollatorForCmlm(tokenizer)([{"input_ids": [140, EOS], "labels": [150, EOS]}, feature])
+
+
+@pytest.mark.parametrize("padding", [[PAD], [PAD, PAD, PAD]])
+def test_labels_that_were_padded_are_refused(tokenizer, padding):
+    for ids in ([150, EOS, *padding], torch.tensor([150, EOS, *padding])):
+        with pytest.raises(ValueError, match="'labels' of feature 0 must hold no pad_token, got"):
+            DataCollatorForCmlm(tokenizer)([{"input_ids": [140, EOS], "labels": ids}])
+
+
+@pytest.mark.parametrize("name", ["max_canvas_length", "pad_to_multiple_of"])
+@pytest.mark.parametrize("value", [0, -3, 1.5, math.nan, math.inf])
+def test_sizes_of_a_collator_are_whole_numbers_from_one(tokenizer, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1.*, got {value}"):
+        DataCollatorForCmlm(tokenizer, **{name: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_shares_and_multipliers_of_a_collator_are_finite(tokenizer, value):
+    for name in ("length_multiplier", "length_jitter"):
+        with pytest.raises(ValueError, match=f"`{name}` must be .*, got {value}"):
+            DataCollatorForCmlm(tokenizer, masking="full", **{name: value})

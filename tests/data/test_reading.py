@@ -1,3 +1,4 @@
+import csv
 import gzip
 import io
 import json
@@ -92,19 +93,165 @@ LINES = "\ufeffone\u2028two\r\n\nthree\x0bfour\n\ufefffive".encode()
 
 
 @pytest.mark.parametrize("name", ["lines.txt", "lines.txt.gz"])
-def test_lines_end_at_line_feeds_only_and_lose_a_byte_order_mark_at_the_start(tmp_path, name):
+def test_lines_end_at_line_feeds_only_and_lose_byte_order_marks(tmp_path, name):
     path = write(tmp_path / name, LINES)
-    assert read_lines(str(path)) == ["one\u2028two", "", "three\x0bfour", "\ufefffive"]
+    assert read_lines(str(path)) == ["one\u2028two", "", "three\x0bfour", "five"]
 
 
 def test_lines_of_standard_input_and_its_errors(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LINES)))
-    assert read_lines(None) == ["one\u2028two", "", "three\x0bfour", "\ufefffive"]
+    assert read_lines(None) == ["one\u2028two", "", "three\x0bfour", "five"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"good\n\xff\n")))
     with pytest.raises(
         ValueError, match="standard input, line 2: must be UTF-8, got byte 0xff.*iconv"
     ):
         read_lines(None)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(LINES))))
+    with pytest.raises(ValueError, match="standard input, line 1: .* Convert it with gunzip"):
+        read_lines(None)
+
+
+def test_byte_order_marks_where_two_files_were_joined_are_dropped(tmp_path):
+    for name, text in (
+        ("pairs.jsonl", json_lines(ROWS[:1])),
+        ("pairs.tsv", "Good morning.\tGuten Morgen.\n"),
+    ):
+        path = write(tmp_path / name, ("\ufeff" + text) * 2)
+        assert load(path).to_list() == ROWS[:1] * 2
+    english = write(tmp_path / "a.en", "\ufeffone\n" * 2)
+    german = write(tmp_path / "a.de", "eins\n\ufeffzw\ufeffei\n")
+    assert [pair["de"] for pair in load((english, german))["translation"]] == ["eins", "zwei"]
+
+
+HEADINGS = [
+    ("DE\tEN", "de", "en"),
+    (" De \teN", "de", "en"),
+    ("German\tEnglish", "de", "en"),
+    ("english\tGERMAN", "en", "de"),
+    ('"de"\t"en"', "de", "en"),
+    ("de_DE\ten-US", "de", "en"),
+    ("source\ttarget", "en", "de"),
+    ("Target\tSource", "de", "en"),
+    ("tgt_text\tsrc_text", "de", "en"),
+    ("source sentence\ttarget sentence", "en", "de"),
+    ("en\ttarget", "en", "de"),
+]
+
+
+@pytest.mark.parametrize(("heading", "first", "second"), HEADINGS)
+def test_headings_of_a_table_set_the_order_and_are_no_pair(
+    tmp_path, heading, first, second, caplog
+):
+    rows = "".join(f"{pair[first]}\t{pair[second]}\n" for pair in (r["translation"] for r in ROWS))
+    path = write(tmp_path / "pairs.tsv", f"\n{heading}\n{rows}")
+    assert load(path).to_list() == ROWS
+    assert heading not in caplog.text
+    swapped = write(tmp_path / "joined.tsv", f"{heading}\n{rows}en\tde\n{CONTENTS['pairs.tsv']}")
+    assert load(swapped).to_list() == ROWS * 2
+
+
+@pytest.mark.parametrize(
+    ("source_lang", "target_lang", "heading", "first"),
+    [
+        ("eng", "deu", "DEU\tEng", "deu"),
+        ("zh-CN", "zh_TW", "zh_tw\tzh-cn", "zh_TW"),
+        ("en-GB", "de", "German\tEnglish", "de"),
+    ],
+)
+def test_headings_are_compared_with_any_kind_of_code(
+    tmp_path, source_lang, target_lang, heading, first
+):
+    path = write(tmp_path / "pairs.tsv", f"{heading}\none\ttwo\n")
+    assert load(path, source_lang, target_lang)[0]["translation"][first] == "one"
+
+
+@pytest.mark.parametrize(
+    "line", ["English\tFrench", "en\tfr", "sentence\ttranslation", "English\tEnglisch", "fr\tit"]
+)
+def test_what_may_be_a_heading_is_kept_as_a_pair_with_a_warning(tmp_path, line, caplog):
+    path = write(tmp_path / "pairs.tsv", f"{line}\nYes.\tJa.\n")
+    assert list(load(path)[0]["translation"].values()) == line.split("\t")
+    assert f"line 1: {line!r} is read as a pair" in caplog.text and "'en\\tde'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("source_lang", "target_lang", "line"),
+    [
+        ("en", "de", "Hi\tHallo"),
+        ("en", "de", "Text\tText in German"),
+        ("en", "es", "No\tNo."),
+        ("de", "es", "es\tlo"),
+        ("en", "de", "so\tso"),
+        ("es", "de", "De nada\tEs ist gut"),
+    ],
+)
+def test_a_first_sentence_pair_is_never_dropped(tmp_path, source_lang, target_lang, line):
+    path = write(tmp_path / "pairs.tsv", f"{line}\nx\ty\n")
+    pairs = load(path, source_lang, target_lang)["translation"]
+    assert [list(pair.values()) for pair in pairs] == [line.split("\t"), ["x", "y"]]
+
+
+def test_quotes_of_a_csv_file_are_a_warning_with_a_count_and_an_example(tmp_path, caplog):
+    pandas = pytest.importorskip("pandas")
+    pairs = [('She said "yes".', 'Sie sagte "ja".'), ('"Go!"', "„Geh!“"), ("No.", "Nein.")]
+    path, columns = tmp_path / "pairs.tsv", ["en", "de"]
+    pandas.DataFrame(pairs, columns=columns).to_csv(path, sep="\t", index=False)
+    load(path)
+    assert "3 of 6 texts are in the quotes of a CSV file, such as" in caplog.text
+    assert '\'"She said ""yes""."\'' in caplog.text and "QUOTE_NONE" in caplog.text
+    caplog.clear()
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, "excel-tab", quoting=csv.QUOTE_ALL).writerows([columns, pairs[2]])
+    assert len(load(path)) == 1
+    assert "2 of 2 texts" in caplog.text
+    caplog.clear()
+    write(path, '"Go!"\t"Geh!"\nA "big" one\tEin "großes"\n')
+    load(path)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.jsonl", "a.json", "text"])
+def test_pairs_that_are_empty_on_both_sides_are_left_out_and_counted(tmp_path, name, caplog):
+    pairs = [PAIRS[0], ("", " "), ("\t" * (name == "a.jsonl"), ""), PAIRS[1]]
+    rows = [{"translation": dict(zip(("en", "de"), pair, strict=True))} for pair in pairs]
+    contents = {
+        "a.tsv": "".join("\t".join(pair) + "\n" for pair in pairs[:2]) + "\n" + "\t".join(PAIRS[1]),
+        "a.jsonl": json_lines(rows) + "\n",
+        "a.json": json.dumps(rows).replace('" "', "null"),
+    }
+    if name == "text":
+        source = [tmp_path / "a.en", tmp_path / "a.de"]
+        for path, side in zip(source, zip(*pairs, strict=True), strict=True):
+            write(path, "".join(f"{text}\n" for text in side))
+    else:
+        source = write(tmp_path / name, contents[name])
+    assert load(source).to_list() == ROWS
+    assert "left out 2 pairs of which both sides are empty" in caplog.text
+
+
+def test_pairs_that_lack_a_side_are_all_named_in_one_error(tmp_path):
+    english = write(tmp_path / "a.en", "one\n\nthree\n\n" + "five\n" * 4)
+    german = write(tmp_path / "a.de", "\nzwei\n\n\n" + "\n" * 4)
+    with pytest.raises(ValueError) as error:
+        load((english, german))
+    message = str(error.value)
+    for place in ("a.de, line 1", "a.en, line 2", "a.de, line 3", "a.de, line 6"):
+        assert f"{place}: the side " in message
+    assert "line 4:" not in message and "; and 2 more. Remove" in message
+    with pytest.raises(ValueError, match="line 1: .*'de'.*; .*line 3: .*'en'.*None. Remove"):
+        load(
+            write(
+                tmp_path / "a.jsonl",
+                json_lines(
+                    {"translation": pair}
+                    for pair in (
+                        {"en": "x", "de": ""},
+                        {"en": "x", "de": "y"},
+                        {"en": None, "de": "y"},
+                    )
+                ),
+            )
+        )
 
 
 def test_the_phrasebook_is_read_like_any_other_file():

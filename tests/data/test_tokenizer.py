@@ -1,10 +1,14 @@
+import copy
 import json
 import random
+import time
 
 import pytest
-from transformers import AutoTokenizer
+from datasets import Dataset
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from axe_hf.data import train_tokenizer
+from axe_hf.data import tokenize_translations, train_tokenizer
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 WORDS = [
@@ -113,7 +117,14 @@ def test_white_space_is_folded_and_control_characters_are_dropped(tokenizer):
         restored(tokenizer, "  The\t dog\u00a0sees\r\nthe\u2003cat\x07. ")
         == "The dog sees the cat."
     )
-    assert restored(tokenizer, "a \x00 b▁c") == "a b c"
+    assert restored(tokenizer, "a \x00 b\ufeff") == "a b"
+
+
+def test_the_mark_of_spaces_in_a_text_is_a_space(tokenizer):
+    for text in ("the▁dog", "▁the▁ ▁dog▁", "the \u2581dog"):
+        assert tokenizer.tokenize(text) == ["▁the", "▁dog"]
+        assert restored(tokenizer, text) == "the dog"
+    assert "U+2581" in train_tokenizer.__doc__
 
 
 def test_punctuation_and_digits_are_pieces_of_their_own(tokenizer):
@@ -148,6 +159,61 @@ def test_canvas_with_masks_can_be_written_on_request(tokenizer):
     ids = tokenizer("the <mask> sees<mask>", split_special_tokens=False).input_ids
     assert ids.count(MASK) == 2
     assert tokenizer("the <mask>").input_ids.count(MASK) == 0  # the next call is not affected
+
+
+TAGS = {"extra_special_tokens": ["<2de>", "[en]"]}
+
+
+@pytest.mark.parametrize("saved", ["not", "with axe_hf", "without"])
+def test_language_tags_that_were_added_stay_whole_and_a_typed_mask_does_not(
+    tokenizer, tmp_path, saved
+):
+    tagged = copy.deepcopy(tokenizer)
+    assert tagged.add_special_tokens(TAGS) == 2 and tagged.add_tokens(["<it>", "<fr>"]) == 2
+    assert tagged.add_tokens([AddedToken("<nl>", special=True)]) == 1
+    if saved != "not":
+        tagged.save_pretrained(tmp_path)
+        # Where the package is missing Transformers falls back to its own class.
+        auto = AutoTokenizer if saved == "with axe_hf" else PreTrainedTokenizerFast
+        tagged = auto.from_pretrained(tmp_path)
+    tags, text = ["<2de>", "[en]", "<it>", "<fr>", "<nl>"], "<2de> the dog[en]<it> cat <fr> <nl>"
+    ids = tagged(f"{text} <mask> <blank><pad></s>").input_ids
+    assert [token for token in tagged.convert_ids_to_tokens(ids) if token in tags] == tags
+    assert set(ids) & {PAD, EOS, UNK, MASK, BLANK} == {EOS} and ids.count(EOS) == 1
+    assert tagged("<mask>", split_special_tokens=False).input_ids == [MASK, EOS]
+    assert set(TAGS["extra_special_tokens"]) < set(tagged.all_special_tokens)
+    if saved != "without":
+        decoded = tagged.decode(tagged("<2de> the dog").input_ids, skip_special_tokens=True)
+        assert decoded == "the dog"
+        rows = [tagged("the <it> dog").input_ids, tagged("[en] the cat").input_ids]
+        assert tagged.batch_decode(rows, skip_special_tokens=True) == ["the <it> dog", "the cat"]
+        assert tagged.add_special_tokens({"extra_special_tokens": ["<late>"]}) == 1
+        assert tagged.tokenize("<late> the") == ["<late>", "▁the"]
+
+
+def test_a_special_token_with_a_name_is_spelt_out_like_the_mask(tokenizer):
+    named = copy.deepcopy(tokenizer)
+    named.add_special_tokens({"bos_token": "<s>", "cls_token": "[CLS]"})
+    assert not {named.bos_token_id, named.cls_token_id} & {*named("<s> the [CLS]").input_ids}
+
+
+def test_tokenizers_saved_before_warn_where_they_would_spell_out_a_tag(tmp_path, caplog):
+    old = PreTrainedTokenizerFast(
+        tokenizer_object=train_tokenizer(random_texts(), vocab_size=300).backend_tokenizer,
+        mask_token="<mask>",
+        eos_token="</s>",
+        split_special_tokens=True,
+    )
+    old.save_pretrained(tmp_path)
+    old = AutoTokenizer.from_pretrained(tmp_path)
+    assert MASK not in old("the <mask>").input_ids
+    pairs = Dataset.from_list([{"translation": {"en": "<2de> dog", "de": "Hund"}}])
+    limits = {"max_source_length": 20, "max_target_length": 20}
+    tokenize_translations(pairs, old, source_lang="en", target_lang="de", **limits)
+    assert not caplog.records
+    old.add_special_tokens(TAGS)
+    tokenize_translations(pairs, old, source_lang="en", target_lang="de", **limits)
+    assert "spells out ['<2de>', '[en]']. Add them by tokenizer.add_tokens" in caplog.text
 
 
 def test_decoding_leaves_out_masks_and_blanks_but_no_bytes(tokenizer):
@@ -190,6 +256,16 @@ def test_vocabulary_has_the_size_asked_for_if_the_texts_hold_it():
     assert len(train_tokenizer(texts, vocab_size=260)) == 260
     assert len(train_tokenizer(texts, vocab_size=260, algorithm="unigram")) == 260
     assert len(train_tokenizer(texts, vocab_size=5000)) < 5000
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_runs_without_end_are_cut_and_learnt_in_seconds(algorithm):
+    texts, start = random_texts(), time.process_time()
+    for run in ("a" * 300_000, "." * 50_000, "a'" * 50_000, "あ" * 50_000):
+        tokenizer = train_tokenizer([run, *texts], vocab_size=300, algorithm=algorithm)
+        assert max(map(len, tokenizer.get_vocab())) <= 1 + 10 * 101
+        assert tokenizer.decode(tokenizer(run).input_ids, skip_special_tokens=True) == run
+    assert time.process_time() - start < 60
 
 
 def test_pairs_rarer_than_the_minimum_are_not_merged():

@@ -1,5 +1,7 @@
 import json
-from dataclasses import fields
+import math
+import re
+from dataclasses import fields, replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -112,6 +114,43 @@ def test_a_card_without_scores_or_languages_is_whole():
     assert "cross entropy at every position" in text
 
 
+@pytest.mark.parametrize(
+    "evil", ["a|b `c` <script>alert(1)</script>\n\n# [x](http://y)", '"); import os; ("\n```\n* b']
+)
+def test_nothing_in_a_card_is_markdown_or_html_that_a_user_put_there(evil):
+    scores = {"bleu": 1.0, "chrf": 2.0, "repetition_rate": 0.0, "length_ratio": 1.0}
+    details = ModelCardDetails(
+        evil,
+        CmlmConfig(),
+        *[evil] * 3,
+        base_model=evil,
+        training={evil: evil},
+        generation={evil: evil},
+        scores={evil: scores | {"bleu_signature": evil, "chrf_signature": evil}},
+    )
+    body = model_card_text(details).split("\n---\n", 1)[1]
+    plain = ModelCardDetails("m", CmlmConfig(), "en", "de", "data", base_model="b")
+    plain = replace(
+        plain, training={"a": 1}, generation={"n": 1}, scores={"test": details.scores[evil]}
+    )
+    good = model_card_text(
+        replace(plain, scores={"t": scores | {"bleu_signature": "s", "chrf_signature": "s"}})
+    )
+    # As many lines, fences, titles and columns as with names that mean no harm.
+    good = good.split("\n---\n", 1)[1]
+    assert body.count("\n") == good.count("\n")
+    for line, right in zip(body.splitlines(), good.splitlines(), strict=True):
+        if not right:
+            continue
+        assert line[:2] == right[:2] or right[:1].isalpha()
+        columns = len(re.findall(r"(?<!\\)\|", line))
+        assert right[0] != "|" or columns == right.count("|")
+    for code in re.findall(r"from_pretrained\((.*)\)", body):
+        assert eval(f"dict(a={code})")["a"] == evil
+    prose = re.sub(r"```.*?```|`[^`]*`", "", body, flags=re.DOTALL)
+    assert "<script>" not in prose.replace(r"\<", "") and "[x]" not in prose
+
+
 def test_an_output_folder_in_use_is_refused_before_any_work(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
@@ -157,6 +196,22 @@ def test_fine_tuning_keeps_the_architecture_and_changes_the_loss(run, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_fine_tuning_keeps_the_length_multiplier(run, tmp_path):
+    recipe = {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2}
+    run(test_file=None, **recipe, max_steps=1)
+    same = {name: None for name in SIZES} | {"vocab_size": None, "max_source_length": None}
+    same |= {"model_name_or_path": str(tmp_path / "out"), "test_file": None, "max_steps": 1}
+    for number, given in enumerate(({}, {"length_multiplier": 1.2}, {"dropout": 0.0})):
+        run(f"tuned{number}", **same | {"learning_rate": 1e-9} | given)
+        expected = recipe | {n: value for n, value in given.items() if n in recipe}
+        model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / f"tuned{number}")
+        assert expected.items() <= model.config.to_dict().items()
+        assert model.generation_config.length_multiplier == expected["length_multiplier"]
+    resumed = run(test_file=None, max_steps=2, resume_from_checkpoint="last")
+    assert recipe.items() <= resumed.model.config.to_dict().items()
+    assert resumed.trainer.data_collator.length_jitter == 0.2
+
+
 class TestBadInput:
     def test_missing_and_broken_files_are_named_and_nothing_is_written(self, run, tmp_path):
         with pytest.raises(FileNotFoundError, match="`validation_file`: .*nowhere.jsonl"):
@@ -177,11 +232,28 @@ class TestBadInput:
         with pytest.raises(ValueError, match="`max_source_length` must be at least 2"):
             DataArguments("en", "de", train_file="a.tsv", max_source_length=1)
 
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -2, 0])
+    def test_no_number_is_nan_infinite_negative_or_zero(self, value):
+        for name in ("vocab_size", "max_source_length", "max_target_length"):
+            with pytest.raises(ValueError, match=f"`{name}` must be .*, got {value}"):
+                DataArguments("en", "de", train_file="a.tsv", **{name: value})
+        for name in ("d_model", "decoder_layers", "encoder_attention_heads", "decoder_ffn_dim"):
+            with pytest.raises(ValueError, match=f"`{name}` must be at least 1.*, got {value}"):
+                ModelArguments(**{name: value})
+        names = ("dropout", "attention_dropout", "activation_dropout", "axe_delta")
+        for name in (*names, "label_smoothing", "length_loss_weight") if value else ():
+            with pytest.raises(ValueError, match=f"`{name}` must be .*, got {value}"):
+                ModelArguments(model_name_or_path="m", **{name: value})
+
     def test_model_settings_out_of_range(self, run, tmp_path):
         with pytest.raises(Exception, match="`axe_delta` must be >= 0"):
             run(axe_delta=-1.0)
         with pytest.raises(Exception, match="must divide `d_model`"):
             run(encoder_attention_heads=3)
+        with pytest.raises(Exception, match="`length_multiplier` is 1.4.* Use masking='full'"):
+            run(length_multiplier=1.4, train_file="not read")
+        with pytest.raises(Exception, match="cross entropy needs a label"):
+            run(masking="full", length_jitter=0.1, training_loss="cross_entropy")
         assert not (tmp_path / "out").exists()
 
 

@@ -1,15 +1,20 @@
 import json
+import math
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
 
 from axe_hf import (
     AxeTrainer,
     AxeTrainingArguments,
     CmlmForConditionalGeneration,
+    EmaCallback,
     MaskPredictGenerationConfig,
 )
 from axe_hf.data import DataCollatorForCmlm
@@ -368,9 +373,13 @@ class TestStretchedCanvases:
 
     def test_it_is_refused_where_it_cannot_work(self, make_trainer, make_model, tmp_path):
         with pytest.raises(ValueError, match="`length_multiplier` is 1.5.*masking='full'"):
-            AxeTrainingArguments(tmp_path, length_multiplier=1.5)
+            AxeTrainingArguments(tmp_path, masking="uniform", length_multiplier=1.5)
+        with pytest.raises(ValueError, match="`length_multiplier` is 1.5.*masking='full'"):
+            make_trainer(make_model(), length_multiplier=1.5)
         with pytest.raises(ValueError, match="`length_jitter` 0.2, but.*masking='full'"):
-            AxeTrainingArguments(tmp_path, length_jitter=0.2)
+            AxeTrainingArguments(tmp_path, masking="uniform", length_jitter=0.2)
+        with pytest.raises(ValueError, match="`length_jitter` 0.2, but.*masking='full'"):
+            make_trainer(make_model(), length_jitter=0.2)
         with pytest.raises(ValueError, match="`length_jitter` must be in"):
             AxeTrainingArguments(tmp_path, masking="full", length_jitter=1.0)
         with pytest.raises(ValueError, match="`length_multiplier` must be > 0"):
@@ -380,11 +389,342 @@ class TestStretchedCanvases:
                 make_model(training_loss="cross_entropy"), masking="full", length_multiplier=1.5
             )
 
-    def test_going_on_with_another_multiplier_replaces_the_saved_one(
-        self, make_trainer, make_model
+
+RECIPE = {"masking": "full", "length_multiplier": 1.5, "length_jitter": 0.3}
+
+
+class TestRecipeOfTheCanvas:
+    """Masking, multiplier and jitter belong to the model: saved, inherited, changed on request."""
+
+    @pytest.fixture
+    def saved(self, make_trainer, make_model, tmp_path):
+        """The folder of a model trained with RECIPE."""
+        trainer = make_trainer(make_model(), output_dir=str(tmp_path / "first"), **RECIPE)
+        trainer.save_model(tmp_path / "saved")
+        return tmp_path / "saved"
+
+    @pytest.fixture
+    def logged(self, caplog, monkeypatch):
+        """What the package logs, as a function that gives it."""
+        monkeypatch.setattr(logging.get_logger("axe_hf"), "propagate", True)
+        return lambda: [r.message for r in caplog.records if r.name.startswith("axe_hf.training")]
+
+    def load(self, folder):
+        return CmlmForConditionalGeneration.from_pretrained(folder)
+
+    @staticmethod
+    def recipe_of(holder):
+        return {name: getattr(holder, name) for name in RECIPE}
+
+    @pytest.mark.parametrize("is_saved_again", [False, True])
+    def test_fine_tuning_keeps_the_recipe(self, make_trainer, saved, tmp_path, is_saved_again):
+        trainer = make_trainer(self.load(saved), max_steps=1)
+        if is_saved_again:
+            trainer.train()
+            trainer.save_model(tmp_path / "again")
+            trainer = make_trainer(self.load(tmp_path / "again"))
+        model = trainer.model
+        assert self.recipe_of(model.config) == self.recipe_of(trainer.data_collator) == RECIPE
+        assert model.generation_config.length_multiplier == 1.5
+        assert self.recipe_of(trainer.args) == dict.fromkeys(RECIPE)
+
+    def test_evaluation_loss_is_that_of_the_models_canvases(self, make_trainer, saved):
+        inherited = make_trainer(self.load(saved)).evaluate()
+        given = make_trainer(self.load(saved), **RECIPE).evaluate()
+        assert inherited["eval_loss"] == given["eval_loss"]
+        assert inherited["eval_bleu"] == given["eval_bleu"]
+
+    @pytest.mark.parametrize(
+        ("given", "changed"),
+        [
+            ({}, {}),
+            ({"length_multiplier": 1.2}, {"length_multiplier": 1.2}),
+            ({"length_jitter": 0.0, "length_multiplier": 1.5}, {"length_jitter": 0.0}),
+            (
+                {"masking": "uniform", "length_multiplier": 1, "length_jitter": 0},
+                {"masking": "uniform", "length_multiplier": 1, "length_jitter": 0},
+            ),
+        ],
+    )
+    def test_what_is_changed_is_named_and_decoded_by(
+        self, make_trainer, saved, logged, given, changed
     ):
-        model = make_trainer(make_model(), masking="full", length_multiplier=1.5).model
-        assert make_trainer(model).model.generation_config.length_multiplier == 1.0
+        model = self.load(saved)
+        trainer = make_trainer(model, **given)
+        assert self.recipe_of(model.config) == RECIPE | changed
+        assert self.recipe_of(trainer.data_collator) == RECIPE | changed
+        assert model.generation_config.length_multiplier == (RECIPE | changed)["length_multiplier"]
+        assert [line.split("`")[1] for line in logged()] == [n for n in RECIPE if n in changed]
+
+    def test_a_new_model_gets_its_first_recipe_without_a_word(self, make_trainer, logged):
+        make_trainer(**RECIPE)
+        assert not logged()
+
+    def test_a_setting_of_decoding_that_differs_from_the_recipe_stays(self, make_trainer, saved):
+        model = self.load(saved)
+        model.generation_config.length_multiplier = 1.3
+        assert make_trainer(model).model.generation_config.length_multiplier == 1.3
+        assert model.config.length_multiplier == 1.5
+
+    def test_one_part_that_does_not_go_with_the_models_others_is_refused(self, make_trainer, saved):
+        with pytest.raises(ValueError, match="`length_multiplier` is 1.5 .*tokens are observed"):
+            make_trainer(self.load(saved), masking="uniform")
+        model = self.load(saved)
+        model.config.training_loss = "cross_entropy"
+        with pytest.raises(ValueError, match="cross entropy needs a label .* Got 1.5 and 0.3"):
+            make_trainer(model)
+
+    @pytest.mark.parametrize("multiplier", [1.4, 0.8])
+    def test_models_saved_before_there_was_a_recipe_tell_it_by_their_decoding(
+        self, make_trainer, make_model, tmp_path, logged, multiplier
+    ):
+        model = make_model()
+        model.generation_config.length_multiplier = multiplier
+        model.save_pretrained(tmp_path / "old")
+        config = json.loads((tmp_path / "old" / "config.json").read_text())
+        config = {name: value for name, value in config.items() if name not in RECIPE}
+        (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+        model = make_trainer(self.load(tmp_path / "old")).model
+        assert (model.config.masking, model.config.length_multiplier) == ("full", multiplier)
+        assert model.generation_config.length_multiplier == multiplier
+        assert [line.split("`")[1] for line in logged()] == ["masking", "length_multiplier"]
+        model = make_trainer(self.load(tmp_path / "old"), masking="uniform").model
+        assert (model.config.masking, model.config.length_multiplier) == ("uniform", 1.0)
+        assert model.generation_config.length_multiplier == multiplier
+
+    def test_a_collator_of_ours_says_the_recipe_too(self, make_model, dataset, tokenizer, tmp_path):
+        def trainer(collator, **given):
+            args = AxeTrainingArguments(str(tmp_path / "out"), max_steps=1, use_cpu=True, **given)
+            return AxeTrainer(make_model(), args, collator, dataset, processing_class=tokenizer)
+
+        for recipe in (RECIPE, {"masking": "full", "length_multiplier": 2.0, "length_jitter": 0}):
+            collator = DataCollatorForCmlm(tokenizer, **recipe)
+            model = trainer(collator).model
+            assert self.recipe_of(model.config) == recipe
+            assert model.generation_config.length_multiplier == recipe["length_multiplier"]
+            assert trainer(collator, length_multiplier=recipe["length_multiplier"]).train()
+            with pytest.raises(ValueError, match="`data_collator` has .* leave one out"):
+                trainer(collator, length_multiplier=1.1)
+        collator = DataCollatorForCmlm(tokenizer, masking="full")
+        foreign = trainer(lambda features: collator(features), masking="full")
+        foreign.train()
+        assert foreign.model.config.masking == "full"
+        assert not isinstance(foreign.data_collator, DataCollatorForCmlm)
+
+    def test_the_model_card_tells_the_recipe_of_the_model(self, make_trainer, saved, tmp_path):
+        trainer = make_trainer(self.load(saved))
+        trainer.create_model_card()
+        text = (tmp_path / "run" / "README.md").read_text()
+        assert (
+            "| canvases in training | full masking, 1.5 positions per token, jitter 0.3 |" in text
+        )
+
+    @pytest.mark.parametrize("factor", [0.1, 0.3])
+    def test_a_stock_trainer_that_smooths_takes_the_labels_out_and_is_warned_of_it(
+        self, make_model, dataset, tokenizer, tmp_path, caplog, monkeypatch, factor
+    ):
+        monkeypatch.setattr(logging.get_logger("axe_hf"), "propagate", True)
+        settings = {"max_steps": 1, "save_strategy": "no", "report_to": "none", "use_cpu": True}
+        for multiplier in (1.0, 1.5):  # with which there is an error of shapes, after the warning
+            logging.get_logger().warning_once.cache_clear()
+            caplog.clear()
+            trainer = Trainer(
+                make_model(),
+                TrainingArguments(str(tmp_path), label_smoothing_factor=factor, **settings),
+                train_dataset=dataset,
+                data_collator=DataCollatorForCmlm(
+                    tokenizer, masking="full", length_multiplier=multiplier
+                ),
+            )
+            with nullcontext() if multiplier == 1 else pytest.raises(RuntimeError):
+                trainer.train()
+            assert sum("`config.label_smoothing`" in r.message for r in caplog.records) == 1
+
+
+class TestModelInit:
+    """Models that `model_init` makes are held to what a given model is held to."""
+
+    def make(self, model_init, tokenizer, dataset, tmp_path, **settings):
+        settings = {"max_steps": 1, "save_strategy": "no", "disable_tqdm": True} | settings
+        return AxeTrainer(
+            args=AxeTrainingArguments(str(tmp_path / "out"), use_cpu=True, **settings),
+            model_init=model_init,
+            train_dataset=dataset,
+            eval_dataset=dataset.select(range(4)),
+            processing_class=tokenizer,
+        )
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"vocab_size": 100}, "resize_token_embeddings"),
+            ({"mask_token_id": 5}, "`mask_token_id` is 3, the model's config has 5"),
+        ],
+    )
+    def test_they_must_fit_the_tokenizer(
+        self, make_model, tokenizer, dataset, tmp_path, changes, message
+    ):
+        with pytest.raises(ValueError, match=message):
+            self.make(lambda: make_model(**changes), tokenizer, dataset, tmp_path)
+        with pytest.raises(TypeError, match="must be a CmlmForConditionalGeneration"):
+            self.make(lambda: torch.nn.Linear(1, 1), tokenizer, dataset, tmp_path)
+
+    @pytest.mark.parametrize("limit", [8, 12])
+    def test_canvases_keep_within_the_limit_of_the_model_made(
+        self, make_model, tokenizer, dataset, tmp_path, limit
+    ):
+        dataset = dataset.filter(lambda row: len(row["labels"]) <= 8)
+        trainer = self.make(
+            lambda: make_model(max_target_length=limit),
+            *(tokenizer, dataset, tmp_path),
+            masking="full",
+            length_multiplier=3.0,
+        )
+        assert trainer.data_collator.max_canvas_length == limit
+        trainer.train()
+        widths = {batch["decoder_input_ids"].shape[1] for batch in trainer.get_train_dataloader()}
+        assert max(widths) == limit
+
+    def test_they_do_not_share_the_config_that_model_init_builds_them_on(
+        self, make_model, tokenizer, dataset, tmp_path
+    ):
+        config = make_model().config
+        settings = RECIPE | {"label_smoothing_factor": 0.2}
+        trainer = self.make(
+            lambda: CmlmForConditionalGeneration(config), tokenizer, dataset, tmp_path, **settings
+        )
+        trainer.train()
+        assert trainer.model.config.length_multiplier == 1.5
+        assert trainer.model.model.decoder.config is trainer.model.config
+        assert (config.masking, config.length_multiplier) == ("uniform", 1.0)
+        assert config.label_smoothing == 0.0
+
+    def test_each_gets_the_generation_config_of_the_arguments(
+        self, make_model, tokenizer, dataset, tmp_path
+    ):
+        settings = {"generation_config": MaskPredictGenerationConfig(num_iterations=3)}
+        trainer = self.make(
+            lambda: make_model(), tokenizer, dataset, tmp_path, **settings, **RECIPE
+        )
+        trainer.train()
+        assert trainer.model.generation_config.num_iterations == 3
+        assert trainer.model.generation_config.length_multiplier == 1.5
+
+    def test_arguments_changed_between_two_trainings_count(
+        self, make_model, tokenizer, dataset, tmp_path
+    ):
+        trainer = self.make(lambda: make_model(), tokenizer, dataset, tmp_path)
+        for recipe in (RECIPE, RECIPE | {"length_multiplier": 1.2}):
+            vars(trainer.args).update(recipe)
+            trainer.train()
+            assert trainer.model.config.length_multiplier == recipe["length_multiplier"]
+            assert trainer.data_collator.length_multiplier == recipe["length_multiplier"]
+        trainer.args.length_multiplier = float("inf")
+        with pytest.raises(ValueError, match="`length_multiplier` must be a finite number"):
+            trainer.train()
+
+
+class TestHyperparameterSearch:
+    @pytest.fixture
+    def search(self, make_model, tokenizer, dataset, tmp_path):
+        """Runs a search over spaces in turn; keywords go to the arguments. Gives what was seen."""
+
+        def run(spaces, options=None, eval_dataset=None, **settings):
+            settings = {"max_steps": 1, "save_strategy": "no", "disable_tqdm": True} | settings
+            config, seen = make_model().config, []
+
+            class Watch(TrainerCallback):
+                def on_train_begin(self, args, state, control, model=None, **kwargs):
+                    collator, ema = trainer.data_collator, trainer._ema
+                    recipe = {name: getattr(collator, name) for name in RECIPE}
+                    assert recipe == {name: getattr(model.config, name) for name in RECIPE}
+                    multiplier = model.generation_config.length_multiplier
+                    assert multiplier == recipe["length_multiplier"]
+                    smoothing = model.config.label_smoothing
+                    decay = None if ema is None else ema.decay
+                    callbacks = trainer.callback_handler.callbacks
+                    assert sum(isinstance(c, EmaCallback) for c in callbacks) == (ema is not None)
+                    seen.append((*recipe.values(), smoothing, decay))
+
+            trainer = AxeTrainer(
+                args=AxeTrainingArguments(str(tmp_path / "out"), use_cpu=True, **settings),
+                model_init=lambda: CmlmForConditionalGeneration(config),
+                train_dataset=dataset.select(range(8)),
+                eval_dataset=eval_dataset or dataset.select(range(4)),
+                processing_class=tokenizer,
+                callbacks=[Watch()],
+            )
+            before = trainer.args.to_dict()
+            best = trainer.hyperparameter_search(
+                hp_space=lambda trial: {
+                    name: trial.suggest_categorical(f"{name}{trial.number}", [value])
+                    for name, value in spaces[trial.number].items()
+                },
+                n_trials=len(spaces),
+                backend="optuna",
+                **options or {},
+            )
+            assert trainer.args.to_dict() == before
+            return seen, best, trainer
+
+        return run
+
+    def test_each_trial_has_its_own_values(self, search):
+        full = {"masking": "full", "length_multiplier": 1.2, "length_jitter": 0.1}
+        seen, _, _ = search(
+            [
+                full | {"label_smoothing_factor": 0.1, "ema_decay": 0.9},
+                full | {"length_multiplier": 1.6, "ema_decay": 0.99},
+                {"masking": "uniform", "label_smoothing_factor": 0.2, "ema_decay": None},
+                {"masking": "full", "length_multiplier": 1.4},
+            ]
+        )
+        assert seen == [
+            ("full", 1.2, 0.1, 0.1, 0.9),
+            ("full", 1.6, 0.1, 0.0, 0.99),
+            ("uniform", 1.0, 0.0, 0.2, None),
+            ("full", 1.4, 0.0, 0.0, None),
+        ]
+
+    def test_the_objective_is_bleu_and_is_maximized(self, search):
+        _, best, trainer = search([{"learning_rate": 1e-4}, {"learning_rate": 1e-2}], max_steps=3)
+        assert trainer.compute_objective({"eval_bleu": 7.0, "eval_loss": 2.0}) == 7.0
+        assert 0 <= best.objective <= 100
+        with pytest.raises(ValueError, match="`direction` must be 'maximize' for bleu, got 'minim"):
+            search([{}], {"direction": "minimize"})
+
+    def test_the_objective_is_the_loss_where_nothing_is_translated(self, search):
+        _, best, _ = search(
+            [{"learning_rate": 1e-9}, {"learning_rate": 1e-2}],
+            predict_with_generate=False,
+            max_steps=4,
+        )
+        assert best.run_id == "1"  # the one that learns
+        with pytest.raises(ValueError, match="`direction` must be 'minimize' for loss, got 'maxim"):
+            search([{}], {"direction": "maximize"}, predict_with_generate=False)
+
+    def test_several_evaluation_sets_count_alike(self, search, dataset):
+        sets = {"a": dataset.select(range(2)), "b": dataset.select(range(3))}
+        _, _, trainer = search([{"masking": "full"}], eval_dataset=sets)
+        assert trainer.compute_objective({"eval_a_bleu": 4.0, "eval_b_bleu": 8.0}) == 6.0
+
+    def test_an_objective_of_ones_own_keeps_its_direction(self, search):
+        objective = {"compute_objective": lambda metrics: metrics["eval_chrf"]}
+        for direction in ("maximize", "minimize"):
+            _, best, _ = search([{"seed": 3}], objective | {"direction": direction})
+            assert best.objective >= 0
+
+    @pytest.mark.parametrize(
+        ("space", "message"),
+        [
+            ({"length_multiplier": 1.4}, "where tokens are observed no canvas can be stretched"),
+            ({"masking": "full", "length_multiplier": float("inf")}, "`length_multiplier` must be"),
+            ({"ema_decay": 1.5}, "`ema_decay` must be between 0 and 1"),
+        ],
+    )
+    def test_values_out_of_range_are_refused(self, search, space, message):
+        with pytest.raises(ValueError, match=message):
+            search([space])
 
 
 class TestResume:
@@ -464,6 +804,32 @@ class TestBadInput:
     def test_arguments_out_of_range(self, tmp_path, setting, value, message):
         with pytest.raises(ValueError, match=message):
             AxeTrainingArguments(str(tmp_path), **{setting: value})
+
+    FLOATS = ["length_multiplier", "length_jitter", "train_minutes", "ema_decay", "learning_rate"]
+    FLOATS += ["num_train_epochs", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2"]
+    FLOATS += ["adam_epsilon", "label_smoothing_factor", "max_grad_norm", "logging_steps"]
+    FLOATS += ["eval_steps", "save_steps", "eval_delay", "neftune_noise_alpha"]
+    COUNTS = ["max_tokens_per_batch", "per_device_train_batch_size", "per_device_eval_batch_size"]
+    COUNTS += ["gradient_accumulation_steps", "eval_accumulation_steps", "ddp_timeout"]
+    COUNTS += ["dataloader_prefetch_factor"]
+
+    @pytest.mark.parametrize("setting", [*FLOATS, *COUNTS, "max_steps", "seed", "save_total_limit"])
+    def test_no_number_is_nan_infinite_or_negative(self, tmp_path, setting):
+        for value in (math.nan, math.inf, -math.inf, -2):
+            with pytest.raises(ValueError, match=f"`{setting}` must be .*, got {value}"):
+                AxeTrainingArguments(str(tmp_path), **{setting: value})
+
+    @pytest.mark.parametrize("setting", [*COUNTS, "max_steps", "num_train_epochs"])
+    def test_no_number_is_zero_that_counts_something(self, tmp_path, setting):
+        with pytest.raises(ValueError, match=f"`{setting}` must be .*, got 0"):
+            AxeTrainingArguments(str(tmp_path), **{setting: 0})
+        if setting != "num_train_epochs":
+            with pytest.raises(ValueError, match=f"`{setting}` must be .*, got 1.5"):
+                AxeTrainingArguments(str(tmp_path), **{setting: 1.5})
+
+    def test_numbers_of_numpy_are_numbers(self, tmp_path):
+        given = {"learning_rate": np.float32(1e-3), "max_steps": np.int64(3), "data_seed": -5}
+        assert AxeTrainingArguments(str(tmp_path), use_cpu=True, **given).max_steps == 3
 
     def test_time_budget_with_a_schedule_it_cannot_follow(self, tmp_path):
         with pytest.raises(ValueError, match="`lr_scheduler_type` must be one of"):
