@@ -166,9 +166,7 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
         log_probs = logits.gather(2, labels[:, :, None])[:, :, 0].float()
         log_probs = log_probs - logits.float().logsumexp(dim=2)  # (rows, target)
         scores.append(log_probs.masked_fill(~is_scored, 0.0).sum(dim=1) / is_scored.sum(dim=1))
-    in_order = torch.empty(len(pairs))
-    in_order[order] = torch.cat(scores).cpu()
-    return in_order
+    return torch.cat(scores).cpu()[torch.tensor(order).argsort()]
 
 
 def _source_encoder(model, tokenizer, sources: list[str]):
@@ -208,12 +206,11 @@ def _target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], in
     if end is None:
         raise ValueError("The rescoring tokenizer has no end token to score. Set its `eos_token`.")
     limit = _longest(model, tokenizer, "decoder")
-    if end not in around:
-        token_ids = _token_ids(tokenizer, "text_target", texts, limit - 1)
-        return [[*ids, end] for ids in token_ids], len(around), 0
-    num_after = around[::-1].index(end)
-    token_ids = _token_ids(tokenizer, "text_target", texts, limit)
-    return token_ids, len(around) - 1 - num_after, num_after
+    missing = [] if end in around else [end]
+    token_ids = _token_ids(tokenizer, "text_target", texts, limit - len(missing))
+    num_after = [*around, *missing][::-1].index(end)
+    num_before = len(around) + len(missing) - 1 - num_after
+    return [[*ids, *missing] for ids in token_ids], num_before, num_after
 
 
 def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[int]]:
