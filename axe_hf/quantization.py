@@ -49,4 +49,9 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
         warnings.filterwarnings("ignore", "torch.ao.quantization is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
         quantized = quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    quantized.save_pretrained = _refuse_saving
     return quantized.eval()
+
+
+def _refuse_saving(*args, **kwargs):
+    raise TypeError("What quantize_int8 returns cannot be saved: save the model it was made of.")

@@ -267,7 +267,7 @@ def _show(folder: Path, texts: dict[str, list[str]], models: dict | None, recipe
     from .plotting import plot_alignment, plot_history, plot_losses
 
     source, reference = (texts[name][order[0]] for name in ("source", "reference"))
-    ids, labels = tokenizer([source, reference]).input_ids
+    ids, labels = tokenizer(source).input_ids, tokenizer(text_target=reference).input_ids
     alignment = plot_alignment(model, labels, tokenizer, input_ids=ids, title=source)
     decoding = plot_history(histories[0], tokenizer, title=source)
     losses = plot_losses({name: models[loss]["log"] for loss, name in LOSSES.items()})

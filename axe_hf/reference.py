@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .cmlm.loss_axe import AxeOptions, check_logits, check_options, check_tensors
+
 
 def axe_loss_definition(
     logits: Tensor,
@@ -45,6 +47,9 @@ def axe_loss_definition(
         >>> axe_loss_definition(logits, torch.tensor([[1]]), blank_token_id=0, delta=1.0)
         tensor([1.0989])
     """
+    check_options(AxeOptions(blank_token_id, delta, label_smoothing), "none", None)
+    check_logits(logits, inplace_backward=False)
+    check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     losses = []
     for sentence, row in enumerate(labels.tolist()):

@@ -14,7 +14,7 @@ from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput
 from .cmlm.generation_cmlm import settings_of_call
 from .cmlm.loss_axe import IGNORE_INDEX
 from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
-from .pipeline import in_evaluation_mode, own_tokenizer, valid_unicode
+from .pipeline import DECODED, in_evaluation_mode, own_tokenizer, valid_unicode
 
 logger = logging.get_logger(__name__)
 
@@ -48,7 +48,7 @@ def generate_rescored(
     """
     check_rescorer(rescore_with)
     model = in_evaluation_mode(model)
-    saved = generation_config or model.generation_config
+    saved = model.generation_config if generation_config is None else generation_config
     settings = settings_of_call(model.config, saved, generation)
     lengths = possible_lengths(model.config.max_target_length, settings)
     num_candidates = min(settings.num_length_candidates, len(set(lengths)))
@@ -60,13 +60,13 @@ def generate_rescored(
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
     generation |= {"generation_config": generation_config, "generator": generator}
     output: Any = model.generate(input_ids=input_ids, attention_mask=attention_mask, **generation)
-    texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(output.sequences, **DECODED)
     # The more probable length first, then the shorter one, so that it wins among equals.
     log_probs, lengths = output.length_log_probs.tolist(), output.lengths.tolist()
     flat = sorted(range(len(texts)), key=lambda i: (i // num_candidates, -log_probs[i], lengths[i]))
     rows = output.lengths.new_tensor(flat).view(-1, num_candidates)  # (batch, candidates)
     candidates = [[texts[i] for i in row] for row in rows.tolist()]
-    sources = tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+    sources = tokenizer.batch_decode(input_ids, **DECODED | {"use_source_tokenizer": True})
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
     chosen = rows.gather(1, best).flatten()

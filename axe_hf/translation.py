@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
 from .cmlm.configuration_mask_predict import SETTINGS
-from .pipeline import in_evaluation_mode, is_visible, own_tokenizer, valid_unicode
+from .pipeline import DECODED, in_evaluation_mode, is_visible, own_tokenizer, valid_unicode
 from .rescoring import Rescorer, batches_by_length, check_ids, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def translate_with_scores(
             inputs = tokenizer.pad(rows, padding_side="right", return_tensors="pt")
             inputs = inputs.to(model.device)  # (batch, source)
             output = generate(**inputs, **generation)  # a PEFT model's takes nothing by position
-            decoded = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            decoded = tokenizer.batch_decode(output.sequences, **DECODED)
             found = map(Translation, decoded, output.ranking_scores.tolist())
             for i in batch:
                 translations[i] = list(islice(found, num_returned))

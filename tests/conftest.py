@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -98,3 +100,84 @@ def translation_data():
     if not folder.is_dir():
         pytest.skip("set AXE_HF_DATA to a folder with the tatoeba files to run this test")
     return folder
+
+
+ENGLISH = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+GERMAN = ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn"]
+BLANK = {"extra_special_tokens": {"blank_token": "<blank>"}}
+
+
+@pytest.fixture(scope="session")
+def marian_tokenizer(tmp_path_factory):
+    """Two sentencepiece files, which know ten words of their own language each; bytes besides."""
+    import json
+
+    import sentencepiece
+    from transformers import MarianTokenizer
+
+    folder = tmp_path_factory.mktemp("marian")
+    pieces = ["</s>", "<unk>"]
+    for side, words in (("source", ENGLISH), ("target", GERMAN)):
+        options = {"vocab_size": 300, "hard_vocab_limit": False, "minloglevel": 2}
+        sentences = [f"{first} {second}" for first in words for second in words]
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_prefix=str(folder / side),
+            byte_fallback=side == "target",
+            **options,
+        )
+        model = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.model"))
+        found = map(model.id_to_piece, range(len(model)))
+        pieces += [piece for piece in found if piece not in (*pieces, "<s>")]
+    vocab = {piece: number for number, piece in enumerate([*pieces, "<pad>"])}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    files = [str(folder / name) for name in ("source.model", "target.model", "vocab.json")]
+    return MarianTokenizer(*files, mask_token="<mask>", **BLANK)
+
+
+@pytest.fixture(scope="session")
+def mbart_tokenizer():
+    """A tokenizer that ends each text in `</s>` and the code of its language."""
+    from transformers import MBartTokenizer
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in ENGLISH + GERMAN)]
+    vocab = [*((piece, 0.0) for piece in pieces), ("en_XX", 0.0), ("de_DE", 0.0), ("<mask>", 0.0)]
+    return MBartTokenizer(vocab=vocab, src_lang="en_XX", tgt_lang="de_DE", **BLANK)
+
+
+@pytest.fixture(params=["two files", "language codes"])
+def foreign_tokenizer(request, marian_tokenizer, mbart_tokenizer):
+    """Tokenizers for which a source and a target are not the same."""
+    return {"two files": marian_tokenizer, "language codes": mbart_tokenizer}[request.param]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from axe_hf.output import only_writer, whole_folder
+with {context}(sys.argv[1]) as folder:
+    Path(folder or sys.argv[1], "half").write_text("half")
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def hold():
+    """Starts a process that is inside a context of `axe_hf.output`; it is killed in the end."""
+    if os.name == "nt":
+        pytest.skip("Windows has no such locks")
+    started = []
+
+    def start(context, folder, cwd=None):
+        command = [sys.executable, "-c", HOLD.format(context=context), str(folder)]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=cwd, env=environment)
+        started.append(process)
+        assert process.stdout.readline() == b"in\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

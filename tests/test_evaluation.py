@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sacrebleu
 
-from axe_hf.evaluation import TranslationMetric, repetition_rate
+from axe_hf.evaluation import TranslationMetric, default_tokenize, repetition_rate
 
 PREDICTIONS = [
     "The small house is on the hill.",
@@ -197,3 +197,45 @@ def test_bad_settings_are_named():
         repetition_rate([["a"]])
     with pytest.raises(ValueError, match="`experiment_id` is missing.* Pass one name"):
         TranslationMetric(num_process=2, process_id=0)
+
+
+@pytest.mark.parametrize(
+    ("languages", "expected"),
+    [
+        ("zh zh_CN zh-Hans zho_Hans cmn ZH", "zh"),
+        ("th tha_Thai th_TH km khm_Khmr lo my my_MM bo", "char"),
+        ("de en ro_RO ko vi", "13a"),
+    ],
+)
+def test_the_tokenizer_of_bleu_is_that_of_the_language(languages, expected):
+    assert {default_tokenize(language) for language in languages.split()} == {expected}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_japanese_and_korean_take_mecab_where_it_is_installed(monkeypatch, installed):
+    monkeypatch.setattr("axe_hf.evaluation.find_spec", lambda name: installed or None)
+    expected = ["ja-mecab", "ko-mecab"] if installed else ["char", "13a"]
+    assert [default_tokenize(language) for language in ("ja_XX", "kor_Hang")] == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "right"),
+    [("zh", "我们今天回家吃饭。", "我们今天回家吃肉。"), ("th", "ฉันกินข้าวที่บ้าน", "ฉันกินข้าวที่นี่")],
+)
+def test_near_right_output_without_spaces_is_not_scored_0(language, text, right, caplog):
+    given = {"predictions": [text], "references": [right]}
+    scores = TranslationMetric(tokenize=default_tokenize(language)).compute(**given)
+    assert scores["bleu"] > 40 and scores["length_ratio"] > 0.5
+    assert f"tok:{default_tokenize(language)}|" in scores["bleu_signature"]
+    assert not caplog.records
+    assert TranslationMetric().compute(**given)["bleu"] == 0
+    assert "`tokenize` '13a' splits at spaces, which the references do not have" in caplog.text
+
+
+def test_a_tokenizer_that_is_not_installed_is_named():
+    for name, library in (("ja-mecab", "ja"), ("ko-mecab", "ko")):
+        if default_tokenize(library) != name:
+            with pytest.raises(
+                ValueError, match=f"(?s)`tokenize` '{name}' cannot be used.*install"
+            ):
+                TranslationMetric(tokenize=name)

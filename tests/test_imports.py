@@ -33,6 +33,7 @@ MAY_IMPORT = {
     **{part: set() for part in LEAVES},
     # The canvas is the model's: its masks and the label that is not scored are written there.
     "data": {"cmlm"},
+    "reference": {"cmlm"},  # the checks at the door of the loss, no arithmetic
     **{part: {"cmlm"} | LEAVES | JOINERS for part in JOINERS},
 }
 # These use what any user can: names that axe_hf or one of its parts exports.

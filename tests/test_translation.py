@@ -16,9 +16,18 @@ from transformers import PreTrainedTokenizerFast
 from transformers.generation.configuration_utils import CompileConfig
 from transformers.pipelines.pt_utils import KeyDataset
 
-from axe_hf import CmlmConfig, CmlmForConditionalGeneration, CmlmModel, train_tokenizer
+from axe_hf import (
+    CmlmConfig,
+    CmlmForConditionalGeneration,
+    CmlmModel,
+    MaskPredictOutput,
+    train_tokenizer,
+)
+from axe_hf.pipeline import CmlmTranslationPipeline
+from axe_hf.rescoring import generate_rescored
 from axe_hf.translation import Translation, translate, translate_with_scores
 
+SPECIAL = ("pad", "eos", "mask", "blank")
 SENTENCES = ["A dog barks.", "The small dog sleeps in the house.", "A house.", "Ein Hund bellt."]
 
 
@@ -479,3 +488,32 @@ def test_several_translations_come_best_first_with_the_scores_of_generate(
 def test_wrong_numbers_of_translations_are_named(model, tokenizer, wrong, complaint):
     with pytest.raises(ValueError, match=complaint):
         translate_with_scores(model, tokenizer, SENTENCES, **wrong)
+
+
+@pytest.mark.parametrize("text", ["zwei Öl", "fünf Größen"])
+def test_a_translation_is_read_by_the_target_file_of_two(marian_tokenizer, monkeypatch, text):
+    """Only the target's file knows bytes."""
+    found = torch.tensor([marian_tokenizer(text_target=text).input_ids])
+    ids = {f"{name}_token_id": getattr(marian_tokenizer, f"{name}_token_id") for name in SPECIAL}
+    sizes = {"vocab_size": len(marian_tokenizer), "encoder_layers": 1, "decoder_layers": 1}
+    model = CmlmForConditionalGeneration(CmlmConfig(d_model=16, **sizes, **ids)).eval()
+    scores = dict.fromkeys(("length_log_probs", "ranking_scores"), torch.zeros(1))
+    output = MaskPredictOutput(sequences=found, lengths=torch.tensor([found.shape[1]]), **scores)
+
+    def generate(*args, return_dict_in_generate=False, **kwargs):
+        return output if return_dict_in_generate else found
+
+    monkeypatch.setattr(model, "generate", generate)
+    assert translate(model, marian_tokenizer, ["two"]) == [text]
+    pipe = CmlmTranslationPipeline(model=model, tokenizer=marian_tokenizer)
+    assert pipe("two") == [{"translation_text": text}]
+    scored = []
+
+    def score(model, tokenizer, sources, candidates):
+        scored.append((sources, candidates))
+        return torch.zeros(1, 1)
+
+    monkeypatch.setattr("axe_hf.rescoring.autoregressive_scores", score)
+    monkeypatch.setattr("axe_hf.rescoring.check_rescorer", lambda rescorer: None)
+    generate_rescored(model, marian_tokenizer, (None, None), torch.tensor([[5, 1]]))
+    assert scored[0][1] == [[text]]

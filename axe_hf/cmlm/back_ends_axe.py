@@ -104,11 +104,19 @@ class _AlongPath(torch.autograd.Function):
         if torch.compiler.is_compiling():
             how = (ctx.options.blank_token_id, ctx.options.label_smoothing)
             return _compiled_gradient(chosen.name, logits, tensors, grad_loss, *how), *none
+        check_single(grad_loss)
         path = chosen.path_type(*tensors)
         grad = chosen.path_gradient(logits, path, grad_loss, ctx.options, ctx.inplace)
         if torch.is_grad_enabled():
             grad = RefuseSecondDerivative.apply(grad, logits, grad_loss)
         return grad, *none
+
+
+def check_single(grad_loss: Tensor) -> None:
+    """Refuses the batch of gradients that autograd makes one tensor of."""
+    if torch._C._functorch.is_legacy_batchedtensor(grad_loss):
+        advice = "call torch.autograd.grad for each, without is_grads_batched=True"
+        raise RuntimeError(f"The losses of axe_hf take one gradient at a time: {advice}.")
 
 
 class RefuseSecondDerivative(torch.autograd.Function):

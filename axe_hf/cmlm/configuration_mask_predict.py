@@ -88,7 +88,8 @@ class Setting:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and type(value) is not bool and -math.inf < value < math.inf
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and -math.inf < value < math.inf  # an int may be too long for isfinite
 
 
 def _is_count(value: Any) -> bool:
@@ -127,6 +128,7 @@ def require(ranges: Mapping[str, str], values: Mapping[str, Any]) -> None:
 _COUNT = Rule("an integer >= 1", _is_count)
 # More passes than a canvas has positions change next to nothing; a typo's would never end.
 _ENDING = Rule("at most 1000", lambda value: value <= 1000)
+_WHOLE = Rule("an integer", lambda value: type(value) is int)
 _NOT_NEGATIVE = Rule(">= 0", lambda value: value >= 0)
 _FINITE = Rule("a finite number", _is_number)
 _POSITIVE = Rule("> 0", lambda value: _is_number(value) and value > 0)
@@ -186,14 +188,14 @@ _SETTINGS = (
             (_SWITCH_OR_NONE,), is_reset_by_none=True, in_graph="indifferent"),
     Setting("min_length", None, int,
             "shortest canvas in positions, `</s>` included; 1 by default.",
-            (_NOT_NEGATIVE,), is_own=False, in_graph="fixed"),
+            (_WHOLE, _NOT_NEGATIVE), is_own=False, in_graph="fixed"),
     Setting("max_length", None, int,
             "longest canvas in positions, `</s>` included; the model's limit by default.",
-            (_NOT_NEGATIVE,), is_own=False, in_graph="fixed"),
+            (_WHOLE, _NOT_NEGATIVE), is_own=False, in_graph="fixed"),
     Setting("do_sample", None, bool,
             "draw tokens from the softmax of the logits over `temperature` instead of taking the "
             "most probable; scores and re-masking go by the untempered probability.",
-            is_own=False),
+            (_SWITCH_OR_NONE,), is_own=False),
     Setting("temperature", None, float,
             "what the logits are divided by where tokens are drawn, > 0; 1.0 by default.",
             (_POSITIVE,), "The most probable tokens are what do_sample=False takes.",
@@ -207,10 +209,10 @@ _SETTINGS = (
             (_COUNT,), is_own=False, is_option=False, is_reset_by_none=True),
     Setting("output_scores", None, bool,
             "accepted as elsewhere; a `MaskPredictOutput` always holds `token_scores`.",
-            is_own=False, is_option=False, in_graph="indifferent"),
+            (_SWITCH_OR_NONE,), is_own=False, is_option=False, in_graph="indifferent"),
     Setting("return_dict_in_generate", None, bool,
             "return a `MaskPredictOutput` in place of the token ids.",
-            is_own=False, is_option=False, in_graph="indifferent"),
+            (_SWITCH_OR_NONE,), is_own=False, is_option=False, in_graph="indifferent"),
     Setting("compile_config", None, object,  # Transformers' CompileConfig
             "how `compile` compiles, a `CompileConfig`; Transformers never saves it.",
             is_own=False, is_option=False, is_reset_by_none=True, in_graph="indifferent"),

@@ -19,6 +19,7 @@ from .back_ends_axe import (
     BackEnd,
     RefuseSecondDerivative,
     back_end,
+    check_single,
     differentiable_along_path,
 )
 from .loss_axe import (
@@ -113,6 +114,9 @@ def linear_axe_loss(
 
 def check_projection(hidden_states: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Refuses states that are no batch, and derivatives that are not there."""
+    for name, tensor in (("hidden_states", hidden_states), ("weight", weight), ("bias", bias)):
+        if not isinstance(tensor, Tensor) and (tensor is not None or name != "bias"):
+            raise TypeError(f"`{name}` must be a tensor, got {type(tensor).__name__}.")
     if not hidden_states.is_floating_point() or hidden_states.dim() != 3:
         raise ValueError(
             "`hidden_states` must be (batch, canvas, hidden) and float, got "
@@ -237,6 +241,7 @@ class _LinearAlongPath(torch.autograd.Function):
     def backward(ctx, grad_loss):
         if grad_loss is None:
             return None, None, None, None
+        check_single(grad_loss)
         hidden_states, weight, bias, *path = ctx.saved_tensors
         projection = Projection(hidden_states, weight, bias)
         # A second backward pass over a retained graph finds these handed out, and computes again.

@@ -107,6 +107,7 @@ def axe_loss(
     options = AxeOptions(blank_token_id, delta, label_smoothing)
     check_options(options, reduction, num_items_in_batch)
     check_logits(logits, inplace_backward)
+    check_derivatives(logits)
     check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
     targets = targets_of(labels, options, canvas_lengths, observed_mask)
     result = differentiable_along_path(logits, targets, options, implementation, inplace_backward)
@@ -246,7 +247,6 @@ def check_logits(logits: Tensor, inplace_backward: bool) -> None:
             "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient "
             "would share its memory). Pass the output of a layer, or leave `inplace_backward` off."
         )
-    check_derivatives(logits)
 
 
 def check_derivatives(*tensors: Tensor | None) -> None:
@@ -271,7 +271,7 @@ def check_tensors(
 ) -> None:
     """Refuses types and shapes that do not fit the logits' `shape` and, on the CPU, such values."""
     batch, canvas, vocab = shape
-    check_kind("labels", labels, (batch, None), "batch, target")
+    check_ids("labels", labels, vocab, (batch, None))
     if lengths is not None:
         check_kind("canvas_lengths", lengths, (batch,), "batch,")
     if observed is not None:
@@ -284,7 +284,6 @@ def check_tensors(
         )
     if not is_readable(labels):
         return
-    check_label_range(labels, vocab)
     is_padding = labels == IGNORE_INDEX
     targets = (~is_padding).sum(1)
     lengths = torch.full_like(targets, canvas) if lengths is None else lengths
@@ -323,23 +322,27 @@ def check_kind(
     dtype, sizes = getattr(value, "dtype", type(value).__name__), getattr(value, "shape", ())
     is_integer = isinstance(value, Tensor) and not value.is_floating_point()
     if not is_integer or (dtype == torch.bool) != is_mask:
-        kind = "bool" if is_mask else "a tensor of integers (torch.long)"
+        integers = "token ids" if name.endswith("_ids") else "integers"
+        kind = "bool" if is_mask else f"a tensor of {integers} (torch.long)"
         raise TypeError(f"`{name}` must be {kind}, got {dtype}.")
     if len(sizes) != len(shape) or any(n not in (None, m) for n, m in zip(shape, sizes)):  # noqa: B905
         expected = str(shape).replace("None", "any")
         raise ValueError(f"`{name}` must be ({names}) = {expected}, got {tuple(sizes)}.")
 
 
-def check_label_range(labels: Tensor, vocab: int) -> None:
-    """Refuses labels that the vocabulary does not hold."""
-    if not is_readable(labels):
+def check_ids(name: str, ids: Tensor, vocab: int, shape: tuple = (None, None)) -> None:
+    """Refuses what is no batch of ids of the vocabulary; `labels` may be -100, or none at all."""
+    check_kind(name, ids, shape, "batch, target" if name == "labels" else "batch, length")
+    if name != "labels" and not ids.numel():
+        raise ValueError(f"`{name}` must hold at least one token, got {tuple(ids.shape)}.")
+    if not is_readable(ids):
         return
-    is_wrong = ((labels < 0) | (labels >= vocab)) & (labels != IGNORE_INDEX)
-    message = (
-        f"`labels` must be in [0, {vocab}) or -100, got {{labels}} at {{at}}. Was the tokenizer "
-    )
+    is_wrong, expected = (ids < 0) | (ids >= vocab), f"ids in [0, {vocab})"
+    if name == "labels":
+        is_wrong, expected = is_wrong & (ids != IGNORE_INDEX), f"in [0, {vocab}) or {IGNORE_INDEX}"
+    message = f"`{name}` must be {expected}, got {{ids}} at {{at}}. Was the tokenizer "
     message += "extended after the model was built? Call model.resize_token_embeddings(...)."
-    refuse({message: is_wrong}, labels=labels)
+    refuse({message: is_wrong}, ids=ids)
 
 
 def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:

@@ -29,8 +29,8 @@ from .loss_axe import (
     AxeOutput,
     axe_loss,
     check_derivatives,
-    check_kind,
-    check_label_range,
+    check_ids,
+    check_options,
     is_readable,
     refuse,
 )
@@ -74,6 +74,8 @@ def CmlmForConditionalGenerationLoss(
         hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.
         lm_head: The output projection, of which weight and bias are read.
     """
+    options = AxeOptions(config.blank_token_id, config.axe_delta, config.label_smoothing)
+    check_options(options, "sum", num_items_in_batch)
     limit = config.max_target_length
     if labels.shape[1] > limit:
         raise ValueError(
@@ -256,8 +258,7 @@ def _check(labels: Tensor, shape: tuple[int, ...]) -> None:
             f"the canvas is {(batch, canvas)}. Give equal lengths or set "
             '`config.training_loss = "axe"`.'
         )
-    check_kind("labels", labels, (batch, canvas))
-    check_label_range(labels, vocab)
+    check_ids("labels", labels, vocab)
 
 
 @torch.no_grad()

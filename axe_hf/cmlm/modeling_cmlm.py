@@ -32,6 +32,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
 from .generation_cmlm import MaskPredictGenerationMixin
+from .loss_axe import check_ids
 from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
 from .mask_predict import masked_canvas_of_labels
 
@@ -491,6 +492,10 @@ class CmlmDecoder(CmlmStack):
         shape and type are read.
         """
         num_sources, width = source_states.shape[0], canvas_states.shape[-1]
+        if (got := canvas_states.shape[0]) % num_sources:
+            raise ValueError(
+                f"`decoder_input_ids` or `labels`: {got} do not fit {num_sources} texts."
+            )
         canvas_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=canvas_states, attention_mask=is_canvas
         )
@@ -601,6 +606,9 @@ class CmlmModel(CmlmPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> CmlmSeq2SeqModelOutput:
         """Run both; the arguments are as in `CmlmForConditionalGeneration.forward`."""
+        for name, ids in {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids}.items():
+            if ids is not None:
+                check_ids(name, ids, self.config.vocab_size)
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         if encoder_outputs is None:
@@ -687,6 +695,8 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         Returns:
             `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.
         """
+        if labels is not None:
+            check_ids("labels", labels, self.config.vocab_size)
         has_canvas = decoder_input_ids is not None or decoder_inputs_embeds is not None
         if labels is not None and not has_canvas:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)

@@ -10,6 +10,7 @@ from ..output import write_text
 from . import models
 from .options import CommandParser, UsageError, add_option, flag
 
+_SPLITS = ("test", "validation")
 after_interrupt = models.after_interrupt
 _USAGE = """\
 axe-hf evaluate MODEL DATA --source-lang L --target-lang L [OPTIONS]
@@ -19,7 +20,8 @@ Translates the source side of sentence pairs and scores the result against the t
 scores translations that you have already.
 
 DATA: JSON lines {"translation": {"en": "...", "de": "..."}}, where a list of right translations may
-stand under "references"; or source, tab, target; or two text files "test.en,test.de"; .gz too.
+stand under "references"; or source, tab, target; or two text files "test.en,test.de"; .gz too; or
+owner/name on the Hub or a folder, of which the split test is taken, else validation.
 """
 _EXAMPLES = """\
 examples:
@@ -37,9 +39,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     texts = parser.add_argument_group("what to score, and where to (UTF-8)")
     add_option(texts, "source_lang", metavar="L", help="code of the source language in DATA")
     add_option(texts, "target_lang", metavar="L", help="code of the target language in DATA")
+    add_option(texts, "split", metavar="NAME", help="split of a DATA on the Hub or in a folder")
     add_option(texts, "translations", metavar="FILE", help="translations to score, one a line")
     text = "right translations of the same lines; in a second file and further, lines may be empty"
     add_option(texts, "references", metavar="FILE", nargs="+", help=text)
+    text = "BLEU's tokenizer; by default zh, ja-mecab or char for such target languages, else 13a"
+    add_option(texts, "tokenize", metavar="NAME", help=text)
     models.add_output_options(texts, "write the scores here too, as JSON")
     options = models.parse_with_decoding(parser, argv)
     _check(options)
@@ -60,9 +65,9 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"the following arguments are required: {shown(missing)}")
     if needed == of_model:
         return
-    if given & {*of_model}:
+    if given & {"model", "data", "source_lang"}:
         raise UsageError("give either MODEL and DATA or --translations and --references, not both")
-    running = ("device", "int8", "rescore_with")
+    running = ("device", "int8", "rescore_with", "split")
     if useless := [*(name for name in running if name in given), *options.generation]:
         raise UsageError(f"{shown(useless)}: for a MODEL only, and --translations need none")
 
@@ -70,11 +75,12 @@ def _check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Score, print, and write the scores."""
     models.check_output(options)
-    from ..evaluation import TranslationMetric  # before any work: it may be missing
+    from ..evaluation import TranslationMetric, default_tokenize  # before any work: may be missing
 
+    metric = TranslationMetric(tokenize=options.tokenize or default_tokenize(options.target_lang))
     is_given = options.translations is not None
     translations, references, facts = (_read if is_given else _translate)(options)
-    scores = TranslationMetric().compute(predictions=translations, references=references)
+    scores = metric.compute(predictions=translations, references=references)
     results = {"num_sentences": len(translations), **(scores or {}), **facts}
     if options.output is not None:
         write_text(options.output, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
@@ -87,7 +93,8 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     from ..translation import translate
 
     source, target = options.source_lang, options.target_lang
-    rows = load_translations(options.data, source_lang=source, target_lang=target)
+    languages = {"source_lang": source, "target_lang": target}
+    rows = load_translations(options.data, **languages, split=options.split or _SPLITS)
     model, tokenizer = models.load_model(options)
     settings = options.generation | models.load_rescorer(options)
     settings["batch_size"] = options.batch_size
@@ -101,6 +108,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     decoding = {name: getattr(model.generation_config, name) for name in models.OFFERED_SETTINGS}
     asked = ("model", "data", "source_lang", "target_lang", "int8", "rescore_with", "batch_size")
     facts = {name: getattr(options, name) for name in asked} | {
+        "split": rows.split and str(rows.split),
         "decoding": decoding | options.generation,
         "device": str(model.device),
         "seconds": seconds,
@@ -133,6 +141,8 @@ def _table(results: dict[str, Any]) -> str:
         f"length error     {results['length_error']:8.2f}  tokens per sentence",
         f"sentences        {results['num_sentences']:8}",
     ]
+    if results.get("split"):
+        lines[-1] += f"  of the split {results['split']}"
     if "seconds" in results:
         lines.append(
             f"speed            {results['sentences_per_second']:8.1f}  sentences/s on "

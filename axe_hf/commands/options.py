@@ -166,7 +166,10 @@ def _read_mapping(path: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = path if mark is None else f"{path}, line {mark.line + 1}"
-        raise UsageError(f"{place}: must be YAML, {getattr(error, 'problem', error)}") from error
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise UsageError(f"{place}: must be YAML, {problem}") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, a number of 5,000 digits
+        raise UsageError(f"{path}: must hold plain settings, {error}") from error
     if not isinstance(config, dict):
         raise UsageError(f"{path}: must hold settings by name, got {type(config).__name__}")
     return config

@@ -79,7 +79,7 @@ def _sizes(lengths: Lengths) -> np.ndarray:
         raise ValueError(f"{expected}, got rows of different sizes.") from error
     if sizes.size == 0:
         raise ValueError(f"{expected}, got no example at all.")
-    if sizes.shape[1:] not in ((), (2,)) or sizes.dtype.kind not in "iu":
+    if not sizes.ndim or sizes.shape[1:] not in ((), (2,)) or sizes.dtype.kind not in "iu":
         raise ValueError(f"{expected}, got shape {sizes.shape} of {sizes.dtype}.")
     if sizes.min() < 1:
         index = int(np.argwhere(sizes < 1)[0][0])

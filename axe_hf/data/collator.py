@@ -14,6 +14,7 @@ from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
 from ..cmlm.configuration_mask_predict import require
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.mask_predict import masked_canvas
+from .tokenizer import check_special_tokens
 
 # What a collator needs and a target must not hold.
 _RESERVED_TOKENS = ("pad_token", "mask_token", "blank_token")
@@ -68,12 +69,7 @@ class DataCollatorForCmlm:
     def __post_init__(self):
         check_canvas_recipe(canvas_recipe(self))
         require({"at least 1": "pad_to_multiple_of max_canvas_length"}, vars(self))
-        for name in _RESERVED_TOKENS:
-            if getattr(self.tokenizer, f"{name}_id", None) is None:
-                raise ValueError(
-                    f"`tokenizer` must have a {name}. Load yours with from_pretrained(..., "
-                    "mask_token='<mask>', extra_special_tokens={'blank_token': '<blank>'})."
-                )
+        check_special_tokens(self.tokenizer, _RESERVED_TOKENS)
 
     def for_evaluation(self) -> "DataCollatorForCmlm":
         """The same with every target position masked, as decoding starts, and no jitter."""
@@ -83,7 +79,6 @@ class DataCollatorForCmlm:
         sources, targets = _column(features, "input_ids"), _column(features, "labels")
         self._check_targets(targets)
         pad_token_id, multiple = self.tokenizer.pad_token_id, self.pad_to_multiple_of
-        input_ids, is_source = _pad(sources, pad_token_id, multiple)
         target_ids, is_target = _pad(targets, pad_token_id, multiple)
         content, is_full = (self.seed, sources, targets), self.masking == "full"
         is_masked = is_target if is_full else _draw_masks(is_target, _generator(content))
@@ -96,12 +91,16 @@ class DataCollatorForCmlm:
             lengths = lengths.round().long().clamp(1, self.max_canvas_length)
             width = _round_up(int(lengths.max()), multiple)
             canvas = masked_canvas(lengths, width, self.tokenizer)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": is_source.long(),
+        return self.pad_sources(features) | {
             "decoder_input_ids": canvas,
             "labels": target_ids.masked_fill(~is_masked, IGNORE_INDEX),
         }
+
+    def pad_sources(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` alone, of features that need no `labels`."""
+        sources, multiple = _column(features, "input_ids"), self.pad_to_multiple_of
+        input_ids, is_source = _pad(sources, self.tokenizer.pad_token_id, multiple)
+        return {"input_ids": input_ids, "attention_mask": is_source.long()}
 
     def _check_targets(self, targets: list[list[int]]) -> None:
         reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}

@@ -33,7 +33,7 @@ def load_translations(
     *,
     source_lang: str,
     target_lang: str,
-    split: str | None = None,
+    split: str | tuple[str, ...] | None = None,
 ) -> "Dataset":
     """Read sentence pairs into a `datasets.Dataset` with the column `translation`.
 
@@ -52,7 +52,8 @@ def load_translations(
     Args:
         source: what to read.
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
-        split: split of a hub data set, "train" if None; files have no splits.
+        split: split of a hub data set, "train" if None, or several, of which the first that is
+            there is read; files have no splits.
 
     Returns:
         A `datasets.Dataset` with `translation`, `{source_lang: str, target_lang: str}`, and
@@ -74,7 +75,7 @@ def load_translations(
     paths = _paths(source)
     if paths is None:
         return _load_from_hub(str(source), languages, split)
-    if split is not None:
+    if split is not None and not isinstance(split, tuple):
         got = f"got {split!r} for {source}"
         raise ValueError(f"`split` must be None for files, {got}. Give that split's own file.")
     for path in paths:
@@ -162,7 +163,7 @@ def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
 def _parse(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of long numbers and deep nesting
         raise ValueError(f"{place}: must be valid JSON, got {text[:60]!r} ({error}).") from error
 
 
@@ -243,6 +244,8 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     is_list = isinstance(references, list) and references
     if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
         raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
+    if any(text.encode(errors="ignore").decode() != text for text in references):
+        raise ValueError(f"{place}: 'references' must be valid Unicode, got {references!r}.")
     return {"translation": pair, "references": references}
 
 
@@ -271,16 +274,23 @@ def _to_dataset(checked: Iterable[tuple[str, dict[str, Any]]], source: Any) -> "
     return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
 
 
-def _load_from_hub(name: str, languages: _Languages, split: str | None) -> "Dataset":
+def _load_from_hub(name: str, languages: _Languages, split: Any) -> "Dataset":
     from datasets import load_dataset
 
     # "owner/name:config", but never the colon of a Windows path such as C:\data
     name, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
+    one = split if isinstance(split, str) else None if split else "train"
     try:
-        dataset = load_dataset(name, config or None, split=split or "train")
+        dataset: Any = load_dataset(name, config or None, split=one)
     except Exception as error:
         message = f"`source` must be a file or a data set that datasets can load, got {name!r}: "
         raise ValueError(f"{message}{type(error).__name__}: {error}") from error
+    if one is None:
+        if not (there := [each for each in split if each in dataset]):
+            raise ValueError(
+                f"{name}: no split {' or '.join(split)} in {[*dataset]}; name `split`."
+            )
+        dataset = dataset[there[0]]
     if "translation" not in dataset.column_names:
         raise ValueError(f"{name}: must have the column 'translation', got {dataset.column_names}.")
     _check_languages(languages, dataset[0]["translation"] if len(dataset) else (), name)

@@ -11,6 +11,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -232,6 +234,37 @@ def _in_fixed_order(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [(piece, -cost) for piece, cost in zip(in_order, costs, strict=True)]
 
 
+def check_special_tokens(tokenizer: Any, names: Iterable[str]) -> None:
+    """Raise for a tokenizer that lacks one of the special tokens `names`, such as "mask_token"."""
+    for name in names:
+        if getattr(tokenizer, f"{name}_id", None) is None:
+            raise ValueError(
+                f"`tokenizer` must have a {name}. Load yours with from_pretrained(..., "
+                "eos_token='</s>', pad_token='<pad>', mask_token='<mask>', "
+                "extra_special_tokens={'blank_token': '<blank>'}), or with what it calls them."
+            )
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise for a tokenizer without the symbols of a CMLM, or that ends no text in `</s>`."""
+    check_special_tokens(tokenizer, [name.removesuffix("_id") for name in SPECIAL_TOKEN_IDS])
+    eos, around = tokenizer.eos_token, tokenizer.convert_ids_to_tokens(tokenizer("").input_ids)
+    if eos not in around:
+        raise ValueError(
+            f"`tokenizer` must append its eos_token {eos!r}, but makes {around} of nothing. Load "
+            "it with eos_token= what it appends, or set its backend_tokenizer.post_processor to "
+            f"TemplateProcessing('$A {eos}', special_tokens=[({eos!r}, {tokenizer.eos_token_id})])."
+        )
+    if getattr(tokenizer, "separate_vocabs", False):
+        raise ValueError("`tokenizer` has separate_vocabs, but a CMLM has one vocabulary for both.")
+
+
+def encode_targets(tokenizer: Any, texts: list[str], limit: int | None = None) -> list[list[int]]:
+    """Pieces and `</s>`, at most `limit`: a canvas has no place for a BOS or a language's code."""
+    pieces = tokenizer(text_target=texts, add_special_tokens=False, verbose=False).input_ids
+    return [[*ids[: limit and limit - 1], tokenizer.eos_token_id] for ids in pieces]
+
+
 def tokenize_translations(
     dataset: "Dataset",
     tokenizer: PreTrainedTokenizerBase,
@@ -248,7 +281,7 @@ def tokenize_translations(
 
     Args:
         dataset: a `datasets.Dataset` with the column `translation`, see `load_translations`.
-        tokenizer: tokenizer that appends `</s>`, see `train_tokenizer`.
+        tokenizer: tokenizer that appends `</s>`, see `train_tokenizer`; to targets nothing else.
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
         max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
 
@@ -256,7 +289,7 @@ def tokenize_translations(
         A `datasets.Dataset` with `input_ids` and `labels`, lists of ids that end in `</s>`.
 
     Raises:
-        ValueError: a column or language is missing, or no pair is left.
+        ValueError: a column, a language or a special token is missing, or no pair is left.
 
     Example:
         >>> from datasets import Dataset
@@ -269,6 +302,7 @@ def tokenize_translations(
         >>> tokenizer.convert_ids_to_tokens(tokenized[0]["labels"])
         ['▁guten', '▁Tag', '</s>']
     """
+    check_tokenizer(tokenizer)
     if "translation" not in dataset.column_names:
         raise ValueError(f"`dataset` lacks the column 'translation', got {dataset.column_names}.")
     found = sorted(dataset[0]["translation"]) if len(dataset) else []
@@ -283,16 +317,15 @@ def tokenize_translations(
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
-        pairs = zip(*(tokenizer(side, verbose=False).input_ids for side in sides), strict=True)
+        sources = tokenizer(sides[0], verbose=False).input_ids
         kept = [
             (source, target)
-            for source, target in pairs
-            # One token is the bare </s> of an empty text.
-            if 1 < len(source) <= max_source_length and 1 < len(target) <= max_target_length
+            for source, target in zip(sources, encode_targets(tokenizer, sides[1]), strict=True)
+            if empty < len(source) <= max_source_length and 1 < len(target) <= max_target_length
         ]
         return {"input_ids": [pair[0] for pair in kept], "labels": [pair[1] for pair in kept]}
 
-    columns = dataset.column_names
+    empty, columns = len(tokenizer("").input_ids), dataset.column_names
     tokenized = dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")
     num_dropped = len(dataset) - len(tokenized)
     limits = f"max_source_length={max_source_length}, max_target_length={max_target_length}"

@@ -72,6 +72,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             budget), and training ends with it. Resuming continues the same budget.
         ema_decay (default None): decay of a moving average of the weights, such as 0.999, which is
             what gets evaluated and saved.
+        bleu_tokenize (default None): tokenizer of sacreBLEU's for the scores of translations; in a
+            whole run that of the target language (zh, ja-mecab or char; else 13a), otherwise 13a.
         num_train_epochs (default None): passes over the training data; 3, or as many as
             `train_minutes` has room for.
         per_device_train_batch_size (default 64): sentences in one batch of one device.
@@ -105,6 +107,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     length_jitter: float | None = None
     train_minutes: float | None = None
     ema_decay: float | None = None
+    bleu_tokenize: str | None = None
 
     num_train_epochs: float | None = None  # type: ignore[assignment]
     per_device_train_batch_size: int = 64

@@ -39,8 +39,8 @@ class EmaCallback(TrainerCallback):
     """
 
     def __init__(self, decay: float):
-        if not 0 < decay < 1:
-            raise ValueError(f"`decay` must be between 0 and 1, got {decay}.")
+        if not isinstance(decay, int | float) or not 0 < decay < 1:
+            raise ValueError(f"`decay` must be between 0 and 1, got {decay!r}.")
         self.decay, self.num_updates = decay, 0
         self.resume_from: str | Path | None = None
         self._weights: dict[str, nn.Parameter] = {}

@@ -1,5 +1,7 @@
 """A whole training run: data, tokenizer, model, training, scores, and a folder to share."""
 
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +11,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS, canvas_recipe, check_canvas_recipe
 from ..data import load_translations, tokenize_translations, train_tokenizer
-from ..output import check_new_folder
+from ..data.tokenizer import check_tokenizer, encode_targets
+from ..output import check_new_folder, only_writer
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
-from .trainer import AxeTrainer, check_model_and_tokenizer, resolve_checkpoint
+from .checkpoints import resolve_checkpoint
+from .trainer import AxeTrainer, check_model_and_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,6 +53,7 @@ def run_training(
 
     Raises:
         FileExistsError: `output_dir` holds something and nothing is to be resumed.
+        BlockingIOError: Another process is training into `output_dir`.
         ValueError: Settings that do not fit together, or unreadable data, with file and line.
 
     Example:
@@ -59,18 +64,30 @@ def run_training(
         >>> result = run_training(model_args, data_args, training_args)  # doctest: +SKIP
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
-    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+    asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
+    checkpoint = resolve_checkpoint(asked, output_dir)
     if checkpoint is None and model_args.model_name_or_path is None:
         config = CmlmConfig(**model_args.given(), **canvas_recipe(training_args))
         check_canvas_recipe(canvas_recipe(config), config.training_loss)  # before any work
-    if checkpoint is None:
+    if str(asked or "false").lower() == "false":
         advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
-        check_new_folder(training_args.output_dir, "output_dir", advice)
+        check_new_folder(output_dir, "output_dir", advice)
+    with only_writer(output_dir) if training_args.should_save else nullcontext():
+        return _run(model_args, data_args, training_args, checkpoint)
+
+
+def _run(model_args, data_args, training_args, checkpoint: str | None) -> TrainingResult:
     raw = _load(data_args)
     if training_args.predict_with_generate and len(raw) > 1:
-        from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not after hours)
+        from ..evaluation import TranslationMetric, default_tokenize
+
+        tokenize = training_args.bleu_tokenize or default_tokenize(data_args.target_lang)
+        TranslationMetric(tokenize=tokenize)  # what is missing shows now, not after hours
+        training_args = copy(training_args)
+        training_args.bleu_tokenize = tokenize
     set_seed(training_args.seed)
     tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw["train"])
+    check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is not None:
@@ -186,10 +203,10 @@ def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "
         sources, targets = (
             [pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()
         )
-        cut = {"truncation": True, "verbose": False}
+        cut = {"truncation": True, "max_length": config.max_source_length, "verbose": False}
         return {
-            "input_ids": tokenizer(sources, max_length=config.max_source_length, **cut).input_ids,
-            "labels": tokenizer(targets, max_length=config.max_target_length, **cut).input_ids,
+            "input_ids": tokenizer(sources, **cut).input_ids,
+            "labels": encode_targets(tokenizer, targets, config.max_target_length),
             "references": batch.get("references") or [[target] for target in targets],
         }
 

@@ -1,40 +1,44 @@
 """`AxeTrainer`: Transformers' sequence-to-sequence trainer for CMLMs, and what it needs."""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import (
     EvalLoopOutput,
     EvalPrediction,
     PredictionOutput,
     TrainOutput,
-    get_last_checkpoint,
 )
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
-from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH
+from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH, settings_of_call
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
-from ..output import write_text
+from ..data.tokenizer import check_tokenizer
+from ..output import only_writer, write_text
+from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
+from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .model_card import details_of_training, model_card_text
 from .time_budget import BudgetProgressCallback, TrainingClock, timed_schedule
 
@@ -60,8 +64,8 @@ class AxeTrainer(Seq2SeqTrainer):
             what they leave open stays as the model was trained.
         data_collator: By default a `DataCollatorForCmlm` that goes by `model.config`.
         train_dataset, eval_dataset: With columns `input_ids` and `labels`, as
-            `tokenize_translations` makes them. Translations are scored against a column
-            `references` (list of str) if there is one, else against the labels.
+            `tokenize_translations` makes them. Translations are scored against `references` (list
+            of str) if the rows have them, else against the labels.
         processing_class: The tokenizer.
         **kwargs: As in `transformers.Trainer`; `compute_metrics` is by default `TranslationMetric`.
 
@@ -117,10 +121,9 @@ class AxeTrainer(Seq2SeqTrainer):
             self.model.get_base_model().generation_config = self.model.generation_config
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
-            if args.eval_strategy != "no":
-                from .. import evaluation  # noqa: F401 (missing sacrebleu shows here, not hours later)
             self.compute_metrics = self._score_translations
-        self._references: list | None = None
+        self._check_evaluation()
+        self._check_labels()
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._ema: EmaCallback | None = None
@@ -235,6 +238,8 @@ class AxeTrainer(Seq2SeqTrainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            check_resumption(checkpoint, recipe_of(self))
         if self._ema is not None:
             self._ema.resume_from = checkpoint
         self._train_losses = RunningLosses(self.args.device)
@@ -242,7 +247,32 @@ class AxeTrainer(Seq2SeqTrainer):
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        return super().train(checkpoint, *args, **kwargs)
+        is_alone = self.args.should_save and self.hp_search_backend is None
+        is_writing = is_alone and self.args.save_strategy != "no"
+        with only_writer(self.args.output_dir) if is_writing else nullcontext():
+            return super().train(checkpoint, *args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # The base class trains at least one step, also of a run that is resumed at its end.
+        is_over = self.elapsed_minutes >= (self.args.train_minutes or math.inf)
+        if is_over or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        self.state.stateful_callbacks["AxeTrainer"] = {"attributes": recipe_of(self)}
+        if self.args.should_save:  # written last, it says that all the rest is there
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        with failures_named(folder):
+            super()._save_checkpoint(model, trial)
+
+    def _with_own_seeds(self, loader: Any) -> DataLoader:
+        if self.args.dataloader_persistent_workers:
+            # Their seed would shift dropout: it is drawn once a run, and once more after a resume.
+            loader.base_dataloader.generator = torch.Generator()
+        return loader
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` sentences, or `max_tokens_per_batch` tokens."""
@@ -258,7 +288,7 @@ class AxeTrainer(Seq2SeqTrainer):
         workers: dict[str, Any] = {name: getattr(args, f"dataloader_{name}") for name in names}
         collator = self.data_collator
         loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collator, **workers)
-        return self.accelerator.prepare(loader)
+        return self._with_own_seeds(self.accelerator.prepare(loader))
 
     def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
         """Sentences in a step, all devices together; with `max_tokens_per_batch` their average."""
@@ -305,10 +335,12 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save model and tokenizer; of averaged weights, the average."""
-        with self._averaged_weights():
-            super().save_model(output_dir, _internal_call)
-        if _internal_call and self._ema is not None and self.args.should_save:
-            self._ema.save(output_dir or self.args.output_dir)
+        folder = output_dir or self.args.output_dir
+        with failures_named(folder):
+            with self._averaged_weights():
+                super().save_model(folder, _internal_call)
+            if _internal_call and self._ema is not None and self.args.should_save:
+                self._ema.save(folder)
 
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
         """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
@@ -318,23 +350,67 @@ class AxeTrainer(Seq2SeqTrainer):
 
     # Evaluation
 
+    def _check_evaluation(self) -> None:
+        """Refuse now, not after hours, arguments that only an evaluation reads."""
+        args, wanted = self.args, (self.args.metric_for_best_model or "loss").removeprefix("eval_")
+        given = {"max_length": args.generation_max_length, "num_beams": args.generation_num_beams}
+        try:
+            if args.predict_with_generate:
+                settings_of_call(self.model.config, self.model.generation_config, given)
+        except (TypeError, ValueError) as error:
+            names = "`generation_config`, `generation_max_length`, `generation_num_beams`"
+            raise type(error)(f"{names} of the arguments: {error}") from error
+        if args.eval_strategy == "no" or self.compute_metrics not in (
+            None,
+            self._score_translations,
+        ):
+            return
+        known = ["loss", *_LOGGED_RATES]
+        if self.compute_metrics is not None and not args.prediction_loss_only:
+            self._start_scoring(())  # a library that is missing shows here, too
+            known += self._metric.compute(predictions=["a"], references=["a"]) or {}
+        if wanted not in known and not isinstance(self.eval_dataset, dict):
+            expected = f"one of {', '.join(known)}"
+            raise ValueError(f"`metric_for_best_model` must be {expected}; got {wanted!r}.")
+
+    def _check_labels(self) -> None:
+        """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
+        rows = rows_of(self.train_dataset) if hasattr(self.train_dataset, "__len__") else ()
+        labels, end = next(iter(rows), {}).get("labels"), self.processing_class.eos_token_id
+        if labels is not None and end not in (last := [*labels][-1:]):
+            wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
+            raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
+
     def evaluate(
         self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs: Any
     ) -> dict[str, Any]:
         """Loss, skip rates and translation scores of a data set; every sentence counts once."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         named = isinstance(dataset, str)
-        self._references = references_of(self.eval_dataset[dataset] if named else dataset)
+        self._start_scoring(self.eval_dataset[dataset] if named else dataset)
         with self._averaged_weights():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
 
     def predict(
         self, test_dataset, ignore_keys=None, metric_key_prefix="test", **gen_kwargs: Any
     ) -> PredictionOutput:
-        """Translations (token ids padded with -100) and metrics of a data set."""
-        self._references = references_of(test_dataset)
+        """Translations (token ids padded with -100), and metrics if the data set has labels."""
+        self._start_scoring(test_dataset)
         with self._averaged_weights():
             return super().predict(test_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
+
+    def _get_dataloader(self, dataset, description, *args, is_training=False, **kwargs):
+        """The base class's, which evaluates all sentences and, in a test, needs no labels."""
+        before = self.args.dataloader_drop_last, self.data_collator
+        self.args.dataloader_drop_last &= is_training
+        if description == "test" and "labels" not in next(rows_of(dataset), {}):
+            self.data_collator = getattr(self.data_collator, "pad_sources", self.data_collator)
+        try:
+            kwargs["is_training"] = is_training
+            loader = super()._get_dataloader(dataset, description, *args, **kwargs)
+            return self._with_own_seeds(loader)
+        finally:
+            self.args.dataloader_drop_last, self.data_collator = before
 
     def _get_eval_sampler(self, eval_dataset):
         # In order always: the references are.
@@ -391,20 +467,32 @@ class AxeTrainer(Seq2SeqTrainer):
         if num_own > 0:
             self._eval_losses.add(outputs, batch)
 
-    def _score_translations(self, prediction: EvalPrediction) -> dict[str, float | str] | None:
-        """Scores on detokenized text; the labels stand in for references that are not there."""
-        from ..evaluation import TranslationMetric
+    def _start_scoring(self, dataset: Any) -> None:
+        """A new metric, and the references of `dataset`, if its rows have them."""
+        if self.compute_metrics == self._score_translations:
+            from ..evaluation import TranslationMetric
 
-        def decode(token_ids: np.ndarray) -> list[str]:
-            tokenizer = self.processing_class
-            token_ids = np.where(token_ids == IGNORE_INDEX, tokenizer.pad_token_id, token_ids)
-            return tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+            self._metric = TranslationMetric(tokenize=self.args.bleu_tokenize or "13a")
+            references = (row.get("references") for row in rows_of(dataset))
+            self._references = references if "references" in next(rows_of(dataset), {}) else None
 
-        references = self._references
-        return TranslationMetric().compute(
-            predictions=decode(prediction.predictions),
-            references=decode(prediction.label_ids) if references is None else references,
-        )
+    def _score_translations(
+        self, prediction: EvalPrediction, compute_result: bool = True
+    ) -> dict[str, float | str] | None:
+        """Scores on detokenized text of one batch after the other, or of all at once.
+
+        The labels stand in for references that are not there.
+        """
+
+        def decode(batches: Any) -> Iterator[str]:
+            for ids in map(torch.as_tensor, batches if isinstance(batches, list) else [batches]):
+                ids = ids.masked_fill(ids == IGNORE_INDEX, self.processing_class.pad_token_id)
+                yield from self.processing_class.batch_decode(ids, **DECODED)
+
+        texts = list(decode(prediction.predictions))
+        right: Any = self._references or decode(prediction.label_ids)
+        self._metric.add_batch(predictions=texts, references=list(islice(right, len(texts))))
+        return self._metric.compute() if compute_result else {}
 
 
 def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -413,24 +501,8 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
         kind = type(model).__name__
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
+    check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
-
-
-def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str | None:
-    """The checkpoint's folder, None for a new run; True or "last" is the last in `output_dir`."""
-    asked = str(asked or "")
-    if asked.lower() in ("", "false"):
-        return None
-    if asked.lower() in ("true", "last"):
-        last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-        if last is None:
-            message = f"{output_dir} holds no checkpoint-*. To start a new run, leave it out"
-            raise ValueError(f"`resume_from_checkpoint`: {message}.")
-        return last
-    if not Path(asked, "trainer_state.json").is_file():
-        message = f"{asked} holds no trainer_state.json. For the newest in `output_dir`: 'last'"
-        raise ValueError(f"`resume_from_checkpoint`: {message}.")
-    return asked
 
 
 def data_seed(args: AxeTrainingArguments) -> int:
@@ -443,7 +515,7 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
     if not hasattr(dataset, "__len__"):
         raise ValueError("`max_tokens_per_batch` needs a `train_dataset` with a length, no stream.")
     if not hasattr(dataset, "column_names"):
-        return [(len(row["input_ids"]), len(row["labels"])) for row in dataset]
+        return [(len(row["input_ids"]), len(row["labels"])) for row in rows_of(dataset)]
     if missing := sorted({"input_ids", "labels"} - set(dataset.column_names)):
         raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
@@ -451,10 +523,11 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
     return list(zip(*(side.to_pylist() for side in sides), strict=True))
 
 
-def references_of(dataset: Any) -> list | None:
-    """The column `references` of a data set, the right translations of each source, if any."""
-    names = getattr(dataset, "column_names", None) or ()
-    return list(dataset["references"]) if "references" in names else None
+def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a data set, of torch's too, which has no iterator; of several sets none."""
+    dataset = () if dataset is None or isinstance(dataset, dict) else dataset
+    is_iterable = hasattr(dataset, "__iter__")
+    return iter(dataset) if is_iterable else (dataset[i] for i in range(len(dataset)))
 
 
 class RunningLosses:

@@ -107,6 +107,16 @@ def test_transforms_and_forward_mode_are_refused_and_not_answered_with_zero(loss
             transformed()
 
 
+@every_loss
+def test_a_batch_of_gradients_is_refused_by_its_name(loss, states, labels):
+    leaf = states.clone().requires_grad_()
+    batch = {"grad_outputs": torch.ones(3), "is_grads_batched": True}
+    with pytest.raises(RuntimeError, match="one gradient at a time.*is_grads_batched=True"):
+        torch.autograd.grad(loss(leaf, labels), leaf, **batch)
+    with pytest.raises(RuntimeError, match="one gradient at a time.*is_grads_batched=True"):
+        torch.autograd.functional.jacobian(lambda h: loss(h, labels), states, vectorize=True)
+
+
 def test_logits_that_were_overwritten_are_noticed(states, labels):
     leaf = (states @ WEIGHT.T).requires_grad_()
     logits = leaf * 1

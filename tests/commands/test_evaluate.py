@@ -128,3 +128,76 @@ def test_a_model_with_missing_weights_or_none_that_are_numbers_has_no_score(
     assert (code, out) == (1, "")
     complaint = f"lacks the weights {name}" if value is None else "hold NaN or infinity"
     assert complaint in err.splitlines()[-1]
+
+
+@pytest.fixture
+def folder(toy_pairs, tmp_path):
+    """Makes a folder with a data set of these splits, each of another size."""
+    import datasets
+
+    datasets.disable_progress_bars()
+
+    def make(*splits):
+        path = tmp_path / "_".join(splits)
+        path.mkdir()
+        for number, split in enumerate(splits, start=1):
+            rows = [{"translation": {"en": en, "de": de}} for en, de in toy_pairs[:number]]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (path / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        return path
+
+    yield make
+    datasets.enable_progress_bars()
+
+
+def test_a_data_set_is_scored_on_test_else_validation_and_never_silently_on_train(
+    axe_hf, fails, model, folder
+):
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    for splits, taken in (
+        (("train", "validation", "test"), "test"),
+        (("train", "validation"), "validation"),
+    ):
+        code, out, _ = axe_hf("evaluate", model, folder(*splits), *languages)
+        number = splits.index(taken) + 1
+        assert code == 0 and f"sentences        {number:8}  of the split {taken}" in out
+    only = folder("train")
+    line = fails(1, "evaluate", model, only, *languages)
+    assert "no split test or validation in ['train']; name `split`" in line
+    code, out, _ = axe_hf("evaluate", model, only, *languages, "--split", "train")
+    assert code == 0 and "1  of the split train" in out
+    assert "Unknown split" in fails(1, "evaluate", model, only, *languages, "--split", "dev")
+
+
+def test_a_split_is_of_a_data_set(fails, axe_hf, model, pairs):
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    line = fails(1, "evaluate", model, pairs, *languages, "--split", "test")
+    assert "`split` must be None for files, got 'test'" in line
+    options = ("--translations", "a", "--references", "b")
+    assert "--split: for a MODEL only" in fails(2, "evaluate", *options, "--split", "test")
+    _, out, _ = axe_hf("evaluate", model, pairs, *languages)
+    assert "of the split" not in out
+
+
+def test_bleu_is_that_of_the_target_language_or_of_tokenize(axe_hf, fails, model, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"translation": {"en": "one", "zh": "一", "th_TH": "หนึ่ง"}}) + "\n")
+    for language, tokenize in (("zh", "zh"), ("th_TH", "char")):
+        languages = ("--source-lang", "en", "--target-lang", language)
+        _, out, _ = axe_hf("evaluate", model, path, *languages)
+        assert f"|tok:{tokenize}|" in out
+        _, out, _ = axe_hf("evaluate", model, path, *languages, "--tokenize", "intl")
+        assert "|tok:intl|" in out
+    line = fails(1, "evaluate", model, path, *languages, "--tokenize", "14a")
+    assert "`tokenize` must be one of 13a, char" in line
+
+
+def test_texts_are_scored_by_the_tokenizer_of_their_language(axe_hf, tmp_path):
+    (tmp_path / "found").write_text("我们今天回家吃饭。\n")
+    (tmp_path / "right").write_text("我们今天回家吃肉。\n")
+    files = ("--translations", tmp_path / "found", "--references", tmp_path / "right")
+    for options in (("--target-lang", "zh"), ("--tokenize", "char")):
+        _, out, _ = axe_hf("evaluate", *files, *options)
+        assert "BLEU                 0.00" not in out and f"|tok:{options[1]}|" in out
+    _, out, _ = axe_hf("evaluate", *files)
+    assert "BLEU                 0.00" in out  # with a warning

@@ -5,10 +5,11 @@ import time
 
 import pytest
 from datasets import Dataset
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from axe_hf.data import tokenize_translations, train_tokenizer
+from axe_hf.data.tokenizer import encode_targets
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 WORDS = [
@@ -200,8 +201,10 @@ def test_a_special_token_with_a_name_is_spelt_out_like_the_mask(tokenizer):
 def test_tokenizers_saved_before_warn_where_they_would_spell_out_a_tag(tmp_path, caplog):
     old = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(random_texts(), vocab_size=300).backend_tokenizer,
-        mask_token="<mask>",
+        pad_token="<pad>",
         eos_token="</s>",
+        mask_token="<mask>",
+        extra_special_tokens={"blank_token": "<blank>"},
         split_special_tokens=True,
     )
     old.save_pretrained(tmp_path)
@@ -316,3 +319,98 @@ def test_bad_arguments_are_an_error_that_names_them():
         train_tokenizer(["a", 2])
     with pytest.raises(ValueError, match="`texts` must yield valid Unicode.* as number 1"):
         train_tokenizer(["a", "b\ud83d"])
+
+
+def tokenized(tokenizer, *pairs, longest=99):
+    rows = [{"translation": {"en": source, "de": target}} for source, target in pairs]
+    return tokenize_translations(
+        Dataset.from_list(rows),
+        tokenizer,
+        source_lang="en",
+        target_lang="de",
+        max_source_length=longest,
+        max_target_length=longest,
+    )
+
+
+def test_targets_are_tokenized_as_targets_and_end_in_eos(foreign_tokenizer):
+    (row,) = tokenized(foreign_tokenizer, ("two five", "zwei fünf"))
+    pieces = foreign_tokenizer.convert_ids_to_tokens(row["labels"])
+    assert pieces == ["▁zwei", "▁fünf", "</s>"]
+    assert row["input_ids"] == foreign_tokenizer("two five").input_ids
+    assert len(foreign_tokenizer("zwei fünf").input_ids) > 3  # as a source it would be this long
+
+
+def test_a_target_is_cut_in_front_of_its_eos(foreign_tokenizer):
+    for texts in (["zwei fünf acht", "eins"], ["", "drei drei"]):
+        ids = encode_targets(foreign_tokenizer, texts, limit=2)
+        pieces = [foreign_tokenizer.convert_ids_to_tokens(row) for row in ids]
+        assert pieces == [[*(f"▁{word}" for word in text.split()[:1]), "</s>"] for text in texts]
+
+
+def test_one_word_is_kept_and_no_word_is_dropped_whatever_stands_around(foreign_tokenizer):
+    pairs = [("two", "zwei"), ("", "zwei"), ("two", ""), ("five", "fünf")]
+    rows = tokenized(foreign_tokenizer, *pairs)
+    assert [len(row["labels"]) for row in rows] == [2, 2]
+
+
+def gpt2_like(**special):
+    model = models.BPE(vocab={"<|end|>": 0, "a": 1, "b": 2}, merges=[])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(model), eos_token="<|end|>", pad_token="<pad>", **special
+    )
+
+
+def bert_like(**special):
+    names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "two", "zwei"]
+    model = models.WordLevel({name: number for number, name in enumerate(names)}, "[UNK]")
+    bare = Tokenizer(model)
+    bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    around = [("[CLS]", 1), ("[SEP]", 2)]
+    bare.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=around)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bare, pad_token="[PAD]", mask_token="[MASK]", sep_token="[SEP]", **special
+    )
+
+
+BLANK_TOKEN = {"extra_special_tokens": {"blank_token": "<blank>"}}
+
+
+@pytest.mark.parametrize(
+    ("make", "special", "complaint"),
+    [
+        (gpt2_like, {}, "`tokenizer` must have a mask_token. Load yours with from_pretrained"),
+        (gpt2_like, {"mask_token": "<mask>"}, "must have a blank_token.*extra_special_tokens"),
+        (
+            gpt2_like,
+            {"mask_token": "<mask>", **BLANK_TOKEN},
+            r"append .*'<\|end\|>'.*post_processor",
+        ),
+        (bert_like, {}, "must have a eos_token.*eos_token='</s>'"),
+        (bert_like, {"eos_token": "[SEP]"}, "must have a blank_token.*extra_special_tokens"),
+        (
+            bert_like,
+            {"eos_token": "</s>", **BLANK_TOKEN},
+            "append .*makes .'.CLS.', '.SEP.'. of nothing",
+        ),
+    ],
+)
+def test_a_tokenizer_that_cannot_serve_is_refused_with_advice(make, special, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        tokenized(make(**special), ("a", "b"))
+
+
+def test_the_advice_makes_them_serve():
+    mended = gpt2_like(mask_token="<mask>", **BLANK_TOKEN)
+    template = processors.TemplateProcessing("$A <|end|>", special_tokens=[("<|end|>", 0)])
+    mended.backend_tokenizer.post_processor = template
+    (row,) = tokenized(mended, ("a", "b"))
+    assert row == {"input_ids": [1, 0], "labels": [2, 0]}
+    (row,) = tokenized(bert_like(eos_token="[SEP]", **BLANK_TOKEN), ("two", "zwei"))
+    assert row == {"input_ids": [1, 5, 2], "labels": [6, 2]}
+
+
+def test_two_vocabularies_are_refused(marian_tokenizer, monkeypatch):
+    monkeypatch.setattr(marian_tokenizer, "separate_vocabs", True)
+    with pytest.raises(ValueError, match="separate_vocabs, but a CMLM has one vocabulary"):
+        tokenized(marian_tokenizer, ("two", "zwei"))

@@ -1,13 +1,22 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    HfArgumentParser,
+    PreTrainedTokenizerFast,
+)
+from transformers.trainer_utils import EvalPrediction
 
-from axe_hf import AxeTrainingArguments, CmlmConfig, TranslationMetric
+from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig, TranslationMetric, translate
 from axe_hf.training import (
     DataArguments,
     ModelArguments,
@@ -176,6 +185,43 @@ def test_a_broken_off_run_is_resumed_with_the_same_words(run, tmp_path):
         run(resume_from_checkpoint=str(tmp_path))
 
 
+def test_of_two_runs_started_together_in_one_folder_the_second_is_refused(
+    run, hold, tmp_path, caplog
+):
+    out = tmp_path / "out"
+    first = hold("only_writer", out)
+    (out / "half").unlink()
+    for how in ({}, {"resume_from_checkpoint": "last"}):
+        with pytest.raises(BlockingIOError, match="Another process is writing into .*out"):
+            run(train_file="does not matter.jsonl", **how)
+    first.kill()
+    first.wait()
+    (out / "runs").mkdir()  # what it left
+    with pytest.raises(FileExistsError, match="resume_from_checkpoint"):
+        run()
+    assert run(resume_from_checkpoint="last").trainer.state.global_step == 4
+    assert "the run that broke off in it starts again" in caplog.text
+    assert not (out / "_unfinished").exists()
+
+
+def test_a_half_written_checkpoint_is_passed_over(run, tmp_path, caplog):
+    whole = run(max_steps=4, save_steps=3)
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    (tmp_path / "out" / "checkpoint-4").mkdir()
+    resumed = run(max_steps=4, save_steps=3, resume_from_checkpoint="last")
+    assert "checkpoint-4 holds no trainer_state.json" in caplog.text
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+    (tmp_path / "out" / "checkpoint-60").mkdir()
+    assert run(resume_from_checkpoint="last").trainer.state.global_step == 4
+
+
+@pytest.mark.parametrize("output", ["file/out", "file/new/out"])
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_data(run, tmp_path, output):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        run(output, train_file="does not matter.jsonl")
+
+
 def test_fine_tuning_keeps_the_architecture_and_changes_the_loss(run, tmp_path):
     first = run(training_loss="cross_entropy", test_file=None)
     assert first.model.config.training_loss == "cross_entropy"
@@ -212,6 +258,49 @@ def test_fine_tuning_keeps_the_length_multiplier(run, tmp_path):
     assert resumed.trainer.data_collator.length_jitter == 0.2
 
 
+def test_foreign_tokenizers_train_and_score_by_their_targets(
+    run, tmp_path, foreign_tokenizer, monkeypatch
+):
+    foreign_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    name, target = str(tmp_path / "tokenizer"), "zwei fünf"
+    scored = []
+    score = AxeTrainer._score_translations
+
+    def see(self, prediction, **kwargs):
+        right = EvalPrediction(
+            prediction.label_ids, prediction.label_ids
+        )  # as if it had been found
+        scored.append(score(self, right, **kwargs))
+        return scored[-1]
+
+    monkeypatch.setattr(AxeTrainer, "_score_translations", see)
+    result = run(vocab_size=None, tokenizer_name_or_path=name)
+    assert scored[0]["bleu"] == pytest.approx(100) and scored[1]["bleu"] > 60  # one text is cut
+    assert result.tokenizer(text_target=target) == foreign_tokenizer(text_target=target)
+    row = result.trainer.train_dataset[0]
+    assert len(row["labels"]) <= 7 and row["labels"][-1] == foreign_tokenizer.eos_token_id
+    assert len(row["labels"]) == len(row["input_ids"]) - (foreign_tokenizer("").input_ids[1:] != [])
+    found = translate(result.model, result.tokenizer, ["two five", "one"], num_iterations=2)
+    assert len(found) == 2 and not any("_XX" in text or "<0x" in text for text in found)
+
+
+@pytest.mark.parametrize(("language", "tokenize"), [("zh", "zh"), ("th_TH", "char"), ("de", "13a")])
+def test_bleu_is_that_of_the_target_language(run, files, language, tokenize, tmp_path):
+    for name, path in files.items():
+        text = Path(path).read_text(encoding="utf-8").replace('"de"', f'"{language}"')
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        files[name] = str(tmp_path / f"{name}.jsonl")
+    args = AxeTrainingArguments(str(tmp_path / "out"), max_steps=1, use_cpu=True, disable_tqdm=True)
+    data = DataArguments("en", language, vocab_size=300, max_target_length=12, **files)
+    result = run_training(ModelArguments(**SIZES), data, args)
+    assert f"|tok:{tokenize}|" in result.metrics["test_bleu_signature"]
+    assert f"|tok:{tokenize}|" in (tmp_path / "out" / "README.md").read_text()
+    assert args.bleu_tokenize is None  # the next run may be of another language
+    args.output_dir, args.bleu_tokenize = str(tmp_path / "other"), "intl"
+    result = run_training(ModelArguments(**SIZES), data, args)
+    assert "|tok:intl|" in result.metrics["eval_bleu_signature"]
+
+
 class TestBadInput:
     def test_missing_and_broken_files_are_named_and_nothing_is_written(self, run, tmp_path):
         with pytest.raises(FileNotFoundError, match="`validation_file`: .*nowhere.jsonl"):
@@ -221,6 +310,30 @@ class TestBadInput:
         with pytest.raises(ValueError, match="`train_file`: .*broken.jsonl, line 2"):
             run(train_file=str(broken))
         assert not (tmp_path / "out").exists()
+
+    def test_tokenizers_and_settings_that_cannot_serve_are_refused_before_anything_is_written(
+        self, run, tmp_path
+    ):
+        from tokenizers import Tokenizer, models
+
+        bare = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0}, "[UNK]")), pad_token="[PAD]"
+        )
+        for special, complaint in (
+            ({"mask_token": "[MASK]"}, "must have a eos_token.*extra_special_tokens"),
+            ({"mask_token": "[MASK]", "eos_token": "[SEP]"}, "must have a blank_token"),
+        ):
+            bare.add_special_tokens(special)
+            bare.save_pretrained(tmp_path / "tokenizer")
+            given = {"vocab_size": None, "tokenizer_name_or_path": str(tmp_path / "tokenizer")}
+            with pytest.raises(ValueError, match=complaint):
+                run(**given)
+        with pytest.raises(ValueError, match="`tokenize` must be one of 13a.* got '14a'"):
+            run(bleu_tokenize="14a")
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(ValueError, match="`generation_num_beams`.*num_length_candidates"):
+            run(generation_num_beams=4)
+        assert not any((tmp_path / "out").iterdir())
 
     def test_data_arguments(self):
         with pytest.raises(ValueError, match="either `train_file` or `dataset_name`"):

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 from contextlib import nullcontext
@@ -6,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from tokenizers import processors
+from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Dataset as TorchDataset
+from transformers import GenerationConfig, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from axe_hf import (
@@ -336,6 +339,88 @@ class TestEvaluation:
         settings.length_score_weight = 1e6  # the first candidate is the one that stood alone
         settings.return_dict_in_generate = settings.output_history = True
         assert (trainer.predict(dataset.select(range(3))).predictions == plain).all()
+
+    @pytest.mark.parametrize("size", [7, 60])
+    def test_batch_eval_metrics_scores_what_a_whole_evaluation_scores(
+        self, make_trainer, make_model, dataset, size
+    ):
+        texts = [["x" * (number % 5 + 1), "never"] for number in range(len(dataset))]
+        for data in (dataset, dataset.add_column("references", texts)):
+            whole, by_batch = (
+                make_trainer(
+                    make_model(init_std=0.5),
+                    eval_dataset=data,
+                    per_device_eval_batch_size=size,
+                    batch_eval_metrics=is_by_batch,
+                ).evaluate()
+                for is_by_batch in (False, True)
+            )
+            timed = {name for name in whole if name.endswith(("_second", "runtime", "time"))}
+            assert {n: by_batch[n] for n in whole.keys() - timed} == {
+                n: whole[n] for n in whole.keys() - timed
+            }
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"eval_do_concat_batches": False}, {"dataloader_drop_last": True}],
+        ids=lambda settings: next(iter(settings)),
+    )
+    def test_no_setting_of_batches_changes_the_scores(
+        self, make_trainer, make_model, dataset, settings
+    ):
+        data = dataset.add_column("references", [["x", "never"]] * len(dataset))
+        model, options = make_model(init_std=0.5), {"per_device_eval_batch_size": 7}
+        scores = [
+            make_trainer(model, eval_dataset=data, **options, **each).evaluate()
+            for each in ({}, settings)
+        ]
+        for name in ("eval_bleu", "eval_chrf", "eval_loss", "eval_length_ratio"):
+            assert scores[0][name] == scores[1][name], name
+
+    @pytest.mark.parametrize("kind", ["list", "torch", "subset", "stream", "mapped stream"])
+    def test_references_are_honoured_in_every_kind_of_data_set(self, make_trainer, dataset, kind):
+        trainer = make_trainer()
+        guessed = trainer.predict(dataset).predictions
+        texts = trainer.processing_class.batch_decode(guessed.clip(min=0), skip_special_tokens=True)
+        with_references = dataset.add_column("references", [["never", f"{t} x"] for t in texts])
+        rows = [dict(row) for row in with_references]
+
+        class Rows(TorchDataset):
+            def __len__(self):
+                return len(rows)
+
+            def __getitem__(self, number):
+                return rows[number % len(rows)]  # never an IndexError
+
+        stream = with_references.to_iterable_dataset()
+        data = {"list": rows, "torch": Rows(), "subset": Subset(rows, range(50, 60))}
+        data |= {"stream": stream, "mapped stream": stream.map(lambda row: row | {"other": 1})}
+        metrics = trainer.evaluate(data[kind])
+        assert metrics["eval_bleu_signature"].startswith("nrefs:2")
+        if kind != "subset":
+            assert metrics["eval_chrf"] == trainer.evaluate(with_references)["eval_chrf"]
+        assert metrics["eval_chrf"] > trainer.evaluate(dataset)["eval_chrf"] + 40
+
+    @pytest.mark.parametrize("has_references", [False, True])
+    def test_predict_translates_a_set_without_labels(self, make_trainer, dataset, has_references):
+        trainer = make_trainer()
+        with_labels = trainer.predict(dataset)
+        assert {"test_loss", "test_bleu"} <= with_labels.metrics.keys()
+        sources = dataset.select_columns("input_ids")
+        if has_references:
+            sources = sources.add_column("references", [["x"]] * len(sources))
+        for data in (sources, list(sources), sources.to_iterable_dataset()):
+            output = trainer.predict(data)
+            assert (output.predictions == with_labels.predictions).all()
+            assert output.label_ids is None
+            assert not {"test_loss", "test_bleu"} & output.metrics.keys()
+        with pytest.raises(ValueError, match="feature 0 must have 'labels'"):
+            trainer.evaluate(sources)
+
+    def test_translations_are_scored_by_the_tokenizer_asked_for(self, make_trainer, dataset):
+        for name in ("char", "intl"):
+            metrics = make_trainer(bleu_tokenize=name).evaluate()
+            assert f"|tok:{name}|" in metrics["eval_bleu_signature"]
 
 
 class TestStretchedCanvases:
@@ -792,8 +877,69 @@ class TestBadInput:
             make_trainer().train(resume_from_checkpoint=str(tmp_path / "nowhere"))
 
     @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"generation_num_beams": 5}, "`generation_num_beams`.*use `num_length_candidates`"),
+            ({"generation_max_length": 0}, "`generation_max_length`.*`min_length` 1 is over"),
+            ({"generation_max_length": -1}, "`generation_max_length`.*must be >= 0, got -1"),
+            (
+                {"generation_config": GenerationConfig(num_beams=2)},
+                "`generation_config`.*num_beams",
+            ),
+            (
+                {"generation_config": GenerationConfig(do_sample=True, top_k=5)},
+                "`generation_config`.*`top_k`",
+            ),
+            ({"bleu_tokenize": "14a"}, "`tokenize` must be one of 13a, char.*got '14a'"),
+            ({"metric_for_best_model": "blue"}, "must be one of loss.* bleu, .* got 'blue'"),
+            ({"metric_for_best_model": "eval_x"}, "must be one of loss.* bleu, .* got 'x'"),
+            (
+                {"metric_for_best_model": "bleu", "predict_with_generate": False},
+                "must be one of loss, token_loss.* got 'bleu'",
+            ),
+        ],
+    )
+    def test_what_only_evaluation_reads_is_checked_before_step_1(
+        self, make_trainer, settings, message
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_trainer(eval_strategy="steps", **settings)
+
+    @pytest.mark.parametrize("longest", [13, 200])
+    def test_an_upper_bound_that_is_too_high_is_clamped(self, make_trainer, longest, dataset):
+        expected = make_trainer().predict(dataset).predictions
+        trainer = make_trainer(generation_max_length=longest, generation_num_beams=1)
+        assert (trainer.predict(dataset).predictions == expected).all()
+        config = GenerationConfig(max_length=longest, pad_token_id=0, eos_token_id=1)
+        trainer = make_trainer(generation_config=config)
+        assert (trainer.predict(dataset).predictions == expected).all()
+
+    @pytest.mark.parametrize("metric", ["bleu", "eval_token_loss"])
+    def test_a_metric_that_exists_chooses_the_best_model(self, make_trainer, metric):
+        best = {"metric_for_best_model": metric, "load_best_model_at_end": True}
+        steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
+        trainer = make_trainer(**steps, **best, save_steps=2)
+        trainer.train()
+        assert trainer.state.best_model_checkpoint is not None
+
+    @pytest.mark.parametrize("labels", [[7, 8], [7, 1, 8], []])
+    def test_labels_without_an_end(self, make_trainer, labels):
+        data = [{"input_ids": [7, 1], "labels": labels}]
+        with pytest.raises(ValueError, match=r"must end in </s>, id 1, got \[8?\] in row 0"):
+            make_trainer(train_dataset=data)
+
+    def test_tokenizer_that_does_not_end_a_text(self, make_model, tokenizer, tmp_path):
+        without = copy.deepcopy(tokenizer)
+        without.backend_tokenizer.post_processor = processors.TemplateProcessing("$A")
+        args = AxeTrainingArguments(str(tmp_path), use_cpu=True)
+        with pytest.raises(ValueError, match="must append its eos_token '</s>'"):
+            AxeTrainer(make_model(), args, processing_class=without)
+
+    @pytest.mark.parametrize(
         ("setting", "value", "message"),
         [
+            ("per_device_eval_batch_size", 0, "`per_device_eval_batch_size` must be at least 1"),
+            ("eval_accumulation_steps", 0, "`eval_accumulation_steps` must be at least 1"),
             ("max_tokens_per_batch", 0, "`max_tokens_per_batch` must be at least 1"),
             ("masking", "some", "`masking` must be 'uniform' or 'full'"),
             ("ema_decay", 1.0, "`ema_decay` must be between 0 and 1"),
