@@ -28,7 +28,12 @@ def translate(
     model: CmlmForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     texts: Iterable[str],
-    **options: Any,
+    *,
+    batch_size: int = 64,
+    max_tokens_per_batch: int = 8192,
+    show_progress: bool | None = None,
+    rescore_with: Rescorer | None = None,
+    **generation: Any,
 ) -> list[str]:
     """Translate sentences, one by one in meaning, in batches of similar length in practice.
 
@@ -46,7 +51,7 @@ def translate(
         show_progress: whether to draw a progress bar; by default only on a terminal.
         rescore_with: an autoregressive encoder-decoder and its tokenizer, which choose among the
             length candidates (Gu et al., ICLR 2018, "noisy parallel decoding").
-        **options: settings of `MaskPredictGenerationConfig`, such as `num_iterations`; none that
+        **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`; none that
             belong to one batch: call `model.generate` for these.
 
     Returns:
@@ -67,10 +72,12 @@ def translate(
         >>> len(translations), translations[1]
         (2, '')
     """
-    if options.get("num_return_sequences") not in (None, 1):
+    if generation.get("num_return_sequences") not in (None, 1):
         advice = "call translate_with_scores(...) or model.generate(...) for more"
         raise ValueError(f"translate() has no use for `num_return_sequences`: {advice}.")
-    return [found[0].text for found in translate_with_scores(model, tokenizer, texts, **options)]
+    generation |= {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
+    generation |= {"show_progress": show_progress, "rescore_with": rescore_with}
+    return [found[0].text for found in translate_with_scores(model, tokenizer, texts, **generation)]
 
 
 @dataclass(frozen=True)
