@@ -171,8 +171,7 @@ def valid_unicode(text: str) -> str:
 
 def is_visible(text: str) -> bool:
     """Whether there is more in it than white space, controls and zero-width characters (Cc, Cf)."""
-    characters = (char for char in text if not char.isspace())
-    return any(unicodedata.category(char) not in ("Cc", "Cf") for char in characters)
+    return any(not (c.isspace() or unicodedata.category(c) in ("Cc", "Cf")) for c in text)
 
 
 def register_pipeline() -> None:
@@ -190,9 +189,7 @@ def register_pipeline() -> None:
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         # Transformers 5 has none of its own, and refuses these before it asks the registry.
         getattr(pipelines, "REMOVED_TASKS", {}).pop(TASK, None)
-        PIPELINE_REGISTRY.register_pipeline(
-            TASK, pipeline_class=CmlmTranslationPipeline, pt_model=AutoModelForSeq2SeqLM
-        )
+        PIPELINE_REGISTRY.register_pipeline(TASK, CmlmTranslationPipeline, AutoModelForSeq2SeqLM)
         PIPELINE_REGISTRY.task_aliases["cmlm-translation"] = TASK
         # By this a pipeline would save its own file beside the model, without the model's code.
         del CmlmTranslationPipeline._registered_impl

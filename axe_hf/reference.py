@@ -51,6 +51,7 @@ def axe_loss_definition(
     check_logits(logits, inplace_backward=False)
     check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    how = (blank_token_id, delta, label_smoothing)
     losses = []
     for sentence, row in enumerate(labels.tolist()):
         tokens = [token for token in row if token != -100]
@@ -58,16 +59,11 @@ def axe_loss_definition(
         costs = -logits[sentence, :length].to(dtype).log_softmax(-1)
         is_shown = [False] * length if observed_mask is None else observed_mask[sentence].tolist()
         loss = costs.new_zeros(())
-        start = 0
         # an observed position splits the sentence; canvas and target then have equal length
-        for stop in [j for j in range(length) if is_shown[j]]:
-            loss = loss + _axe(
-                costs[start:stop], tokens[start:stop], blank_token_id, delta, label_smoothing
-            )
-            start = stop + 1
-        loss = loss + _axe(
-            costs[start:length], tokens[start:], blank_token_id, delta, label_smoothing
-        )
+        shown = [j for j in range(length) if is_shown[j]]
+        for before, stop in zip([-1, *shown], [*shown, None], strict=True):
+            part = slice(before + 1, stop)
+            loss = loss + _axe(costs[part], tokens[part], *how)
         losses.append(loss)
     return torch.stack(losses)
 

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -147,3 +149,35 @@ def mbart_tokenizer():
 def foreign_tokenizer(request, marian_tokenizer, mbart_tokenizer):
     """Tokenizers for which a source and a target are not the same."""
     return {"two files": marian_tokenizer, "language codes": mbart_tokenizer}[request.param]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from axe_hf.output import only_writer, whole_folder
+with {context}(sys.argv[1]) as folder:
+    Path(folder or sys.argv[1], "half").write_text("half")
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def hold():
+    """Starts a process that is inside a context of `axe_hf.output`; it is killed in the end."""
+    if os.name == "nt":
+        pytest.skip("Windows has no such locks")
+    started = []
+
+    def start(context, folder, cwd=None):
+        command = [sys.executable, "-c", HOLD.format(context=context), str(folder)]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=cwd, env=environment)
+        started.append(process)
+        assert process.stdout.readline() == b"in\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import os
 import shlex
+import signal
 import sys
 
 import pytest
@@ -156,6 +158,24 @@ class TestFailure:
             run_quickstart(QuickstartArguments(str(tmp_path), overwrite=True), RECIPE)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["axe", "results.json"]
         assert (tmp_path / "results.json").read_text() == "earlier"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child")
+@pytest.mark.parametrize("name", [".", "new"])
+def test_one_that_was_killed_runs_again_without_help(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "axe_hf.quickstart._write_data", lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+    )
+    child = os.fork()
+    if child == 0:
+        run_quickstart(QuickstartArguments(name), RECIPE)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert list(tmp_path.rglob("whole"))  # what it left
+    monkeypatch.setattr("axe_hf.quickstart._write_data", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # it is not refused
+        run_quickstart(QuickstartArguments(name), RECIPE)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_matplotlib_is_said_at_the_start(tmp_path, monkeypatch, capsys):

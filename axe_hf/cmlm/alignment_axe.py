@@ -19,11 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Stands for the cost of probability zero, since inf - inf is not a number. Far above any honest
-# path.
+# Of probability zero, since inf - inf is not a number. Far above any honest path.
 IMPOSSIBLE_COST = 1e6
-# Cells of the table, all sentences together, that are worked on at once on a CPU: about 10 MiB of
-# scratch.
+# Cells of all sentences' tables that a CPU works on at once: about 10 MiB of scratch.
 MAX_CELLS_CPU = 2**18
 
 
@@ -122,44 +120,19 @@ def align_axe(
     if canvas_lengths is None:
         canvas_lengths = torch.full((batch,), canvas, device=device)
     is_target = torch.arange(target, device=device) < target_lengths[:, None]
-    paths = []
-    for chunk in _chunks(batch, target * canvas, device):
-        costs = _step_costs(target_costs[chunk], blank_costs[chunk], delta)
-        observed = None if observed_mask is None else observed_mask[chunk]
-        paths.append(_cheapest_path(*costs, is_target[chunk], canvas_lengths[chunk], observed))
-    position, is_aligned = (torch.cat(parts) for parts in zip(*paths, strict=True))
-    if observed_mask is not None:
-        position = _charge_behind_observed(position, is_aligned, observed_mask)
-    is_inside = torch.arange(canvas, device=device) < canvas_lengths[:, None]
-    return _alignment_of_positions(
-        position, is_aligned, is_target, is_inside, target_costs, blank_costs, delta, observed_mask
+    position, is_aligned = _cheapest_path(
+        target_costs, blank_costs, delta, is_target, canvas_lengths, observed_mask
     )
-
-
-def _alignment_of_positions(
-    position: Tensor,
-    is_aligned: Tensor,
-    is_target: Tensor,
-    is_inside: Tensor,
-    target_costs: Tensor,
-    blank_costs: Tensor,
-    delta: float,
-    observed_mask: Tensor | None,
-) -> AxeAlignment:
-    """Inverts, counts and adds up a path, given by where each target is aligned or skipped.
-
-    The first three are `(batch, target)`, `is_inside` is `(batch, canvas)`.
-    """
-    batch, target, canvas = target_costs.shape
-    numbers = torch.arange(target, device=position.device).expand(batch, target)
     is_paid = is_aligned
     if observed_mask is not None:
         is_paid = is_aligned & ~observed_mask.gather(1, position)
     # skipped targets and padding write to one column too many, which is cut off
-    position_to_target = torch.full((batch, canvas + 1), -1, device=position.device)
+    numbers = torch.arange(target, device=device).expand(batch, target)
+    position_to_target = torch.full((batch, canvas + 1), -1, device=device)
     position_to_target.scatter_(1, position.masked_fill(~is_aligned, canvas), numbers)
     position_to_target = position_to_target[:, :canvas]
     is_skipped = is_target & ~is_aligned
+    is_inside = torch.arange(canvas, device=device) < canvas_lengths[:, None]
     is_blank = is_inside & (position_to_target < 0)
     path_costs = target_costs.gather(2, position[:, :, None])[:, :, 0]  # (batch, target)
     # where, not a product with 0: a cost may be infinite
@@ -176,27 +149,33 @@ def _alignment_of_positions(
     )
 
 
-def _chunks(batch: int, num_cells: int, device: torch.device) -> list[slice]:
-    """Slices of whole sentences whose tables fit `MAX_CELLS_CPU`; on a GPU, one slice."""
-    size = max(1, batch)
-    if device.type == "cpu":
-        size = min(size, max(1, MAX_CELLS_CPU // max(1, num_cells)))
-    return [slice(start, start + size) for start in range(0, max(1, batch), size)]
-
-
 def _cheapest_path(
-    align: Tensor,
-    skip_target: Tensor,
+    target_costs: Tensor,
+    blank_costs: Tensor,
+    delta: float,
     is_target: Tensor,
     canvas_lengths: Tensor,
     observed_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Where each target is aligned or skipped and which of the two, both `(batch, target)`."""
-    if observed_mask is not None:
-        _split_at_observed(align, skip_target, observed_mask)
-    table = _fill_table(align, skip_target)
-    del skip_target  # the way back takes as much again
-    return _trace_back(align, table, is_target, canvas_lengths)
+    batch, target, canvas = target_costs.shape
+    size = max(1, batch)  # whole sentences, on a GPU all at once
+    if target_costs.device.type == "cpu":
+        size = min(size, max(1, MAX_CELLS_CPU // max(1, target * canvas)))
+    paths = []
+    for start in range(0, max(1, batch), size):
+        chunk = slice(start, start + size)
+        align, skip_target = _step_costs(target_costs[chunk], blank_costs[chunk], delta)
+        if observed_mask is not None:
+            _split_at_observed(align, skip_target, observed_mask[chunk])
+        table = _fill_table(align, skip_target)
+        del skip_target  # the way back takes as much again
+        paths.append(_trace_back(align, table, is_target[chunk], canvas_lengths[chunk]))
+    position, is_aligned = (torch.cat(parts) for parts in zip(*paths, strict=True))
+    if observed_mask is not None:  # what was skipped at an observed position is paid at the next
+        is_behind = observed_mask.gather(1, position) & ~is_aligned
+        position = (position + is_behind).clamp_(max=canvas - 1)
+    return position, is_aligned
 
 
 def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tuple[Tensor, Tensor]:
@@ -232,12 +211,6 @@ def _split_at_observed(align: Tensor, skip_target: Tensor, observed_mask: Tensor
     skip_target.masked_fill_(is_shown[:, :, None], torch.inf)
     align.masked_fill_(is_shown[:, :, None], torch.inf)
     align.diagonal(dim1=0, dim2=2).masked_fill_(observed_mask[:, :diagonal], 0.0)
-
-
-def _charge_behind_observed(position: Tensor, is_aligned: Tensor, observed_mask: Tensor) -> Tensor:
-    """Moves the targets that were skipped at an observed position to the one that follows it."""
-    is_behind = observed_mask.gather(1, position) & ~is_aligned
-    return (position + is_behind).clamp_(max=observed_mask.shape[1] - 1)
 
 
 def _fill_table(align: Tensor, skip_target: Tensor) -> Tensor:

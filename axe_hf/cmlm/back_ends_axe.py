@@ -71,7 +71,9 @@ def differentiable_along_path(
     """Returns the loss per sentence, whose gradient goes to the logits, and the path."""
     chosen = back_end(implementation)
     if torch.compiler.is_compiling():
-        result = _compiled_along_path(chosen, logits, targets, options)
+        inputs = (*vars(targets).values(), *vars(options).values())
+        loss, alignment, path = _along_path_operator(chosen.name, logits.detach(), *inputs)
+        result = PathLoss(loss, AxeAlignment(*alignment), chosen.path_type(*path))
     else:
         result = chosen.along_path(logits, targets, options)
     return with_gradient(logits, result, options, chosen, inplace_backward)
@@ -140,14 +142,6 @@ class RefuseSecondDerivative(torch.autograd.Function):
 NAMESPACE = "axe_" + re.sub(r"\W", "_", __name__)
 
 
-def _compiled_along_path(
-    chosen: BackEnd, logits: Tensor, targets: AxeTargets, options: AxeOptions
-) -> PathLoss:
-    inputs = (*vars(targets).values(), *vars(options).values())
-    loss, alignment, path = _along_path_operator(chosen.name, logits.detach(), *inputs)
-    return PathLoss(loss, AxeAlignment(*alignment), chosen.path_type(*path))
-
-
 @torch.library.custom_op(
     f"{NAMESPACE}::along_path",
     mutates_args=(),
@@ -156,19 +150,11 @@ def _compiled_along_path(
     "float label_smoothing) -> (Tensor, Tensor[], Tensor[])",
 )
 def _along_path_operator(
-    implementation,
-    logits,
-    tokens,
-    target_lengths,
-    canvas_lengths,
-    observed_mask,
-    blank_token_id,
-    delta,
-    label_smoothing,
+    implementation, logits, tokens, target_lengths, canvas_lengths, observed_mask, *options
 ):
     targets = AxeTargets(tokens, target_lengths, canvas_lengths, observed_mask)
-    options = AxeOptions(blank_token_id, delta, label_smoothing)
-    loss, alignment, path = back_end(implementation).along_path(logits, targets, options)
+    chosen = back_end(implementation)
+    loss, alignment, path = chosen.along_path(logits, targets, AxeOptions(*options))
 
     # an operator's results may share memory neither with its arguments nor with each other
     def copies(tensors):
@@ -182,32 +168,24 @@ def _(implementation, logits, tokens, *_):
     batch, canvas, _ = logits.shape
     target, dtype = tokens.shape[1], torch.promote_types(logits.dtype, torch.float32)
     per_target, per_position = (batch, target), (batch, canvas)
-    alignment = {
-        "target_to_position": (per_target, torch.long),
+    kinds = {
+        **dict.fromkeys(("tokens", "position", "target_to_position"), (per_target, torch.long)),
+        **dict.fromkeys(("token_weight", "token_log_prob"), (per_target, dtype)),
         "is_aligned": (per_target, torch.bool),
         "position_to_target": (per_position, torch.long),
-        "num_skipped_targets": ((batch,), torch.long),
-        "num_skipped_predictions": ((batch,), torch.long),
-        "cost": ((batch,), dtype),
-    }
-    path = {
-        "tokens": (per_target, torch.long),
-        "position": (per_target, torch.long),
-        "target_to_position": (per_target, torch.long),
-        "token_weight": (per_target, dtype),
-        "token_log_prob": (per_target, dtype),
         "is_blank": (per_position, torch.bool),
         **dict.fromkeys(
             ("blank_log_prob", "uses", "row_max", "row_log_sum"), (per_position, dtype)
         ),
+        **dict.fromkeys(("num_skipped_targets", "num_skipped_predictions"), (batch, torch.long)),
+        **dict.fromkeys(("loss", "cost"), (batch, dtype)),
     }
 
-    def new(table, names):
-        return [logits.new_empty(table[name][0], dtype=table[name][1]) for name in names]
+    def new(names):  # each tensor its own, in alignment and path alike
+        return [logits.new_empty(kinds[name][0], dtype=kinds[name][1]) for name in names]
 
-    loss = logits.new_empty(batch, dtype=dtype)
-    names = back_end(implementation).path_type._fields
-    return loss, new(alignment, ALIGNMENT_FIELDS), new(path, names)
+    path_fields = back_end(implementation).path_type._fields
+    return *new(["loss"]), new(ALIGNMENT_FIELDS), new(path_fields)
 
 
 @torch.library.custom_op(

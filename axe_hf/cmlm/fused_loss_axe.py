@@ -92,8 +92,7 @@ def linear_axe_loss(
     check_options(options, reduction, num_items_in_batch)
     chosen = back_end(implementation)
     check_projection(hidden_states, weight, bias)
-    batch, canvas, _ = hidden_states.shape
-    shape = (batch, canvas, len(weight))
+    shape = (*hidden_states.shape[:2], len(weight))
     check_tensors(shape, labels, blank_token_id, canvas_lengths, observed_mask)
     targets = targets_of(labels, options, canvas_lengths, observed_mask)
     if torch.compiler.is_compiling():
@@ -180,12 +179,7 @@ class Projection:
 
 
 def linear_along_path(
-    projection: Projection,
-    align: Align,
-    options: AxeOptions,
-    chosen: BackEnd,
-    *,
-    is_summed: bool,
+    projection: Projection, align: Align, options: AxeOptions, chosen: BackEnd, *, is_summed: bool
 ) -> PathLoss:
     """Returns the loss per sentence, or its sum, with a gradient; alignment and path of the batch.
 
@@ -194,8 +188,7 @@ def linear_along_path(
     """
     projection = projection.in_one_dtype()
     call = _Call(align, options, chosen, is_summed, is_training=torch.is_grad_enabled())
-    states = (projection.hidden_states, projection.weight, projection.bias)
-    loss = _LinearAlongPath.apply(*states, call)
+    loss = _LinearAlongPath.apply(*vars(projection).values(), call)
     assert call.result is not None
     return call.result._replace(loss=loss)
 

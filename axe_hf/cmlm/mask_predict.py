@@ -199,7 +199,12 @@ class DecoderPass:
     def __post_init__(self) -> None:
         decoder = self._decoder = self.model.model.decoder
         if self.compile_config is not None:
-            self.source_states, self.source_mask = _padded(self.source_states, self.source_mask)
+            states, mask = self.source_states, self.source_mask
+            if mask is None:
+                mask = states.new_ones(states.shape[:2], dtype=torch.bool)
+            missing = -states.shape[1] % STATIC_LENGTH_STEP
+            self.source_states = F.pad(states, (0, 0, 0, missing))
+            self.source_mask = F.pad(mask.bool(), (0, missing))
             self._decoder = compiled_decoder(self.model, self.compile_config)
         self.num_sentences = len(self.source_states)
         self.key_values = self.key_values or decoder.project_source(self.source_states)
@@ -254,14 +259,6 @@ def compiled_decoder(model: Any, compile_config: CompileConfig) -> Any:
         # Not as a submodule: it shares the decoder's weights.
         model.__dict__["_compiled_decoder"] = (settings, decoder)
     return decoder
-
-
-def _padded(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """States and mask of sources of a static length."""
-    if mask is None:
-        mask = states.new_ones(states.shape[:2], dtype=torch.bool)
-    missing = -states.shape[1] % STATIC_LENGTH_STEP
-    return F.pad(states, (0, 0, 0, missing)), F.pad(mask.bool(), (0, missing))
 
 
 # Largest (positions, columns of the vocabulary) block of logits held at once: 64 MiB in fp32. On a

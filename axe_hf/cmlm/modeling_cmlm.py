@@ -254,7 +254,7 @@ class CmlmDecoderLayer(CmlmLayer):
             index = query_positions[:, :, None].expand(-1, -1, hidden_states.shape[-1])
             hidden_states = hidden_states.gather(1, index)  # (canvases, queries, d_model)
 
-        def attend_to_source(states: Tensor) -> Tensor:
+        def read_source(states: Tensor) -> Tensor:
             # Canvases of one source stand side by side as queries, so that no key is repeated:
             # (sources, canvases of each * canvas, d_model)
             queries = states.reshape(num_sources, -1, states.shape[-1])
@@ -262,14 +262,12 @@ class CmlmDecoderLayer(CmlmLayer):
             output = self.encoder_attn(queries, mask, key_values, is_over_source=True, **kwargs)[0]
             return output.view(states.shape)
 
-        def attend_to_canvas(states: Tensor) -> Tensor:
+        def read_canvas(states: Tensor) -> Tensor:
             mask = _first_queries(attention_mask, states.shape[1])
             return self.self_attn(states, mask, own_key_values, **kwargs)[0]
 
-        hidden_states = self._residual(hidden_states, self.self_attn_layer_norm, attend_to_canvas)
-        hidden_states = self._residual(
-            hidden_states, self.encoder_attn_layer_norm, attend_to_source
-        )
+        hidden_states = self._residual(hidden_states, self.self_attn_layer_norm, read_canvas)
+        hidden_states = self._residual(hidden_states, self.encoder_attn_layer_norm, read_source)
         return self._residual(hidden_states, self.final_layer_norm, self._feed_forward)
 
 
@@ -714,14 +712,13 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
             decoder_inputs_embeds=decoder_inputs_embeds,
             **kwargs,
         )
-        states: dict = dict(outputs)
-        losses: dict = {}
-        hidden_states = states.pop("last_hidden_state")
+        results: dict = dict(outputs)
+        hidden_states = results.pop("last_hidden_state")
         is_training = self.training and labels is not None
         is_fused = is_training and is_loss_fused(hidden_states, self.lm_head, self.config)
         logits = None if is_fused else self.lm_head(hidden_states)  # (batch, canvas, vocab)
         if labels is not None:
-            found = self.loss_function(
+            losses = self.loss_function(
                 logits=logits,
                 length_logits=outputs.length_logits,
                 labels=labels,
@@ -731,8 +728,8 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
                 hidden_states=hidden_states,
                 lm_head=self.lm_head,
             )
-            losses = vars(found)
-        return CmlmSeq2SeqLMOutput(logits=logits, **states, **losses)
+            results |= vars(losses)
+        return CmlmSeq2SeqLMOutput(logits=logits, **results)
 
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.LongTensor, length_multiplier: float | None = None

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets, align_axe
 
-# A block stays in a core's cache between the passes over it; a GPU wants few large launches
-# instead.
+# A block stays in a core's cache between the passes over it; a GPU wants few large launches.
 BLOCK_BYTES_CPU = 2**21
 BLOCK_BYTES_GPU = 2**28
 
@@ -107,7 +106,6 @@ def axe_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> 
     token_log_prob = token_log_probs.gather(2, position[:, :, None])[:, :, 0]
     if observed_mask is not None:
         weight = weight.masked_fill(observed_mask.gather(1, position), 0.0)
-    weight = weight.to(log_probs.dtype)
     uses = is_blank.to(weight.dtype).scatter_add_(1, position, weight)
     # a token that is skipped twice at a position has one entry in the gradient
     label = position * logits.shape[-1] + tokens
@@ -137,71 +135,52 @@ def path_gradient(
 ) -> Tensor:
     """Returns the gradient by the logits of a loss along a path, in the logits' dtype.
 
-    Args:
-        logits: `(batch, canvas, vocab)`.
-        path: As `axe_along_path` returned it.
-        grad_loss: `(batch,)`. Gradient by the loss of each sentence.
-        options: As in the forward pass.
-        inplace: Write the gradient over the logits.
+    The gradient by the loss, `grad_loss`, is `(batch,)`. If `inplace` the result is written over
+    the logits `(batch, canvas, vocab)`.
     """
-    batch, canvas, vocab = logits.shape
-    dtype = path.uses.dtype
+    vocab, dtype, smoothing = logits.shape[-1], path.uses.dtype, options.label_smoothing
     grad_loss = grad_loss.to(dtype)[:, None]
     softmax_weight = path.uses * grad_loss  # (batch, canvas)
     flat = logits.detach().reshape(-1, vocab)
     grad = flat if inplace else torch.empty_like(flat, memory_format=torch.contiguous_format)
     size = _rows_per_block(logits, dtype)
-    buffer = (
-        None if grad.dtype == dtype else flat.new_empty((min(size, len(flat)), vocab), dtype=dtype)
-    )
+    buffer = None  # in low precision it keeps the rounding to one, at the end
+    if grad.dtype != dtype:
+        buffer = flat.new_empty((min(size, len(flat)), vocab), dtype=dtype)
     # elsewhere a look at the weights would make the host wait
     is_on_cpu = logits.device.type == "cpu"
     blocks = (flat.split(size), grad.split(size), softmax_weight.reshape(-1, 1).split(size))
     for block, out, weight in zip(*blocks, strict=True):
-        # in low precision the buffer keeps the rounding to one, at the end
         target = out if buffer is None else buffer[: len(block)]
         torch.softmax(block, -1, dtype=dtype, out=target)
         target *= weight
         if not is_on_cpu or not weight.all():
             target.masked_fill_(weight == 0, 0.0)  # what is not scored may be NaN
-        if options.label_smoothing > 0:
-            target -= weight * (options.label_smoothing / vocab)
+        if smoothing > 0:
+            target -= weight * (smoothing / vocab)
         if buffer is not None:
             out.copy_(target)
-    _write_labels(grad.view(batch, canvas, vocab), path, grad_loss, softmax_weight, options)
-    return grad.view(batch, canvas, vocab)
 
-
-def _write_labels(
-    grad: Tensor, path: AxePath, grad_loss: Tensor, softmax_weight: Tensor, options: AxeOptions
-) -> None:
-    """Writes the labels' entries whole, since p - 1 must be formed before it is rounded.
-
-    `grad` is `(batch, canvas, vocab)`, `grad_loss` `(batch, 1)`, `softmax_weight`, the factor of
-    the softmax, `(batch, canvas)`.
-    """
-    vocab, label_smoothing = grad.shape[-1], options.label_smoothing
-
+    # The labels' entries are written whole, since p - 1 must be formed before it is rounded.
     def entry(weight, log_prob, label_weight):
-        label_weight = (1 - label_smoothing) * grad_loss * label_weight
-        value = weight * log_prob.expm1() + (weight * (1 - label_smoothing / vocab) - label_weight)
+        label_weight = (1 - smoothing) * grad_loss * label_weight
+        value = weight * log_prob.expm1() + (weight * (1 - smoothing / vocab) - label_weight)
         return value.masked_fill(weight == 0, 0.0).to(grad.dtype)
 
+    grad = grad.view(logits.shape)
     # index_put_, because scatter_ on a CPU makes a float32 copy of the whole of a low-precision
     # tensor. Tokens first: the entries of padding are blanks, which the second call sets right.
     sentences = torch.arange(len(grad), device=grad.device)[:, None]
-    token_value = entry(
-        softmax_weight.gather(1, path.position), path.token_log_prob, path.token_weight
-    )
-    grad.index_put_((sentences, path.position, path.tokens), token_value)
+    token_weight = softmax_weight.gather(1, path.position)
+    token_entry = entry(token_weight, path.token_log_prob, path.token_weight)
+    grad.index_put_((sentences, path.position, path.tokens), token_entry)
     if path.is_blank is not None:
-        blank = entry(softmax_weight, path.blank_log_prob, path.is_blank)
-        grad[:, :, options.blank_token_id] = blank
+        blank_entry = entry(softmax_weight, path.blank_log_prob, path.is_blank)
+        grad[:, :, options.blank_token_id] = blank_entry
+    return grad
 
 
 def _rows_per_block(logits: Tensor, dtype: torch.dtype) -> int:
-    if logits.device.type == "cpu":
-        budget = BLOCK_BYTES_CPU * torch.get_num_threads()
-    else:
-        budget = BLOCK_BYTES_GPU
+    is_on_cpu = logits.device.type == "cpu"
+    budget = BLOCK_BYTES_CPU * torch.get_num_threads() if is_on_cpu else BLOCK_BYTES_GPU
     return max(1, budget // max(1, logits.shape[-1] * dtype.itemsize))

@@ -3,10 +3,10 @@
 The table is filled and traced back in `alignment_steps.py`; then two passes, over the targets and
 over the canvas, write what the path means. Every tensor is contiguous, the sentence first::
 
-    token_log_probs (target, canvas), blank_log_prob (canvas)      what the statistics kernel has
-    left steps           (target, canvas), 16-bit                       the back-pointers, scratch
-    edge_costs      (2, target), edge_steps                        last column of a tile and the
-    next, scratch target_to_position (target) ... is_blank (canvas)              the results
+    token_log_probs (target, canvas), blank_log_prob (canvas)    from the statistics kernel
+    steps (target, canvas), 16-bit                               the back-pointers, scratch
+    edge_costs (2, target), edge_steps                           a tile's last column, scratch
+    target_to_position (target) ... is_blank (canvas)            the results
 """
 
 from __future__ import annotations
@@ -38,29 +38,23 @@ class Aligned(NamedTuple):
 
 @triton.jit
 def _write_targets(
-    sources,
-    results,
-    sizes,
-    delta,
-    TILED: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_TARGET: tl.constexpr,
+    sources, results, sizes, delta, TILED: tl.constexpr, BLOCK: tl.constexpr, SIZE: tl.constexpr
 ):
     """The way back, what it means for each target, and what it costs, in nats."""
-    token_log_probs, mean_log_prob, observed_mask, steps = sources
-    per_target, position_to_target, targets = results
+    token_log_probs, _, mean_log_prob, observed_mask, steps = sources
+    per_target, position_to_target, _, targets = results
     target_to_position, is_aligned, token_weight, token_log_prob = per_target
     target_length, canvas_length, target, canvas = sizes
     cost = tl.zeros([], tl.float64)
     uniform_cost = tl.zeros([], tl.float64)
     num_skipped = tl.zeros([], tl.int32)
     column = canvas_length
-    num_chunks = tl.cdiv(target, BLOCK_TARGET)
+    num_chunks = tl.cdiv(target, SIZE)
     for chunk in range(num_chunks):
-        start = (num_chunks - 1 - chunk) * BLOCK_TARGET
-        stop = tl.minimum(start + BLOCK_TARGET, target_length)
-        step, column = trace_back(steps, column, start, stop, canvas, TILED, BLOCK, BLOCK_TARGET)
-        number = start + tl.arange(0, BLOCK_TARGET)
+        start = (num_chunks - 1 - chunk) * SIZE
+        stop = tl.minimum(start + SIZE, target_length)
+        step, column = trace_back(steps, column, start, stop, canvas, TILED, BLOCK, SIZE)
+        number = start + tl.arange(0, SIZE)
         is_target = number < target_length
         aligned = step < 0
         position = tl.where(aligned, -step - 1, tl.maximum(step - 1, 0))
@@ -88,16 +82,11 @@ def _write_targets(
 
 
 @triton.jit
-def _write_blanks(
-    blank_log_prob,
-    mean_log_prob,
-    position_to_target,
-    is_blank,
-    canvas_length,
-    canvas,
-    BLOCK: tl.constexpr,
-):
+def _write_blanks(sources, results, sizes, BLOCK: tl.constexpr):
     """Which positions should say blank, what that costs, and their number."""
+    _, blank_log_prob, mean_log_prob, _, _ = sources
+    _, position_to_target, is_blank, _ = results
+    _, canvas_length, _, canvas = sizes
     cost = tl.zeros([], tl.float64)
     uniform_cost = tl.zeros([], tl.float64)
     num_blanks = tl.zeros([], tl.int32)
@@ -113,23 +102,6 @@ def _write_blanks(
         num_blanks += tl.sum(blank.to(tl.int32), 0)
         tl.store(is_blank + at, blank.to(tl.uint8), mask=at < canvas)
     return cost, uniform_cost, num_blanks
-
-
-@triton.jit
-def _write_minus_one(pointer, length, BLOCK: tl.constexpr):
-    for tile in range(0, length, BLOCK):
-        at = tile + tl.arange(0, BLOCK)
-        tl.store(pointer + at, tl.full([BLOCK], -1, tl.int64), mask=at < length)
-
-
-@triton.jit
-def _lengths_of(lengths, sentence, target, canvas):
-    target_lengths, canvas_lengths, _ = lengths
-    target_length = tl.minimum(tl.load(target_lengths + sentence), target).to(tl.int32)
-    canvas_length = tl.full([], 0, tl.int32) + canvas
-    if canvas_lengths is not None:
-        canvas_length = tl.minimum(tl.load(canvas_lengths + sentence), canvas).to(tl.int32)
-    return tl.where(canvas > 0, target_length, 0), canvas_length
 
 
 @triton.jit(do_not_specialize=["target", "canvas"])
@@ -151,10 +123,14 @@ def alignment_kernel(
     sentence = tl.program_id(0).to(tl.int64)
     targets, positions = sentence * target, sentence * canvas
     delta = tl.full([], numbers[0], tl.float64) + tl.full([], numbers[1], tl.float64)
-    target_length, canvas_length = _lengths_of(lengths, sentence, target, canvas)
+    target_lengths, canvas_lengths, observed_mask = lengths
+    target_length = tl.minimum(tl.load(target_lengths + sentence), target).to(tl.int32)
+    target_length = tl.where(canvas > 0, target_length, 0)
+    canvas_length = tl.full([], 0, tl.int32) + canvas
+    if canvas_lengths is not None:
+        canvas_length = tl.minimum(tl.load(canvas_lengths + sentence), canvas).to(tl.int32)
     token_log_probs, blank_log_prob, mean_log_prob = statistics
     steps, edge_costs, edge_steps = scratch
-    _, _, observed_mask = lengths
     # from here on the pointers are those of the sentence
     token_log_probs += targets * canvas
     steps += targets * canvas
@@ -167,28 +143,27 @@ def alignment_kernel(
         edge_costs += 2 * targets
         edge_steps += 2 * targets
     position_to_target, is_blank = per_position[0] + positions, per_position[1] + positions
-    _write_minus_one(position_to_target, canvas, BLOCK)
-    tables = (token_log_probs, blank_log_prob, observed_mask, steps, edge_costs, edge_steps)
-    fill_steps(tables, delta, target_length, canvas_length, target, canvas, TILED, BLOCK)
-    tl.debug_barrier()
-    sources = (token_log_probs, mean_log_prob, observed_mask, steps)
-    results = (per_target, position_to_target, targets)
+    for tile in range(0, canvas, BLOCK):
+        at = tile + tl.arange(0, BLOCK)
+        tl.store(position_to_target + at, tl.full([BLOCK], -1, tl.int64), mask=at < canvas)
     sizes = (target_length, canvas_length, target, canvas)
+    tables = (token_log_probs, blank_log_prob, observed_mask, steps, edge_costs, edge_steps)
+    fill_steps(tables, delta, sizes, TILED, BLOCK)
+    tl.debug_barrier()
+    sources = (token_log_probs, blank_log_prob, mean_log_prob, observed_mask, steps)
+    results = (per_target, position_to_target, is_blank, targets)
     path_cost, uniform, num_skipped = _write_targets(
         sources, results, sizes, delta, TILED, BLOCK, BLOCK_TARGET
     )
     tl.store(num_skipped_targets + sentence, num_skipped)
     tl.debug_barrier()
-    blank_cost, blank_uniform, num_blanks = _write_blanks(
-        blank_log_prob, mean_log_prob, position_to_target, is_blank, canvas_length, canvas, BLOCK
-    )
-    path_cost += blank_cost
+    blank_cost, blank_uniform, num_blanks = _write_blanks(sources, results, sizes, BLOCK)
+    total = path_cost + blank_cost
     tl.store(num_skipped_predictions + sentence, num_blanks)
-    tl.store(cost + sentence, path_cost.to(cost.dtype.element_ty))
-    total = path_cost
+    tl.store(cost + sentence, total.to(cost.dtype.element_ty))
     if mean_log_prob is not None:
         smoothing = tl.full([], numbers[2], tl.float64) + tl.full([], numbers[3], tl.float64)
-        total = (1.0 - smoothing) * path_cost + smoothing * (uniform + blank_uniform)
+        total = (1.0 - smoothing) * total + smoothing * (uniform + blank_uniform)
     tl.store(loss + sentence, total.to(loss.dtype.element_ty))
 
 
@@ -231,8 +206,7 @@ def align(statistics: RowStatistics, targets, options) -> Aligned:
             BLOCK=block,
             BLOCK_TARGET=min(MAX_BLOCK_TARGET, triton.next_power_of_2(max(16, target))),
             num_warps=max(1, block // 256),
-            # a fused multiply-add rounds otherwise than PyTorch and would decide near-ties
-            # otherwise
+            # a fused multiply-add rounds otherwise than PyTorch and so would decide near-ties
             enable_fp_fusion=False,
         )
     return Aligned(loss, alignment, token_weight, token_log_prob, is_blank)

@@ -91,18 +91,10 @@ def _store_edge(edge_costs, edge_steps, edge, costs, step, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def fill_steps(
-    tables,
-    delta,
-    target_length,
-    canvas_length,
-    target,
-    canvas,
-    TILED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def fill_steps(tables, delta, sizes, TILED: tl.constexpr, BLOCK: tl.constexpr):
     """Fills `steps`; the pointers are those of the sentence."""
     token_log_probs, blank_log_prob, observed_mask, steps, edge_costs, edge_steps = tables
+    target_length, canvas_length, target, canvas = sizes
     for tile in range(0, canvas_length, BLOCK):
         position = tile + tl.arange(0, BLOCK)
         column = position + 1

@@ -1,7 +1,7 @@
 """The two halves of the AXE loss on a GPU: the loss in two launches, its gradient in one.
 
-    logits ──statistics──> log-probabilities of targets and blank ──alignment──> loss, alignment,
-    path logits, path ──gradient──> gradient by the logits
+    logits ──statistics──> log-probabilities ──alignment──> loss, alignment, path
+    logits, path ──gradient──> gradient by the logits
 
 Nothing here makes the host wait for the device. `targets` and `options` are the `AxeTargets` and
 `AxeOptions` of `axe_hf.cmlm`, which the kernels do not import.

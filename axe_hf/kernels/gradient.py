@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .statistics import in_two_parts
 
-BLOCK_VOCAB = 4096
+BLOCK_VOCAB = tl.constexpr(4096)
 NUM_WARPS = 4
 
 
@@ -43,16 +43,9 @@ def _write_label(pointer, log_prob, label_weight, weight, upstream, smoothing, v
 
 
 @triton.jit
-def _labels_of_row(
-    target_to_position,
-    token_weight,
-    targets,
-    position,
-    target,
-    DTYPE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _labels_of_row(labels, targets, position, target, DTYPE: tl.constexpr, BLOCK: tl.constexpr):
     """Weight of all labels of a row, their number, and how many come before them."""
+    _, target_to_position, token_weight, _, _ = labels
     uses = tl.zeros([], DTYPE)
     num_labels = tl.zeros([], tl.int32)
     num_before = tl.zeros([], tl.int32)
@@ -67,7 +60,7 @@ def _labels_of_row(
 
 
 @triton.jit
-def _write_zeros(out, vocab, BLOCK_VOCAB: tl.constexpr):
+def _write_zeros(out, vocab):
     column = tl.arange(0, BLOCK_VOCAB)
     for start in range(0, vocab, BLOCK_VOCAB):
         zeros = tl.zeros([BLOCK_VOCAB], out.dtype.element_ty)
@@ -75,12 +68,10 @@ def _write_zeros(out, vocab, BLOCK_VOCAB: tl.constexpr):
 
 
 @triton.jit
-def _write_softmax(
-    out, first, largest, log_sum, weight, uniform, vocab, DTYPE: tl.constexpr, BLOCK: tl.constexpr
-):
+def _write_softmax(out, first, largest, log_sum, weight, uniform, vocab, DTYPE: tl.constexpr):
     """weight * softmax of the row at `first` - uniform."""
-    column = tl.arange(0, BLOCK)
-    for start in range(0, vocab, BLOCK):
+    column = tl.arange(0, BLOCK_VOCAB)
+    for start in range(0, vocab, BLOCK_VOCAB):
         is_inside = start + column < vocab
         value = tl.load(first + start + column, mask=is_inside, other=0.0).to(DTYPE)
         value = tl.exp(value - largest - log_sum) * weight - uniform
@@ -113,7 +104,6 @@ def gradient_kernel(
     vocab,
     blank_token_id,
     DTYPE: tl.constexpr,
-    BLOCK_VOCAB: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     labels, statistics = path
@@ -127,18 +117,18 @@ def gradient_kernel(
     upstream = tl.load(grad_loss + sentence * strides[0]).to(DTYPE)
     blank_weight = tl.load(is_blank + row).to(DTYPE)
     token_uses, num_labels, num_before = _labels_of_row(
-        target_to_position, token_weight, targets, position, target, DTYPE, BLOCK
+        labels, targets, position, target, DTYPE, BLOCK
     )
     uses = blank_weight + token_uses
     out = grad + sentence * strides[3] + position * strides[4]
     if uses == 0:  # padding and observed positions: the logits may be anything
-        _write_zeros(out, vocab, BLOCK_VOCAB)
+        _write_zeros(out, vocab)
         return
     weight = uses * upstream
     first = logits + sentence * strides[1] + position * strides[2]
     largest, log_sum = tl.load(row_max + row), tl.load(row_log_sum + row)
     uniform = weight * smoothing / vocab
-    _write_softmax(out, first, largest, log_sum, weight, uniform, vocab, DTYPE, BLOCK_VOCAB)
+    _write_softmax(out, first, largest, log_sum, weight, uniform, vocab, DTYPE)
     tl.debug_barrier()  # the entries that follow overwrite what other threads have just written
     for start in range(0, target, BLOCK):
         label = targets + start + tl.arange(0, BLOCK)
@@ -169,22 +159,15 @@ def write_gradient(logits: Tensor, path, grad_loss: Tensor, options, inplace: bo
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
     batch, canvas, vocab = logits.shape
     target = path.tokens.shape[1]
-    is_blank = path.is_blank.view(torch.uint8)
-    labels = (
-        path.tokens,
-        path.target_to_position,
-        path.token_weight,
-        path.token_log_prob,
-        is_blank,
-    )
+    *labels, is_blank, blank_log_prob, row_max, row_log_sum = path
     if batch * canvas:
         gradient_kernel[(batch * canvas,)](
-            *(logits, grad, (labels, (path.blank_log_prob, path.row_max, path.row_log_sum))),
+            *(logits, grad),
+            ((*labels, is_blank.view(torch.uint8)), (blank_log_prob, row_max, row_log_sum)),
             *(grad_loss, in_two_parts(options.label_smoothing)),
             (grad_loss.stride(0), *logits.stride()[:2], *grad.stride()[:2]),
             *(target, canvas, vocab, options.blank_token_id),
-            DTYPE=tl.float64 if path.row_max.dtype == torch.float64 else tl.float32,
-            BLOCK_VOCAB=BLOCK_VOCAB,
+            DTYPE=tl.float64 if row_max.dtype == torch.float64 else tl.float32,
             BLOCK=min(256, triton.next_power_of_2(max(16, target))),
             num_warps=NUM_WARPS,
         )

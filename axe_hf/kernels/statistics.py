@@ -4,14 +4,13 @@ A program takes one row, the logits of one position of one sentence, in blocks. 
 that what lies side by side belongs to one lane, which keeps a running maximum and a running sum of
 its own; the lanes meet only at the end::
 
-    logits[sentence, position]   | 0 1 .. 7 | 8 .. 15 |  ...  | next block: | 0 1 .. 7 | 8 .. 15 |
-    ... lane                             0          1        ...                    0          1
+    logits[sentence, position]   | 0 .. 7 | 8 .. 15 |  ...  | next block: | 0 .. 7 | 8 .. 15 |
+    lane                             0         1                              0         1
 
 Then, with the row still in the L2 cache, the targets' logits are looked up. A program writes one
 column of `token_log_probs[sentence]`, a table (target, canvas), as the alignment reads it by rows::
 
-    token_log_probs[sentence, :, position]      blank_log_prob, row_max, row_log_sum [sentence,
-    position]
+    token_log_probs[sentence, :, position]   blank_log_prob, row_max, row_log_sum[row]
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LANES = 512
-LOGITS_PER_LANE = 8
+LANES = tl.constexpr(512)
+LOGITS_PER_LANE = tl.constexpr(8)
 NUM_WARPS = 4
 
 
@@ -43,14 +42,7 @@ class RowStatistics(NamedTuple):
 
 
 @triton.jit
-def _reduce_row(
-    first,
-    vocab,
-    WITH_MEAN: tl.constexpr,
-    DTYPE: tl.constexpr,
-    LANES: tl.constexpr,
-    LOGITS_PER_LANE: tl.constexpr,
-):
+def _reduce_row(first, vocab, WITH_MEAN: tl.constexpr, DTYPE: tl.constexpr):
     """The row's largest logit, the log-sum of the rest, and the mean log-probability."""
     lane = tl.arange(0, LANES)
     offset = lane[:, None] * LOGITS_PER_LANE + tl.arange(0, LOGITS_PER_LANE)[None, :]
@@ -92,8 +84,6 @@ def statistics_kernel(
     vocab,
     blank_token_id,
     DTYPE: tl.constexpr,
-    LANES: tl.constexpr,
-    LOGITS_PER_LANE: tl.constexpr,
     BLOCK_TARGET: tl.constexpr,
 ):
     tokens, target_lengths, canvas_lengths = targets
@@ -109,7 +99,7 @@ def statistics_kernel(
         tl.store(blank_log_prob + row, 0.0)
         return
     first = logits + sentence * strides[0] + position * strides[1]
-    largest, log_sum, mean = _reduce_row(first, vocab, WITH_MEAN, DTYPE, LANES, LOGITS_PER_LANE)
+    largest, log_sum, mean = _reduce_row(first, vocab, WITH_MEAN, DTYPE)
     tl.store(row_max + row, largest)
     tl.store(row_log_sum + row, log_sum)
     tl.store(blank_log_prob + row, tl.load(first + blank_token_id).to(DTYPE) - largest - log_sum)
@@ -147,8 +137,6 @@ def row_statistics(logits: Tensor, targets, options) -> RowStatistics:
             logits.stride()[:2],
             *(target, canvas, vocab, options.blank_token_id),
             DTYPE=tl.float64 if dtype == torch.float64 else tl.float32,
-            LANES=LANES,
-            LOGITS_PER_LANE=LOGITS_PER_LANE,
             BLOCK_TARGET=min(256, triton.next_power_of_2(max(16, target))),
             num_warps=NUM_WARPS,
         )

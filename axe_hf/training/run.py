@@ -1,5 +1,6 @@
 """A whole training run: data, tokenizer, model, training, scores, and a folder to share."""
 
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS, canvas_recipe, check_canvas_recipe
 from ..data import load_translations, tokenize_translations, train_tokenizer
 from ..data.tokenizer import check_tokenizer, encode_targets
-from ..output import check_new_folder
+from ..output import check_new_folder, only_writer
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
-from .trainer import AxeTrainer, check_model_and_tokenizer, resolve_checkpoint
+from .checkpoints import resolve_checkpoint
+from .trainer import AxeTrainer, check_model_and_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,6 +53,7 @@ def run_training(
 
     Raises:
         FileExistsError: `output_dir` holds something and nothing is to be resumed.
+        BlockingIOError: Another process is training into `output_dir`.
         ValueError: Settings that do not fit together, or unreadable data, with file and line.
 
     Example:
@@ -61,13 +64,19 @@ def run_training(
         >>> result = run_training(model_args, data_args, training_args)  # doctest: +SKIP
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
-    checkpoint = resolve_checkpoint(training_args.resume_from_checkpoint, training_args.output_dir)
+    asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
+    checkpoint = resolve_checkpoint(asked, output_dir)
     if checkpoint is None and model_args.model_name_or_path is None:
         config = CmlmConfig(**model_args.given(), **canvas_recipe(training_args))
         check_canvas_recipe(canvas_recipe(config), config.training_loss)  # before any work
-    if checkpoint is None:
+    if str(asked or "false").lower() == "false":
         advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
-        check_new_folder(training_args.output_dir, "output_dir", advice)
+        check_new_folder(output_dir, "output_dir", advice)
+    with only_writer(output_dir) if training_args.should_save else nullcontext():
+        return _run(model_args, data_args, training_args, checkpoint)
+
+
+def _run(model_args, data_args, training_args, checkpoint: str | None) -> TrainingResult:
     raw = _load(data_args)
     if training_args.predict_with_generate and len(raw) > 1:
         from ..evaluation import TranslationMetric, default_tokenize

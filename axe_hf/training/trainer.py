@@ -1,6 +1,7 @@
 """`AxeTrainer`: Transformers' sequence-to-sequence trainer for CMLMs, and what it needs."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -15,13 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTraine
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import (
     EvalLoopOutput,
     EvalPrediction,
     PredictionOutput,
     TrainOutput,
-    get_last_checkpoint,
 )
 from transformers.utils import logging
 
@@ -33,10 +34,11 @@ from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
 from ..data.tokenizer import check_tokenizer
-from ..output import write_text
+from ..output import only_writer, write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
+from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .model_card import details_of_training, model_card_text
 from .time_budget import BudgetProgressCallback, TrainingClock, timed_schedule
 
@@ -236,6 +238,8 @@ class AxeTrainer(Seq2SeqTrainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            check_resumption(checkpoint, recipe_of(self))
         if self._ema is not None:
             self._ema.resume_from = checkpoint
         self._train_losses = RunningLosses(self.args.device)
@@ -243,7 +247,32 @@ class AxeTrainer(Seq2SeqTrainer):
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        return super().train(checkpoint, *args, **kwargs)
+        is_alone = self.args.should_save and self.hp_search_backend is None
+        is_writing = is_alone and self.args.save_strategy != "no"
+        with only_writer(self.args.output_dir) if is_writing else nullcontext():
+            return super().train(checkpoint, *args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # The base class trains at least one step, also of a run that is resumed at its end.
+        is_over = self.elapsed_minutes >= (self.args.train_minutes or math.inf)
+        if is_over or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        self.state.stateful_callbacks["AxeTrainer"] = {"attributes": recipe_of(self)}
+        if self.args.should_save:  # written last, it says that all the rest is there
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        with failures_named(folder):
+            super()._save_checkpoint(model, trial)
+
+    def _with_own_seeds(self, loader: Any) -> DataLoader:
+        if self.args.dataloader_persistent_workers:
+            # Their seed would shift dropout: it is drawn once a run, and once more after a resume.
+            loader.base_dataloader.generator = torch.Generator()
+        return loader
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` sentences, or `max_tokens_per_batch` tokens."""
@@ -259,7 +288,7 @@ class AxeTrainer(Seq2SeqTrainer):
         workers: dict[str, Any] = {name: getattr(args, f"dataloader_{name}") for name in names}
         collator = self.data_collator
         loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collator, **workers)
-        return self.accelerator.prepare(loader)
+        return self._with_own_seeds(self.accelerator.prepare(loader))
 
     def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
         """Sentences in a step, all devices together; with `max_tokens_per_batch` their average."""
@@ -306,10 +335,12 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save model and tokenizer; of averaged weights, the average."""
-        with self._averaged_weights():
-            super().save_model(output_dir, _internal_call)
-        if _internal_call and self._ema is not None and self.args.should_save:
-            self._ema.save(output_dir or self.args.output_dir)
+        folder = output_dir or self.args.output_dir
+        with failures_named(folder):
+            with self._averaged_weights():
+                super().save_model(folder, _internal_call)
+            if _internal_call and self._ema is not None and self.args.should_save:
+                self._ema.save(folder)
 
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
         """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
@@ -376,7 +407,8 @@ class AxeTrainer(Seq2SeqTrainer):
             self.data_collator = getattr(self.data_collator, "pad_sources", self.data_collator)
         try:
             kwargs["is_training"] = is_training
-            return super()._get_dataloader(dataset, description, *args, **kwargs)
+            loader = super()._get_dataloader(dataset, description, *args, **kwargs)
+            return self._with_own_seeds(loader)
         finally:
             self.args.dataloader_drop_last, self.data_collator = before
 
@@ -471,23 +503,6 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
     check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
-
-
-def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str) -> str | None:
-    """The checkpoint's folder, None for a new run; True or "last" is the last in `output_dir`."""
-    asked = str(asked or "")
-    if asked.lower() in ("", "false"):
-        return None
-    if asked.lower() in ("true", "last"):
-        last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-        if last is None:
-            message = f"{output_dir} holds no checkpoint-*. To start a new run, leave it out"
-            raise ValueError(f"`resume_from_checkpoint`: {message}.")
-        return last
-    if not Path(asked, "trainer_state.json").is_file():
-        message = f"{asked} holds no trainer_state.json. For the newest in `output_dir`: 'last'"
-        raise ValueError(f"`resume_from_checkpoint`: {message}.")
-    return asked
 
 
 def data_seed(args: AxeTrainingArguments) -> int:

@@ -200,6 +200,7 @@ LENGTH_LOG_PROBS = torch.tensor([[0.9, 0.1, 0.5, 0.3, 0.05, 0.02]]).log()  # cla
 
 def candidates(**settings):
     defaults = {"num_length_candidates": 3, "min_length": 1, "max_length": 5}
+    defaults["length_multiplier"] = 1.0
     config = MaskPredictGenerationConfig(**(defaults | settings))
     lengths, log_probs = length_candidates(LENGTH_LOG_PROBS, config)
     return lengths.tolist()[0], log_probs.exp()[0]

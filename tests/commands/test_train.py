@@ -9,13 +9,15 @@ import sys
 from dataclasses import MISSING, fields
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from axe_hf import AxeTrainingArguments
 from axe_hf.commands.options import UsageError
 from axe_hf.commands.train import declared_arguments, parse
 from axe_hf.training import DataArguments, ModelArguments
-from axe_hf.training.trainer import resolve_checkpoint
+from axe_hf.training.checkpoints import resolve_checkpoint
 
 
 @pytest.fixture
@@ -270,6 +272,8 @@ def test_a_file_may_ask_for_the_last_checkpoint_by_true(settings, tmp_path, name
     (tmp_path / name).write_text(json.dumps(settings))  # which YAML reads, too
     _, _, training = parse([str(tmp_path / name)]).arguments()
     (tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "out" / "checkpoint-3" / "model.safetensors")
     checkpoint = resolve_checkpoint(training.resume_from_checkpoint, training.output_dir)
     assert checkpoint == (str(tmp_path / "out" / "checkpoint-3") if asked else None)
 

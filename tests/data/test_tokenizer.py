@@ -201,8 +201,10 @@ def test_a_special_token_with_a_name_is_spelt_out_like_the_mask(tokenizer):
 def test_tokenizers_saved_before_warn_where_they_would_spell_out_a_tag(tmp_path, caplog):
     old = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(random_texts(), vocab_size=300).backend_tokenizer,
-        mask_token="<mask>",
+        pad_token="<pad>",
         eos_token="</s>",
+        mask_token="<mask>",
+        extra_special_tokens={"blank_token": "<blank>"},
         split_special_tokens=True,
     )
     old.save_pretrained(tmp_path)

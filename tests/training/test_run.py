@@ -1,10 +1,12 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -183,6 +185,43 @@ def test_a_broken_off_run_is_resumed_with_the_same_words(run, tmp_path):
         run(resume_from_checkpoint=str(tmp_path))
 
 
+def test_of_two_runs_started_together_in_one_folder_the_second_is_refused(
+    run, hold, tmp_path, caplog
+):
+    out = tmp_path / "out"
+    first = hold("only_writer", out)
+    (out / "half").unlink()
+    for how in ({}, {"resume_from_checkpoint": "last"}):
+        with pytest.raises(BlockingIOError, match="Another process is writing into .*out"):
+            run(train_file="does not matter.jsonl", **how)
+    first.kill()
+    first.wait()
+    (out / "runs").mkdir()  # what it left
+    with pytest.raises(FileExistsError, match="resume_from_checkpoint"):
+        run()
+    assert run(resume_from_checkpoint="last").trainer.state.global_step == 4
+    assert "the run that broke off in it starts again" in caplog.text
+    assert not (out / "_unfinished").exists()
+
+
+def test_a_half_written_checkpoint_is_passed_over(run, tmp_path, caplog):
+    whole = run(max_steps=4, save_steps=3)
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    (tmp_path / "out" / "checkpoint-4").mkdir()
+    resumed = run(max_steps=4, save_steps=3, resume_from_checkpoint="last")
+    assert "checkpoint-4 holds no trainer_state.json" in caplog.text
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+    (tmp_path / "out" / "checkpoint-60").mkdir()
+    assert run(resume_from_checkpoint="last").trainer.state.global_step == 4
+
+
+@pytest.mark.parametrize("output", ["file/out", "file/new/out"])
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_data(run, tmp_path, output):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        run(output, train_file="does not matter.jsonl")
+
+
 def test_fine_tuning_keeps_the_architecture_and_changes_the_loss(run, tmp_path):
     first = run(training_loss="cross_entropy", test_file=None)
     assert first.model.config.training_loss == "cross_entropy"
@@ -294,7 +333,7 @@ class TestBadInput:
         assert not (tmp_path / "out").exists()
         with pytest.raises(ValueError, match="`generation_num_beams`.*num_length_candidates"):
             run(generation_num_beams=4)
-        assert not any((tmp_path / "out").iterdir())
+        assert not (tmp_path / "out").exists()
 
     def test_data_arguments(self):
         with pytest.raises(ValueError, match="either `train_file` or `dataset_name`"):

@@ -1,0 +1,117 @@
+"""Checkpoints: which one a run goes on from, whether it is whole, and whether the run fits it."""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from safetensors import SafetensorError, safe_open
+from torch.utils.data import IterableDataset
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
+
+from ..cmlm import CmlmConfig
+from ..output import UNFINISHED
+from .averaging import EMA_STATE_NAME
+
+logger = logging.get_logger(__name__)
+
+# What decides how training goes, besides the model's config; not when it ends.
+_ARGUMENTS: tuple[str, ...] = (
+    "seed",
+    "data_seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)
+_ARGUMENTS += ("max_tokens_per_batch", "train_sampling_strategy", "optim", "bf16", "learning_rate")
+_ARGUMENTS += ("lr_scheduler_type", "warmup_steps", "weight_decay", "adam_epsilon", "adam_beta1")
+_ARGUMENTS += ("adam_beta2", "max_grad_norm", "ema_decay")
+_ARGUMENTS += ("masking", "length_multiplier", "length_jitter")
+_STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
+
+
+def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) -> str | None:
+    """The checkpoint's folder, None for a new run; True or "last" is the last one in `output_dir`
+    that is whole, or None in what a run left that was killed before there was one."""
+    asked = str(asked or "false")
+    if asked.lower() == "false":
+        return None
+    if asked.lower() not in ("true", "last"):
+        if (flaw := flaw_of(asked)) is None:
+            return asked
+        raise ValueError(f"`resume_from_checkpoint`: {flaw}. 'last' takes the newest whole one.")
+    found = Path(output_dir).glob("checkpoint-*")
+    numbered = {int(n): path for path in found if (n := path.name.split("-")[1]).isdecimal()}
+    for _, folder in sorted(numbered.items(), reverse=True):
+        if (flaw := flaw_of(folder)) is None:
+            return str(folder)
+        logger.warning(f"`resume_from_checkpoint`: {flaw}. Passed over.")
+    missing = f"{output_dir} holds no checkpoint-* that is whole"
+    if not Path(output_dir, UNFINISHED).exists():
+        raise ValueError(f"`resume_from_checkpoint`: {missing}. To start a new run, leave it out.")
+    logger.warning(f"{missing}: the run that broke off in it starts again.")
+    return None
+
+
+def flaw_of(checkpoint: str | Path) -> str | None:
+    """What is missing or damaged in a checkpoint, of which the state is written last."""
+    folder = Path(checkpoint)
+    for pattern, name in ((TRAINER_STATE_NAME, TRAINER_STATE_NAME), ("*model[._]*", "weights")):
+        if not any(folder.glob(pattern)):
+            return f"{folder} holds no {name}"
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_bytes())
+            elif file.suffix == ".safetensors":
+                safe_open(file, "pt")
+            elif file.suffix in (".pt", ".pth", ".bin") and ZipFile(file).testzip() is not None:
+                raise BadZipFile("a wrong checksum")
+        except (ValueError, SafetensorError, BadZipFile, OSError) as error:
+            return f"{file} is damaged ({error})"
+    return None
+
+
+def recipe_of(trainer: Any) -> dict[str, Any]:
+    """What a checkpoint keeps of its run, for `check_resumption`."""
+    args, config, data = trainer.args.to_dict(), trainer.model.config, trainer.train_dataset
+    recipe = {name: getattr(config, name, None) for name in CmlmConfig.__annotations__}
+    recipe |= {name: args[name] for name in _ARGUMENTS if args[name] is not None}
+    if hasattr(data, "__len__") and not isinstance(data, IterableDataset):
+        sample = repr([data[i] for i in range(0, len(data), max(1, len(data) // 64))])
+        recipe["train_dataset"] = f"{len(data)} pairs (checksum {zlib.crc32(sample.encode())})"
+    return recipe | {"world_size": trainer.args.world_size}
+
+
+def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
+    """Warn of all that makes a resumed run another one than `checkpoint` is of, or refuse it."""
+    folder = Path(checkpoint)
+    state = json.loads((folder / TRAINER_STATE_NAME).read_bytes())
+    before = state.get("stateful_callbacks", {}).get("AxeTrainer", {}).get("attributes", recipe)
+    if "ema_decay" not in recipe and (folder / EMA_STATE_NAME).exists():
+        text = f"{folder} is of a run with averaged weights. Set it to {before.get('ema_decay')}"
+        raise ValueError(f"`ema_decay` is not set, but {text}.")
+    for name, pattern in _STATES.items():
+        if not any(folder.rglob(pattern)):
+            logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
+    for name in sorted(before.keys() | recipe.keys()):
+        was, now = before.get(name), recipe.get(name)
+        if was != now:
+            logger.warning(f"`{name}` is {now}, but was {was}: the run goes on as another one.")
+
+
+@contextmanager
+def failures_named(folder: str | Path) -> Iterator[None]:
+    """Let errors in writing into `folder` name it, and those of torch their likely reason."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        hint = "no space left on device? " if re.search("container|iostream", str(error)) else ""
+        is_nameless = isinstance(error, OSError) and not (error.errno is None or error.filename)
+        if not (hint or is_nameless or isinstance(error, SafetensorError)):
+            raise
+        raise OSError(f"{folder} could not be written: {hint}{error}") from error
