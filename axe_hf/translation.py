@@ -6,14 +6,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from numbers import Integral
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
-from .cmlm.configuration_mask_predict import SETTINGS
+from .cmlm.configuration_mask_predict import SETTINGS, require
 from .pipeline import DECODED, in_evaluation_mode, is_visible, own_tokenizer, valid_unicode
 from .rescoring import Rescorer, batches_by_length, check_ids, check_rescorer, generate_rescored
 
@@ -157,9 +156,7 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
         raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
     model.config.check_tokenizer(tokenizer)
     limits = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
-    for name, value in limits.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
+    require({"at least 1": " ".join(limits)}, limits, optional=False)
     SETTINGS["num_return_sequences"].check(generation.get("num_return_sequences"))
     for name in _OF_ONE_BATCH:
         if generation.get(name) is not None and generation[name] is not False:

@@ -657,6 +657,7 @@ DATA_MAKERS = (
     (batches, "max_tokens", nan, ValueError),
     (batches, "max_tokens", inf, ValueError),
     (batches, "max_tokens", "10", ValueError),
+    (batches, "max_tokens", None, ValueError),
     (batches, "num_replicas", 0, ValueError),
     (batches, "num_replicas", 5, ValueError),
     (batches, "num_replicas", "2", ValueError),

@@ -39,7 +39,7 @@ class MaxTokensBatchSampler:
 
     def __init__(self, lengths: Lengths, max_tokens: int, seed: int = 0, num_replicas: int = 1):
         counts = {"max_tokens": max_tokens, "num_replicas": num_replicas}
-        require({"at least 1": " ".join(counts)}, counts)
+        require({"at least 1": " ".join(counts)}, counts, optional=False)
         self.sizes = _sizes(lengths)
         self.seed, self.epoch = seed, 0
         longest = int(self.sizes.argmax())
