@@ -281,11 +281,7 @@ def _what_next(results: dict[str, Any], folder: Path) -> str:
     has_pictures = (folder / PICTURES[0]).exists()
     pictures = f", and the pictures {', '.join(PICTURES)}" if has_pictures else ""
     budget = results["recipe"]["training"]["max_tokens_per_batch"]
-    settings = results["recipe"]["canvases"]["axe"] | {"max_tokens_per_batch": budget}
-    languages, options = (
-        " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
-        for given in (LANGUAGES, settings)
-    )
+    languages = " ".join(f"--{name.replace('_', '-')} {code}" for name, code in LANGUAGES.items())
     return f"""
 Done in {results["seconds"] / 60:.1f} minutes. {folder} holds both models with their cards
 (axe, cross_entropy), the sentences (data), all numbers (results.json){pictures}.
@@ -297,4 +293,4 @@ Try next:
   and ten more minutes of training, here or on sentences of your own:
   axe-hf train --model-name-or-path {axe} {languages} \\
     --train-file {data}/train.jsonl --test-file {data}/test.jsonl --output-dir my_model \\
-    --train-minutes 10 {options}"""
+    --train-minutes 10 --max-tokens-per-batch {budget}"""
