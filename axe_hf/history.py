@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TextIO
 
 from transformers import PreTrainedTokenizerBase
@@ -78,11 +78,9 @@ def format_history(
         >>> from axe_hf.history import format_history
         >>> tokenizer = train_tokenizer(["A dog barks."] * 5, vocab_size=300)
         >>> a, dog, barks = tokenizer("A dog barks").input_ids[:3]
-        >>> history = {
-        ...     "canvas": torch.tensor([[[3, 3, 3]], [[a, 3, barks]]]),
-        ...     "tokens": torch.tensor([[[a, a, barks]], [[a, dog, barks]]]),
-        ...     "log_probs": torch.tensor([[[-0.1, -2.0, -0.3]], [[-0.1, -0.2, -0.3]]]),
-        ... }
+        >>> canvas = torch.tensor([[[3, 3, 3]], [[a, 3, barks]]])
+        >>> tokens = torch.tensor([[[a, a, barks]], [[a, dog, barks]]])
+        >>> history = {"canvas": canvas, "tokens": tokens, "log_probs": tokens * -0.01}
         >>> output = MaskPredictOutput(lengths=torch.tensor([3]), history=history)
         >>> print(format_history(output, tokenizer, color=False))
         0  _ _   _
@@ -94,14 +92,19 @@ def format_history(
     width = shutil.get_terminal_size().columns if width is None else width
     cell_widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     label_width = len(str(len(rows) - 1))
-    blocks = []
-    for block in _columns_that_fit(cell_widths, width - label_width - 2):
-        lines = []
+    blocks: list[list[int]] = [[]]  # columns that stand side by side
+    for j, cell_width in enumerate(cell_widths):
+        used = label_width + 2 + sum(cell_widths[i] + 1 for i in blocks[-1])
+        if blocks[-1] and used + cell_width > width:
+            blocks.append([])
+        blocks[-1].append(j)
+    lines = []
+    for block in blocks:
         for number, (row, row_log_probs) in enumerate(zip(rows, log_probs, strict=True)):
             cells = [_painted(row[j], row_log_probs[j], color, cell_widths[j]) for j in block]
             lines.append(f"{number:>{label_width}}  {' '.join(cells)}".rstrip())
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+        lines.append("")
+    return "\n".join(lines[:-1])
 
 
 def history_rows(
@@ -122,17 +125,6 @@ def history_rows(
     rows = [readable_tokens(tokenizer, canvas[sentence, :length]) for canvas in canvases]
     log_probs = [step[sentence, :length].tolist() for step in output.history["log_probs"]]
     return rows, [[0.0] * length, *log_probs]
-
-
-def _columns_that_fit(cell_widths: list[int], width: int) -> Iterator[list[int]]:
-    block: list[int] = []
-    for j in range(len(cell_widths)):
-        used = sum(cell_widths[i] + 1 for i in block)
-        if block and used + cell_widths[j] > width:
-            yield block
-            block = []
-        block.append(j)
-    yield block
 
 
 def display_width(text: str) -> int:

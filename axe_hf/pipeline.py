@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM, Pipeline, pipelines
+from transformers import AutoModelForSeq2SeqLM, Pipeline, PreTrainedTokenizerBase, pipelines
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
@@ -68,8 +68,8 @@ class CmlmTranslationPipeline(Pipeline):
         if not hasattr(getattr(model, "config", None), "check_tokenizer"):
             kind, advice = type(model).__name__, "Load it by AutoModelForSeq2SeqLM."
             raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
-        if tokenizer is None:
-            raise TypeError("`tokenizer` is missing: load it by AutoTokenizer.from_pretrained.")
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise TypeError("`tokenizer` is missing, or no tokenizer: load it by AutoTokenizer.")
         model.config.check_tokenizer(tokenizer)
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
@@ -97,7 +97,7 @@ class CmlmTranslationPipeline(Pipeline):
     def preprocess(self, input_: str, truncation: Any = None) -> dict[str, torch.Tensor]:
         if not isinstance(input_, str):
             kind = type(input_).__name__
-            raise TypeError(f"The pipeline translates strings, got {kind}: {input_!r:.80}.")
+            raise TypeError(f"`inputs` must be strings, got {kind}: {input_!r:.80}.")
         limit = self.model.config.max_source_length
         text = valid_unicode(input_) if is_visible(input_) else ""
         token_ids = own_tokenizer(self.tokenizer)(text, verbose=False).input_ids
@@ -171,8 +171,7 @@ def valid_unicode(text: str) -> str:
 
 def is_visible(text: str) -> bool:
     """Whether there is more in it than white space, controls and zero-width characters (Cc, Cf)."""
-    characters = (char for char in text if not char.isspace())
-    return any(unicodedata.category(char) not in ("Cc", "Cf") for char in characters)
+    return any(not (c.isspace() or unicodedata.category(c) in ("Cc", "Cf")) for c in text)
 
 
 def register_pipeline() -> None:
@@ -190,9 +189,7 @@ def register_pipeline() -> None:
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         # Transformers 5 has none of its own, and refuses these before it asks the registry.
         getattr(pipelines, "REMOVED_TASKS", {}).pop(TASK, None)
-        PIPELINE_REGISTRY.register_pipeline(
-            TASK, pipeline_class=CmlmTranslationPipeline, pt_model=AutoModelForSeq2SeqLM
-        )
+        PIPELINE_REGISTRY.register_pipeline(TASK, CmlmTranslationPipeline, AutoModelForSeq2SeqLM)
         PIPELINE_REGISTRY.task_aliases["cmlm-translation"] = TASK
         # By this a pipeline would save its own file beside the model, without the model's code.
         del CmlmTranslationPipeline._registered_impl

@@ -73,6 +73,7 @@ def plot_alignment(
         raise TypeError(f"`logits_or_model` must be logits (canvas, vocab) or a CMLM, got {kind}.")
     labels = torch.as_tensor(labels, device=logits_or_model.device)
     labels = labels[labels != IGNORE_INDEX] if labels.dim() == 1 else labels
+    logits: Any = logits_or_model
     is_observed = None
     if isinstance(logits_or_model, CmlmForConditionalGeneration):
         delta = logits_or_model.config.axe_delta if delta is None else delta
@@ -81,14 +82,11 @@ def plot_alignment(
         raise TypeError("`input_ids` and `decoder_input_ids` are for a model; logits were given.")
     elif delta is None:
         raise TypeError("`delta` is missing: logits come without one. Pass model.config.axe_delta.")
-    else:
-        logits = logits_or_model.detach()
     if logits.dim() != 2 or labels.dim() != 1 or not labels.numel():
-        raise ValueError(
-            "`logits_or_model` must be (canvas, vocab) and `labels` (target,), got "
-            f"{tuple(logits.shape)} and {tuple(labels.shape)}. Of a batch: outputs.logits[0]."
-        )
-    logits, options = logits.float(), {"delta": delta, "observed_mask": is_observed}
+        got = f"{tuple(logits.shape)} and {tuple(labels.shape)}. Of a batch: outputs.logits[0]."
+        expected = "`logits_or_model` must be (canvas, vocab) and `labels` (target,)"
+        raise ValueError(f"{expected}, got {got}")
+    logits, options = logits.detach().float(), {"delta": delta, "observed_mask": is_observed}
     options |= {"blank_token_id": tokenizer.blank_token_id, "return_alignment": True}
     axe: Any = axe_loss(logits[None], labels[None], **options)
     return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)
@@ -181,9 +179,7 @@ def plot_history(
         >>> plot_history(output, tokenizer).axes[0].get_ylabel()
         'iteration'
     """
-    # Without the canvas at the start: the picture begins with what iteration 1 predicts.
     standing, log_probs = history_rows(output, tokenizer, sentence)
-    standing, log_probs = standing[1:], log_probs[1:]
     length = len(standing[0])
     history: Any = output.history  # there is one, or `history_rows` would have said so
     rows = [readable_tokens(tokenizer, step[sentence, :length]) for step in history["tokens"]]
@@ -197,7 +193,7 @@ def plot_history(
     scale.set_clim(0, 1)
     cell: dict[str, Any] = {"height": 1, "edgecolor": "white", "linewidth": 2}
     middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
-    for t, row in enumerate(rows):
+    for t, row in enumerate(rows, start=1):  # without the canvas at the start
         for j, token in enumerate(row):
             probability, is_masked = math.exp(log_probs[t][j]), standing[t][j] == "_"
             face = _GREY if is_masked else scale.to_rgba(probability)
@@ -205,9 +201,8 @@ def plot_history(
             axes.barh(t, widths[j], left=starts[j], color=face, **cell)
             axes.text(starts[j] + widths[j] / 2, t, token, color=color, **middle, **_TEXT)
     grey = "grey: masked and predicted again" if len(rows) > 1 else ""
-    axes.set(xlim=(0, starts[-1]), ylim=(len(rows) - 0.5, -0.5), xticks=[])
-    axes.set(xlabel=grey, ylabel="iteration")
-    axes.set_yticks(range(len(rows)), [str(t + 1) for t in range(len(rows))])
+    axes.set(xlim=(0, starts[-1]), ylim=(len(rows) + 0.5, 0.5), xticks=[])
+    axes.set(xlabel=grey, ylabel="iteration", yticks=range(1, len(rows) + 1))
     _finish(figure, axes, scale, label="probability", ticks=[0, 0.5, 1])
     return figure
 

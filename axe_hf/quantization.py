@@ -38,10 +38,8 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
     """
     check_class(model)
     if model.device.type != "cpu" or model.dtype != torch.float32:
-        raise ValueError(
-            f"`model` must be in float32 on a CPU, got {model.dtype} on {model.device}. Call "
-            'model.to("cpu", torch.float32) first.'
-        )
+        problem = f"`model` must be in float32 on a CPU, got {model.dtype} on {model.device}"
+        raise ValueError(f'{problem}. Call model.to("cpu", torch.float32) first.')
     if torch.backends.quantized.engine == "none":
         raise RuntimeError("This PyTorch has no int8 arithmetic for this processor.")
     from torch.ao.quantization import quantize_dynamic

@@ -11,12 +11,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .output import check_new_folder, whole_folder, write_text
-
-if TYPE_CHECKING:
-    from .training import TrainingResult
 
 LANGUAGES: dict[str, Any] = {"source_lang": "en", "target_lang": "de"}  # as in the phrasebook
 LOSSES = {"cross_entropy": "cross entropy", "axe": "AXE"}  # the two models, by their folders
@@ -86,9 +83,7 @@ class QuickstartArguments:
             raise ValueError("`output_dir` must name a folder, got an empty name.")
 
 
-def run_quickstart(
-    arguments: QuickstartArguments | None = None, recipe: dict[str, Any] = RECIPE
-) -> dict[str, Any]:
+def run_quickstart(arguments: QuickstartArguments | None = None, recipe: dict = RECIPE) -> dict:
     """Train two small models on the phrasebook, by cross entropy and by AXE, and compare them.
 
     Both get the same sentences, batches, first weights and minutes. Leaves the data, both models,
@@ -110,8 +105,8 @@ def run_quickstart(
     with whole_folder(output_dir) as folder:
         results = _run(arguments, recipe, folder, has_matplotlib)
         results["seconds"] = round(time.perf_counter() - start, 2)
-        text = json.dumps(results, indent=2, ensure_ascii=False)
-        write_text(folder / "results.json", text + "\n")
+        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+        write_text(folder / "results.json", text)
     for name in () if has_matplotlib else PICTURES:  # those of an earlier quick start
         (output_dir / name).unlink(missing_ok=True)
     _say(_what_next(results, output_dir))
@@ -124,33 +119,30 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
 
     _say(f"\n[1/5] Reading {recipe['num_pairs']:,} sentence pairs")
     sources, references = _write_data(folder / "data", recipe)
-    first_choices = [right[0] for right in references]
-    trained: dict[str, TrainingResult] = {}
+    trained, models = {}, {}
     for number, (loss, name) in enumerate(LOSSES.items(), start=2):
         _say(f"\n[{number}/5] Training with {name} for {arguments.minutes / 2:g} minutes")
         trained[loss] = _train(loss, folder, arguments, recipe)
     _say(f"\n[4/5] Translating {len(sources)} sentences never seen before")
-    models, translations = {}, {}
+    texts = {"source": sources}
     about: dict[str, Any] = LANGUAGES | {"dataset": "the phrasebook of axe_hf, made by a grammar"}
     for loss, result in trained.items():
-        models[loss], translations[loss] = _score(result, sources, references, recipe)
+        models[loss], texts[loss] = _score(result, sources, references, recipe)
         about["model_name"] = f"{Path(arguments.output_dir).name}-{loss}"
         scores = models[loss]["scores"][str(recipe["num_iterations"][0])]
         result.trainer.create_model_card(**about, scores={"test": scores})
-    reference_rate = repetition_rate(first_choices)
+    texts["reference"] = [right[0] for right in references]
+    reference_rate = repetition_rate(texts["reference"])
     _say("\n" + _table(models, reference_rate))
     _say("\n[5/5] Loading the AXE model from its folder, and watching it decode")
-    columns = {name: translations[loss] for loss, name in LOSSES.items()}
-    columns = {"source": sources, **columns, "reference": first_choices}
-    logs = {name: models[loss]["log"] for loss, name in LOSSES.items()}
-    _show(folder, columns, logs if has_matplotlib else None, recipe)
+    _show(folder, texts, models if has_matplotlib else None, recipe)
     libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
     return {
         "arguments": asdict(arguments),
         "recipe": recipe,
         "models": models,
         "references_repetition_rate": reference_rate,
-        "translations": {"source": sources, "reference": first_choices, **translations},
+        "translations": texts,
         "versions": {"axe_hf": __version__} | {n: metadata.version(n) for n in libraries},
     }
 
@@ -168,8 +160,8 @@ def _write_data(folder: Path, recipe) -> tuple[list[str], list[list[str]]]:
     return [pair["en"] for pair in test["translation"]], list(test["references"])
 
 
-def _train(loss: Any, folder: Path, arguments, recipe) -> "TrainingResult":
-    """Train one model and save it; all but the loss and the canvases is the same for both."""
+def _train(loss: Any, folder: Path, arguments, recipe) -> Any:
+    """Train and save one model, a `TrainingResult`; both differ in loss and canvases alone."""
     import torch
 
     from .training import AxeTrainingArguments, DataArguments, ModelArguments, run_training
@@ -180,8 +172,8 @@ def _train(loss: Any, folder: Path, arguments, recipe) -> "TrainingResult":
         data = {"tokenizer_name_or_path": str(first)}
     data |= {f"{name}_file": f"{folder}/data/{name}.jsonl" for name in ("train", "validation")}
     data |= dict.fromkeys(("max_source_length", "max_target_length"), recipe["max_length"])
-    settings = recipe["training"] | recipe["canvases"][loss] | {"seed": arguments.seed}
-    settings["train_minutes"] = arguments.minutes / 2
+    settings = recipe["training"] | recipe["canvases"][loss]
+    settings |= {"seed": arguments.seed, "train_minutes": arguments.minutes / 2}
     settings["bf16"] = settings["bf16"] and _has_fast_bf16()
     settings["use_cpu"] = not torch.cuda.is_available()
     training_args = AxeTrainingArguments(str(folder / loss), **settings)
@@ -206,7 +198,7 @@ def _has_fast_bf16() -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
-def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict, list[str]]:
+def _score(result, sources, references, recipe) -> tuple[dict, list[str]]:
     """What results.json says of a model, and its translations with the first `num_iterations`."""
     from .evaluation import TranslationMetric
     from .translation import translate
@@ -230,14 +222,12 @@ def _score(result: "TrainingResult", sources, references, recipe) -> tuple[dict,
 def _table(models: dict[str, dict[str, Any]], reference_rate: float) -> str:
     """For each number of iterations T, both models."""
     lines = ["  T  trained with    BLEU   chrF  repeated  length  sentences/s"]
+    line = "{:>3}  {:<13}  {bleu:5.1f}  {chrf:5.1f}  {repetition_rate:8.2%}  {length_ratio:6.3f}"
+    line += "  {sentences_per_second:11.0f}"
     for count in models["axe"]["scores"]:
         for loss, name in LOSSES.items():
             row = models[loss]["scores"][count]
-            lines.append(
-                f"{count:>3}  {name:<13}  {row['bleu']:5.1f}  {row['chrf']:5.1f}  "
-                f"{row['repetition_rate']:8.2%}  {row['length_ratio']:6.3f}  "
-                f"{row['sentences_per_second']:11.0f}"
-            )
+            lines.append(line.format(count, name, **row))
     key = f"""
 T: passes of the decoder. repeated: tokens equal to the one before (of the references
 {reference_rate:.2%}). length: translations over references, in tokens.
@@ -246,8 +236,8 @@ chrF {row["chrf_signature"]}"""
     return "\n".join(f"      {line}".rstrip() for line in lines + key.split("\n"))
 
 
-def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe) -> None:
-    """Print sentences with the steps of the saved AXE model; draw the pictures if given `logs`."""
+def _show(folder: Path, texts: dict[str, list[str]], models: dict | None, recipe) -> None:
+    """Print sentences with the steps of the saved AXE model; draw pictures if given `models`."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from .history import format_history
@@ -255,33 +245,33 @@ def _show(folder: Path, columns: dict[str, list[str]], logs: dict | None, recipe
 
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "axe")
     tokenizer = AutoTokenizer.from_pretrained(folder / "axe")
-    sources = columns["source"]
+    sources = texts["source"]
     settings: dict[str, Any] = {"num_iterations": recipe["num_iterations"][0]}
-    if translate(model, tokenizer, sources, show_progress=False, **settings) != columns["AXE"]:
+    if translate(model, tokenizer, sources, show_progress=False, **settings) != texts["axe"]:
         raise RuntimeError(f"The model in {folder / 'axe'} translates otherwise than when saved.")
     _say(f"      It gives the same {len(sources)} translations.")
     # Sentences that are long enough to be of interest first, if there are any.
     order = sorted(range(len(sources)), key=lambda i: not 8 <= len(sources[i].split()) <= 12)
-    options = {"output_history": True, "return_dict_in_generate": True}
-    options["num_iterations"] = recipe["shown_iterations"]
+    settings = {"output_history": True, "return_dict_in_generate": True}
+    settings["num_iterations"] = recipe["shown_iterations"]
     histories = []
     for i in order[: recipe["num_shown"]]:
         inputs = tokenizer([sources[i]], return_tensors="pt").to(model.device)
-        output = model.generate(**inputs, **options)
-        first, *others = format_history(output, tokenizer, width=90).splitlines()
-        rows = [(name, texts[i]) for name, texts in columns.items()]
+        histories.append(model.generate(**inputs, **settings))
+        first, *others = format_history(histories[-1], tokenizer, width=90).splitlines()
+        rows = [(LOSSES.get(name, name), column[i]) for name, column in texts.items()]
         rows += [(f"AXE, T={recipe['shown_iterations']}", first), *(("", step) for step in others)]
         _say("\n" + "\n".join(f"      {name:<13}  {text}".rstrip() for name, text in rows))
-        histories.append(output)
-    if logs is None:
+    if models is None:
         return
     from .plotting import plot_alignment, plot_history, plot_losses
 
-    source, reference = sources[order[0]], columns["reference"][order[0]]
+    source, reference = (texts[name][order[0]] for name in ("source", "reference"))
     ids, labels = tokenizer(source).input_ids, tokenizer(text_target=reference).input_ids
     alignment = plot_alignment(model, labels, tokenizer, input_ids=ids, title=source)
     decoding = plot_history(histories[0], tokenizer, title=source)
-    for name, figure in zip(PICTURES, (plot_losses(logs), alignment, decoding), strict=True):
+    losses = plot_losses({name: models[loss]["log"] for loss, name in LOSSES.items()})
+    for name, figure in zip(PICTURES, (losses, alignment, decoding), strict=True):
         figure.savefig(folder / name)
 
 
@@ -291,11 +281,7 @@ def _what_next(results: dict[str, Any], folder: Path) -> str:
     has_pictures = (folder / PICTURES[0]).exists()
     pictures = f", and the pictures {', '.join(PICTURES)}" if has_pictures else ""
     budget = results["recipe"]["training"]["max_tokens_per_batch"]
-    settings = results["recipe"]["canvases"]["axe"] | {"max_tokens_per_batch": budget}
-    languages, options = (
-        " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
-        for given in (LANGUAGES, settings)
-    )
+    languages = " ".join(f"--{name.replace('_', '-')} {code}" for name, code in LANGUAGES.items())
     return f"""
 Done in {results["seconds"] / 60:.1f} minutes. {folder} holds both models with their cards
 (axe, cross_entropy), the sentences (data), all numbers (results.json){pictures}.
@@ -307,4 +293,4 @@ Try next:
   and ten more minutes of training, here or on sentences of your own:
   axe-hf train --model-name-or-path {axe} {languages} \\
     --train-file {data}/train.jsonl --test-file {data}/test.jsonl --output-dir my_model \\
-    --train-minutes 10 {options}"""
+    --train-minutes 10 --max-tokens-per-batch {budget}"""

@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -58,10 +60,12 @@ def generate_rescored(
     generation |= {"num_return_sequences": num_candidates, "return_dict_in_generate": True}
     generation |= {"generation_config": generation_config, "generator": generator}
     output: Any = model.generate(input_ids=input_ids, attention_mask=attention_mask, **generation)
-    # In the order of the canvases, so that the more probable length is first among equals.
-    rows = _rows_by_length(output, num_candidates)  # (batch, candidates)
-    texts = tokenizer.batch_decode(output.sequences[rows.flatten()], **DECODED)
-    candidates = [texts[i : i + num_candidates] for i in range(0, len(texts), num_candidates)]
+    texts = tokenizer.batch_decode(output.sequences, **DECODED)
+    # The more probable length first, then the shorter one, so that it wins among equals.
+    log_probs, lengths = output.length_log_probs.tolist(), output.lengths.tolist()
+    flat = sorted(range(len(texts)), key=lambda i: (i // num_candidates, -log_probs[i], lengths[i]))
+    rows = output.lengths.new_tensor(flat).view(-1, num_candidates)  # (batch, candidates)
+    candidates = [[texts[i] for i in row] for row in rows.tolist()]
     sources = tokenizer.batch_decode(input_ids, **DECODED | {"use_source_tokenizer": True})
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
@@ -71,16 +75,6 @@ def generate_rescored(
     if output.history is not None:
         kept["history"] = {name: steps[:, chosen] for name, steps in output.history.items()}
     return MaskPredictOutput(**kept)
-
-
-def _rows_by_length(output: Any, num_candidates: int) -> torch.Tensor:
-    """Rows of `output`, (batch, candidates): the more probable lengths first, then the shorter."""
-    shape = (-1, num_candidates)
-    by_length = output.lengths.view(shape).argsort(dim=1, stable=True)
-    log_probs = output.length_log_probs.view(shape).gather(1, by_length)
-    order = by_length.gather(1, log_probs.argsort(dim=1, descending=True, stable=True))
-    first = torch.arange(len(order), device=order.device)[:, None] * num_candidates
-    return first + order
 
 
 def autoregressive_scores(
@@ -156,7 +150,7 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
     targets, first, num_after = _target_ids(model, tokenizer, [y for _, y in pairs])
     head = model.get_output_embeddings()
     vocab_size = getattr(head, "out_features", None) or head.weight.shape[0]
-    _check_ids(targets, vocab_size, "target")
+    check_ids(targets, vocab_size, "rescoring tokenizer's target")
     order, scores = [], []
     for rows in batches_by_length(targets, max_logits_elements // vocab_size):
         order += rows
@@ -172,9 +166,7 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
         log_probs = logits.gather(2, labels[:, :, None])[:, :, 0].float()
         log_probs = log_probs - logits.float().logsumexp(dim=2)  # (rows, target)
         scores.append(log_probs.masked_fill(~is_scored, 0.0).sum(dim=1) / is_scored.sum(dim=1))
-    in_order = torch.empty(len(pairs))
-    in_order[order] = torch.cat(scores).cpu()
-    return in_order
+    return torch.cat(scores).cpu()[torch.tensor(order).argsort()]
 
 
 def _source_encoder(model, tokenizer, sources: list[str]):
@@ -183,30 +175,28 @@ def _source_encoder(model, tokenizer, sources: list[str]):
     pad = _first_id(getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id, 0)
     token_ids = _token_ids(tokenizer, "text", sources, limit)
     token_ids = [ids or [_first_id(tokenizer.eos_token_id, pad)] for ids in token_ids]
-    _check_ids(token_ids, model.get_input_embeddings().weight.shape[0], "source")
+    num_known = model.get_input_embeddings().weight.shape[0]
+    check_ids(token_ids, num_known, "rescoring tokenizer's source")
     input_ids, mask = (tensor.to(model.device) for tensor in _padded(token_ids, pad))
     mask = mask.long()  # (sources, source)
-    encoder = model.get_encoder() if hasattr(model, "get_encoder") else model
+    outputs, encoder = None, model.get_encoder() if hasattr(model, "get_encoder") else model
     parameters = inspect.signature(model.forward).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-
-    def unencoded(rows: torch.Tensor) -> dict[str, Any]:
-        rows = rows.to(mask.device)
-        return {"input_ids": input_ids[rows], "attention_mask": mask[rows]}  # (rows, source)
-
     # `get_encoder` answers with the model itself where it finds none.
-    if encoder is model or not ("encoder_outputs" in parameters or takes_any):
-        return unencoded
-    outputs = encoder(input_ids=input_ids, attention_mask=mask, return_dict=True)
-    states = outputs.last_hidden_state  # (sources, source, d_model)
+    if encoder is not model and ("encoder_outputs" in parameters or takes_any):
+        outputs = encoder(input_ids=input_ids, attention_mask=mask, return_dict=True)
 
-    def encoded(rows: torch.Tensor) -> dict[str, Any]:
-        # Of the encoder's own class: mixtures of experts read fields that others have not. The
-        # tokens are not encoded again, but without them FSMT leaves out its causal mask.
-        repeated = type(outputs)(last_hidden_state=states[rows.to(states.device)])
-        return {"encoder_outputs": repeated, **unencoded(rows)}
+    def encode(rows: torch.Tensor) -> dict[str, Any]:
+        # With encoded states, too: without the tokens FSMT leaves out its causal mask.
+        inputs = {"input_ids": input_ids[rows], "attention_mask": mask[rows]}  # (rows, source)
+        if outputs is not None:
+            # Of the encoder's own class: mixtures of experts read fields that others have not.
+            states = outputs.last_hidden_state  # (sources, source, d_model)
+            states = states[rows.to(states.device)]
+            inputs["encoder_outputs"] = type(outputs)(last_hidden_state=states)
+        return inputs
 
-    return encoded
+    return encode
 
 
 def _target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], int, int]:
@@ -216,12 +206,11 @@ def _target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], in
     if end is None:
         raise ValueError("The rescoring tokenizer has no end token to score. Set its `eos_token`.")
     limit = _longest(model, tokenizer, "decoder")
-    if end not in around:
-        token_ids = _token_ids(tokenizer, "text_target", texts, limit - 1)
-        return [[*ids, end] for ids in token_ids], len(around), 0
-    num_after = around[::-1].index(end)
-    token_ids = _token_ids(tokenizer, "text_target", texts, limit)
-    return token_ids, len(around) - 1 - num_after, num_after
+    missing = [] if end in around else [end]
+    token_ids = _token_ids(tokenizer, "text_target", texts, limit - len(missing))
+    num_after = [*around, *missing][::-1].index(end)
+    num_before = len(around) + len(missing) - 1 - num_after
+    return [[*ids, *missing] for ids in token_ids], num_before, num_after
 
 
 def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[int]]:
@@ -232,10 +221,8 @@ def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[
         for i, ids in zip(too_long, cut.input_ids, strict=True):
             token_ids[i] = ids
         what = "sources" if side == "text" else "candidates"
-        logger.warning(
-            f"{len(too_long)} of {len(texts)} different {what} are longer than the {limit} tokens "
-            "that the rescoring model can read; they were cut there, and scored as they are then."
-        )
+        problem = f"{len(too_long)} of {len(texts)} different {what} are longer than the {limit}"
+        logger.warning(f"{problem} tokens that the rescoring model can read, and were cut there.")
     return token_ids
 
 
@@ -253,21 +240,17 @@ def _first_id(*ids: int | None) -> Any:
 
 def _padded(rows: list[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids padded at the right, (rows, longest) long, and where they are no padding, bool."""
+    padded = pad_sequence([*map(torch.tensor, rows)], batch_first=True, padding_value=padding)
     lengths = torch.tensor([len(row) for row in rows])
-    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
-    padded = torch.full(is_token.shape, padding)
-    padded[is_token] = torch.tensor([i for row in rows for i in row])
-    return padded, is_token
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
 
 
 def _decoder_inputs(model, labels: torch.Tensor) -> torch.Tensor:
     """`labels` (rows, target), -100 for padding, shifted to the right as in training."""
     shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if shift is not None:
-        try:
+        with suppress(TypeError, ValueError):  # no start token in `config`: it may stand elsewhere
             return shift(labels)
-        except (TypeError, ValueError):  # no start token in `config`: it may stand elsewhere
-            pass
     configs = (model.config, getattr(model, "generation_config", None))
     start = _first_id(*(getattr(config, "decoder_start_token_id", None) for config in configs))
     if start is None:
@@ -332,20 +315,17 @@ def _check_texts(sources: Any, candidates: Any) -> None:
         raise ValueError(f"{expected}, got {len(candidates)} lists.")
     for i, row in enumerate(candidates):
         if len(row) != len(candidates[0]):
-            raise ValueError(
-                f"Every source must have as many candidates, got {len(candidates[0])} for the "
-                f"first and {len(row)} for sources[{i}]."
-            )
+            got = f"{len(candidates[0])} for the first and {len(row)} for sources[{i}]"
+            raise ValueError(f"Every source must have as many candidates, got {got}.")
         for text in (sources[i], *row):
             if not isinstance(text, str):
                 kind = f"{type(text).__name__} at [{i}]"
                 raise TypeError(f"`sources` and `candidates` must hold strings, got {kind}.")
 
 
-def _check_ids(token_ids: list[list[int]], vocab_size: int, side: str) -> None:
-    """Refuse ids that the model has no embedding for; `side` is "source" or "target"."""
-    largest = max(max(ids) for ids in token_ids)
+def check_ids(token_ids: list[list[int]], vocab_size: int, which: str) -> None:
+    """Raise ValueError for an id that the model has no embedding for."""
+    largest = max(max(ids, default=0) for ids in token_ids)
     if largest >= vocab_size:
-        problem = f"The rescoring tokenizer gave the {side} token {largest}, but the model"
-        advice = "Do model and tokenizer belong together?"
-        raise ValueError(f"{problem} has {vocab_size} entries. {advice}")
+        problem = f"The {which} token {largest} is unknown to the model, which has {vocab_size}"
+        raise ValueError(f"{problem} entries. Do model and tokenizer belong together?")

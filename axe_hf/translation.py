@@ -6,16 +6,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from numbers import Integral
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
-from .cmlm.configuration_mask_predict import SETTINGS
+from .cmlm.configuration_mask_predict import SETTINGS, require
 from .pipeline import DECODED, in_evaluation_mode, is_visible, own_tokenizer, valid_unicode
-from .rescoring import batches_by_length, check_rescorer, generate_rescored
+from .rescoring import Rescorer, batches_by_length, check_ids, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def translate(
     batch_size: int = 64,
     max_tokens_per_batch: int = 8192,
     show_progress: bool | None = None,
-    rescore_with: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
+    rescore_with: Rescorer | None = None,
     **generation: Any,
 ) -> list[str]:
     """Translate sentences, one by one in meaning, in batches of similar length in practice.
@@ -96,7 +95,7 @@ def translate_with_scores(
     batch_size: int = 64,
     max_tokens_per_batch: int = 8192,
     show_progress: bool | None = None,
-    rescore_with: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
+    rescore_with: Rescorer | None = None,
     **generation: Any,
 ) -> list[list[Translation]]:
     """As `translate`, the `num_return_sequences` best (default 1) of each text, best first.
@@ -157,9 +156,7 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
         raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
     model.config.check_tokenizer(tokenizer)
     limits = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
-    for name, value in limits.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
+    require({"at least 1": " ".join(limits)}, limits, optional=False)
     SETTINGS["num_return_sequences"].check(generation.get("num_return_sequences"))
     for name in _OF_ONE_BATCH:
         if generation.get(name) is not None and generation[name] is not False:
@@ -177,17 +174,11 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
         ids if is_visible(text) and any(i != eos for i in ids) else []
         for text, ids in zip(sentences, token_ids, strict=True)
     ]
-    largest = max(max(ids, default=0) for ids in token_ids)
-    if largest >= config.vocab_size:
-        problem = (
-            f"`tokenizer` gave token {largest}, the model's vocabulary has {config.vocab_size}"
-        )
-        raise ValueError(f"{problem}. Is it the tokenizer the model was trained with?")
+    check_ids(token_ids, config.vocab_size, "tokenizer's")
     too_long = [number for number, ids in enumerate(token_ids, start=1) if len(ids) > max_length]
     if too_long:
         shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
-        logger.warning(
-            f"{len(too_long)} of {len(sentences)} texts are longer than the max_source_length of "
-            f"{max_length} tokens and were cut there: line {shown}. Split them into sentences."
-        )
+        problem = f"{len(too_long)} of {len(sentences)} texts are longer than the max_source_length"
+        problem += f" of {max_length} tokens and were cut there: line {shown}"
+        logger.warning(f"{problem}. Split them into sentences.")
     return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]

@@ -1,6 +1,7 @@
 """The benchmarks run on small sizes, and what they compare with is what it claims to be."""
 
 import csv
+import json
 import os
 import runpy
 import sys
@@ -162,3 +163,9 @@ def test_the_benchmark_of_the_ranking_appends_to_a_table(folder, monkeypatch, ca
     assert {row["model"] for row in rows} == {"first", "second"}
     assert all(torch.__version__ in row["environment"] for row in rows)
     assert rows[0]["bleu_signature"] in capsys.readouterr().out
+
+
+def test_decoding_beside_a_busy_process_is_timed_in_processes_of_their_own(run_benchmark):
+    printed = run_benchmark("--in-this-process", "--repeats", 1, program="busy.py")
+    times = json.loads(printed)
+    assert list(times) == ["1", "4", "16", "64"] and min(map(min, times.values())) > 0

@@ -119,7 +119,7 @@ def test_unusual_unicode_passes(model, tokenizer, text):
 def test_wrong_input_is_named(model, tokenizer):
     translator = CmlmTranslationPipeline(model=model, tokenizer=tokenizer)
     for wrong in (None, 3, [None], [["A dog."]]):
-        with pytest.raises(TypeError, match="translates strings, got"):
+        with pytest.raises(TypeError, match="`inputs` must be strings, got"):
             translator(wrong)
     with pytest.raises(ValueError, match="`num_beams`"):
         translator("A dog.", num_beams=5)
@@ -212,7 +212,7 @@ def test_columns_of_data_sets_are_translated(model, tokenizer):
     streams = [dataset.to_iterable_dataset()["en"], KeyDataset(dataset, "en"), iter(SENTENCES)]
     assert [list(translator(stream)) for stream in streams] == [expected] * 3
     for wrong in (dataset, {"en": "A dog."}, {"A dog."}):
-        with pytest.raises(TypeError, match="translates strings, got"):
+        with pytest.raises(TypeError, match="`inputs` must be strings, got"):
             translator(wrong)
 
 

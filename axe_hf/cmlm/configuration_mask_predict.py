@@ -114,14 +114,14 @@ _RANGES: dict[str, tuple[Any, Callable[[Any], bool]]] = {
 }
 
 
-def require(ranges: Mapping[str, str], values: Mapping[str, Any]) -> None:
+def require(ranges: Mapping[str, str], values: Mapping[str, Any], optional: bool = True) -> None:
     """Raise ValueError for a value out of range; `ranges` has the names, spaces between, of each.
 
-    None is a value that was not given.
+    None is a value that was not given, as long as they are `optional`.
     """
     for expected, names in ranges.items():
         kind, is_kept = _RANGES[expected]
-        for name in (name for name in names.split() if values.get(name) is not None):
+        for name in (n for n in names.split() if not optional or values.get(n) is not None):
             is_of_kind = _is_of_kind(value := values[name], kind)
             if not (is_of_kind and is_kept(value)):
                 also = "" if is_of_kind else f" ({'finite' if kind is Real else 'whole'})"

@@ -161,10 +161,11 @@ def _check_folder(name: str, argument: str) -> None:
 
 
 @contextmanager
-def _told_of(message: str, kinds: Any = (OSError, ValueError, RuntimeError)) -> Iterator[None]:
+def _told_of(message: str, kinds: Any = Exception) -> Iterator[None]:
     """Put `message` before the first line of a library's own."""
     try:
         yield
     except kinds as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        told = error.__cause__ if type(error).__name__.startswith("Strict") else error
+        first_line = (str(told).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{message} ({first_line})") from error

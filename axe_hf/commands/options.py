@@ -142,10 +142,9 @@ def _checked(field: Declaration, value: Any) -> Any:
     reader, is_list = _reader(field), isinstance(value, list) and "list" in field.kinds
     words = value if is_list else [value]
     for word in words:
-        is_wrong_bool = isinstance(word, bool) and reader not in (_truth, _text_or_truth)
-        if is_wrong_bool or not isinstance(word, str | int | float):
-            raise ValueError
-        if field.kinds == ("Literal",) and word not in field.choices:
+        is_wrong = isinstance(word, bool) and reader not in (_truth, _text_or_truth)
+        is_wrong |= field.kinds == ("Literal",) and word not in field.choices
+        if is_wrong or not isinstance(word, str | int | float):
             raise ValueError
     read = [reader(str(word)) for word in words]
     return read if is_list or field.kinds == ("list",) else read[0]

@@ -15,17 +15,15 @@ Shows what this package is for, in about five minutes on two CPU cores, without 
 
 It needs the extra "eval"; pictures need "plot": python -m pip install "axe-hf[eval,plot]"
 """
+run = run_quickstart
+_EXAMPLE = "example:\n  axe-hf quickstart --output-dir first_models --minutes 8 --seed 1"
 _METAVARS = {str: "DIR", float: "X", int: "N"}
 
 
 def parse(argv: list[str]) -> QuickstartArguments:
     """The `QuickstartArguments` that `argv` asks for; the options are its fields."""
-    parser = CommandParser(
-        prog="axe-hf quickstart",
-        usage="axe-hf quickstart [OPTIONS]",
-        description=_DESCRIPTION,
-        epilog="example:\n  axe-hf quickstart --output-dir first_models --minutes 8 --seed 1",
-    )
+    usage = "axe-hf quickstart [OPTIONS]"
+    parser = CommandParser(usage=usage, description=_DESCRIPTION, epilog=_EXAMPLE)
     for field in fields(QuickstartArguments):
         kind, text = type(field.default), field.metadata["help"]
         kwargs = {"type": kind, "metavar": _METAVARS.get(kind), "help": f"{text} ({field.default})"}
@@ -36,11 +34,6 @@ def parse(argv: list[str]) -> QuickstartArguments:
         return QuickstartArguments(**vars(parser.parse_args(argv)))
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def run(arguments: QuickstartArguments) -> None:
-    """Run it."""
-    run_quickstart(arguments)
 
 
 def after_interrupt(arguments: QuickstartArguments) -> str:

@@ -93,7 +93,8 @@ class TrainOptions:
         try:
             return ModelArguments(**model), DataArguments(**data), AxeTrainingArguments(**training)
         except ValueError as error:
-            raise UsageError(" ".join(str(error).split())) from error
+            text = f"{error} {getattr(error, 'doc', '')}"  # JSON's error does not say of what
+            raise UsageError(" ".join(text.split())) from error
 
 
 @cache

@@ -6,6 +6,8 @@ import numpy as np
 
 from ..cmlm.configuration_mask_predict import require
 
+Lengths = Sequence[tuple[int, int]] | Sequence[int]
+
 
 class MaxTokensBatchSampler:
     """Group examples of similar length into batches that fill a token budget.
@@ -35,22 +37,16 @@ class MaxTokensBatchSampler:
     batch_size = None  # tells accelerate that it varies
     drop_last = False
 
-    def __init__(
-        self,
-        lengths: Sequence[tuple[int, int]] | Sequence[int],
-        max_tokens: int,
-        seed: int = 0,
-        num_replicas: int = 1,
-    ):
-        require({"at least 1": "max_tokens"}, {"max_tokens": max_tokens})
+    def __init__(self, lengths: Lengths, max_tokens: int, seed: int = 0, num_replicas: int = 1):
+        counts = {"max_tokens": max_tokens, "num_replicas": num_replicas}
+        require({"at least 1": " ".join(counts)}, counts, optional=False)
         self.sizes = _sizes(lengths)
         self.seed, self.epoch = seed, 0
         longest = int(self.sizes.argmax())
         if self.sizes[longest] > max_tokens:
-            raise ValueError(
-                f"`max_tokens` must hold every example, got {max_tokens}, but example {longest} "
-                f"has {self.sizes[longest]} tokens. Drop it by max_source_length."
-            )
+            got = f"{max_tokens}, but example {longest} has {self.sizes[longest]} tokens"
+            advice = "Drop it by max_source_length."
+            raise ValueError(f"`max_tokens` must hold every example, got {got}. {advice}")
         self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
         _split_until_multiple(self._bounds, num_replicas)
 
@@ -75,7 +71,7 @@ class MaxTokensBatchSampler:
             yield order[start:end].tolist()
 
 
-def _sizes(lengths: Sequence[tuple[int, int]] | Sequence[int]) -> np.ndarray:
+def _sizes(lengths: Lengths) -> np.ndarray:
     expected = "`lengths` must hold a (source, target) pair or one size per example"
     try:
         sizes = np.asarray(lengths)
@@ -102,8 +98,6 @@ def _fill_batches(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, 
 
 
 def _split_until_multiple(bounds: list[tuple[int, int]], multiple: int) -> None:
-    if multiple < 1:
-        raise ValueError(f"`num_replicas` must be at least 1, got {multiple}.")
     while len(bounds) % multiple:
         largest = max(range(len(bounds)), key=lambda index: bounds[index][1] - bounds[index][0])
         start, end = bounds[largest]

@@ -1,7 +1,7 @@
 """Make batches for a conditional masked language model: padding, canvas and labels."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from numbers import Integral
@@ -67,7 +67,7 @@ class DataCollatorForCmlm:
     max_canvas_length: int | None = None
 
     def __post_init__(self):
-        check_canvas_recipe(canvas_recipe(self))
+        check_canvas_recipe(canvas_recipe(self) | {"masking": self.masking})
         require({"at least 1": "pad_to_multiple_of max_canvas_length"}, vars(self))
         check_special_tokens(self.tokenizer, _RESERVED_TOKENS)
 
@@ -108,17 +108,17 @@ class DataCollatorForCmlm:
 
 
 def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
-    if not features:
-        raise ValueError("`features` must hold at least one example, got none.")
+    if not hasattr(features, "__len__") or not len(features):
+        raise ValueError(f"`features` must hold at least one example, got {features or 'none'}.")
     rows = []
     for row, feature in enumerate(features):
-        if name not in feature:
-            wrong = f"feature {row} must have '{name}', got only {sorted(feature)}"
+        if name not in (columns := [*feature] if isinstance(feature, Mapping) else []):
+            wrong = f"`features`: feature {row} must have '{name}', got only {sorted(columns)}"
             raise ValueError(f"{wrong}. Make the columns with axe_hf.data.tokenize_translations.")
-        ids = feature[name]
-        rows.append(ids := ids.tolist() if hasattr(ids, "tolist") else list(ids))
-        if not ids:
-            raise ValueError(f"'{name}' of feature {row} must not be empty; </s> ends a text.")
+        ids = feature[name].tolist() if hasattr(feature[name], "tolist") else feature[name]
+        if not isinstance(ids, Sequence) or not ids:
+            raise ValueError(f"'{name}' of feature {row} must not be empty, got {ids!r}.")
+        rows.append(ids := list(ids))
         is_whole = all(issubclass(t, Integral) and t is not bool for t in {*map(type, ids)})
         if not is_whole or min(ids) < 0:
             got = f"got {min(ids) if is_whole else ids}; -100 is added here"

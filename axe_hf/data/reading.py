@@ -108,7 +108,7 @@ def read_lines(path: str | Path | None) -> list[str]:
 def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | None:
     """The file or files that `source` names, None for a hub data set or a folder."""
     if isinstance(source, (tuple, list)):
-        if len(source) != 2:
+        if len(source) != 2 or not all(isinstance(part, (str, Path)) for part in source):
             raise ValueError(f"`source` must be a pair of text files, got {len(source)}: {source}.")
         return [Path(part) for part in source]
     if not isinstance(source, (str, Path)) or not str(source).strip():

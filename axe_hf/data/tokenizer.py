@@ -12,6 +12,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 from transformers.utils import logging
 
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
+from ..cmlm.configuration_mask_predict import require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,6 +91,8 @@ def train_tokenizer(
     """
     if algorithm not in ("bpe", "unigram"):
         raise ValueError(f"`algorithm` must be 'bpe' or 'unigram', got {algorithm!r}.")
+    counts = {"vocab_size": vocab_size, "min_frequency": min_frequency}
+    require({"at least 1": "vocab_size", "at least 0": "min_frequency"}, counts, optional=False)
     tokenizer = _empty_tokenizer(algorithm)
     sentences = _normalised(texts, tokenizer)
     alphabet, others = _choose_alphabet(sentences)
@@ -144,8 +147,8 @@ def _empty_tokenizer(algorithm: str) -> Tokenizer:
 
 
 def _normalised(texts: Iterable[str], tokenizer: Tokenizer) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError("`texts` must be an iterable of sentences, got one string; pass [text].")
+    if isinstance(texts, str) or not {"__iter__", "__getitem__"} & {*dir(texts)}:
+        raise TypeError(f"`texts` must be an iterable of sentences ([text]), got {texts!r:.20}.")
     sentences = []
     for index, text in enumerate(texts):
         if not isinstance(text, str):
@@ -246,6 +249,9 @@ def check_special_tokens(tokenizer: Any, names: Iterable[str]) -> None:
 
 def check_tokenizer(tokenizer: Any) -> None:
     """Raise for a tokenizer without the symbols of a CMLM, or that ends no text in `</s>`."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        names, kind = "`tokenizer`, of a trainer `processing_class`,", type(tokenizer).__name__
+        raise TypeError(f"{names} must be a tokenizer of Transformers, got {kind}.")
     check_special_tokens(tokenizer, [name.removesuffix("_id") for name in SPECIAL_TOKEN_IDS])
     eos, around = tokenizer.eos_token, tokenizer.convert_ids_to_tokens(tokenizer("").input_ids)
     if eos not in around:
@@ -288,7 +294,7 @@ def tokenize_translations(
         A `datasets.Dataset` with `input_ids` and `labels`, lists of ids that end in `</s>`.
 
     Raises:
-        ValueError: a column, a language or a special token is missing, or no pair is left.
+        TypeError, ValueError: an argument is wrong, something is missing, or no pair is left.
 
     Example:
         >>> from datasets import Dataset
@@ -302,8 +308,10 @@ def tokenize_translations(
         ['▁guten', '▁Tag', '</s>']
     """
     check_tokenizer(tokenizer)
-    if "translation" not in dataset.column_names:
-        raise ValueError(f"`dataset` lacks the column 'translation', got {dataset.column_names}.")
+    lengths = {"max_source_length": max_source_length, "max_target_length": max_target_length}
+    require({"at least 2, a word and </s>": " ".join(lengths)}, lengths, optional=False)
+    if "translation" not in (columns := getattr(dataset, "column_names", None) or []):
+        raise ValueError(f"`dataset` must be a Dataset with a column 'translation', got {columns}.")
     found = sorted(dataset[0]["translation"]) if len(dataset) else []
     languages = {"source_lang": source_lang, "target_lang": target_lang}
     for name, language in languages.items():
@@ -324,10 +332,10 @@ def tokenize_translations(
         ]
         return {"input_ids": [pair[0] for pair in kept], "labels": [pair[1] for pair in kept]}
 
-    empty, columns = len(tokenizer("").input_ids), dataset.column_names
+    empty = len(tokenizer("").input_ids)
     tokenized = dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")
     num_dropped = len(dataset) - len(tokenized)
-    limits = f"max_source_length={max_source_length}, max_target_length={max_target_length}"
+    limits = ", ".join(f"{name}={length}" for name, length in lengths.items())
     if not len(tokenized):
         got = f"got {num_dropped} pairs, all empty or longer. Raise the limits."
         raise ValueError(f"`dataset` must have a pair within {limits}, {got}")

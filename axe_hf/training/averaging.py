@@ -41,8 +41,7 @@ class EmaCallback(TrainerCallback):
     def __init__(self, decay: float):
         if not isinstance(decay, int | float) or not 0 < decay < 1:
             raise ValueError(f"`decay` must be between 0 and 1, got {decay!r}.")
-        self.decay = decay
-        self.num_updates = 0
+        self.decay, self.num_updates = decay, 0
         self.resume_from: str | Path | None = None
         self._weights: dict[str, nn.Parameter] = {}
         self._averages: list[torch.Tensor] = []
@@ -87,9 +86,8 @@ class EmaCallback(TrainerCallback):
         """Take up what `save` wrote, the trained weights into the model, or FileNotFoundError."""
         path = Path(directory) / EMA_STATE_NAME
         if not path.is_file():
-            raise FileNotFoundError(
-                f"`ema_decay` is set, but {directory} holds no {EMA_STATE_NAME}. Leave it out."
-            )
+            problem = f"`ema_decay` is set, but {directory} holds no {EMA_STATE_NAME}"
+            raise FileNotFoundError(f"{problem}. Leave it out.")
         self.start(model)
         tensors = load_file(path)
         self.num_updates = int(tensors["num_updates"])

@@ -150,7 +150,10 @@ def _make_tokenizer(
     if name is not None:
         for option in given if checkpoint is None else ():
             raise ValueError(f"`{option}` is for a tokenizer to train, but {name} has one.")
-        return AutoTokenizer.from_pretrained(name)
+        try:
+            return AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name} has no tokenizer that can be read: {error}") from error
     languages = _languages(data_args).values()
     texts = (pair[language] for pair in train["translation"] for language in languages)
     settings: dict[str, Any] = {n.removeprefix("tokenizer_"): value for n, value in given.items()}

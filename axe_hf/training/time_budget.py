@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -33,9 +34,10 @@ class TrainingClock(TrainerCallback, ExportableState):
         start, self._lap_start = self._lap_start, self.seconds()
         return self._lap_start - start
 
-    def _pause(self):
-        self.elapsed_seconds = self.seconds()
-        self._running_since = None
+    def _pause(self, *args: Any, **kwargs: Any) -> None:
+        self.elapsed_seconds, self._running_since = self.seconds(), None
+
+    on_epoch_end = on_train_end = _pause
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._running_since, self.elapsed_seconds = None, 0.0
@@ -56,12 +58,6 @@ class TrainingClock(TrainerCallback, ExportableState):
             control.should_save |= args.save_strategy == "steps"
         if control.should_evaluate or control.should_save:
             self._pause()
-        return control
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        self._pause()
-
-    on_train_end = on_epoch_end
 
 
 class BudgetProgressCallback(ProgressCallback):

@@ -514,10 +514,11 @@ def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
     """Source and target length of every example, in tokens."""
     if not hasattr(dataset, "__len__"):
         raise ValueError("`max_tokens_per_batch` needs a `train_dataset` with a length, no stream.")
+    columns = getattr(dataset, "column_names", None) or next(rows_of(dataset), {})
+    if missing := sorted({"input_ids", "labels"} - {*columns}):
+        raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     if not hasattr(dataset, "column_names"):
         return [(len(row["input_ids"]), len(row["labels"])) for row in rows_of(dataset)]
-    if missing := sorted({"input_ids", "labels"} - set(dataset.column_names)):
-        raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
     sides = (table[name].combine_chunks().value_lengths() for name in ("input_ids", "labels"))
     return list(zip(*(side.to_pylist() for side in sides), strict=True))

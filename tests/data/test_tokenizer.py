@@ -325,7 +325,7 @@ def test_vocabulary_too_small_for_the_characters_is_an_error_that_says_how_many_
 def test_bad_arguments_are_an_error_that_names_them():
     with pytest.raises(ValueError, match="`algorithm` must be 'bpe' or 'unigram', got 'wordpiece'"):
         train_tokenizer(["a"], algorithm="wordpiece")
-    with pytest.raises(TypeError, match="`texts` must be an iterable of sentences, got one string"):
+    with pytest.raises(TypeError, match="`texts` must be an iterable of sentences .*got 'one long"):
         train_tokenizer("one long string")
     with pytest.raises(TypeError, match="`texts` must yield strings, got int as number 1"):
         train_tokenizer(["a", 2])
