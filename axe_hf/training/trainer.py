@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -18,12 +18,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import (
-    EvalLoopOutput,
-    EvalPrediction,
-    PredictionOutput,
-    TrainOutput,
-)
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
@@ -116,9 +111,6 @@ class AxeTrainer(Seq2SeqTrainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
-        if args.generation_config is not None and hasattr(self.model, "get_base_model"):
-            # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
-            self.model.get_base_model().generation_config = self.model.generation_config
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
@@ -130,6 +122,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self.data_collator = data_collator
         self._made_collator: DataCollatorForCmlm | None = None
         self._args_of_all_trials: dict[str, Any] = {}
+        self._checkpoint: str | None = None
         self._honour_arguments()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
@@ -151,6 +144,9 @@ class AxeTrainer(Seq2SeqTrainer):
     def _honour_arguments(self) -> None:
         """Write what travels with a model into it, and make anew what hangs on it and `args`."""
         args, config, decoding = self.args, self.model.config, self.model.generation_config
+        if hasattr(self.model, "get_base_model"):
+            # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
+            self.model.get_base_model().generation_config = decoding
         if args.label_smoothing_factor > 0:
             config.label_smoothing = args.label_smoothing_factor
         given, present = canvas_recipe(args), canvas_recipe(config)
@@ -232,16 +228,18 @@ class AxeTrainer(Seq2SeqTrainer):
         # The base class calls this in each training, when the model is made.
         self.args.__dict__.update(self._args_of_all_trials if trial is not None else {})
         super()._hp_search_setup(trial)
+        self._train_batch_size = self.args.train_batch_size  # not that of the last trial
         self.args.check()
         self._honour_arguments()
+        if self._ema is not None:
+            self._ema.resume_from = self._checkpoint
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if checkpoint is not None:
             check_resumption(checkpoint, recipe_of(self))
-        if self._ema is not None:
-            self._ema.resume_from = checkpoint
+        self._checkpoint = checkpoint
         self._train_losses = RunningLosses(self.args.device)
         if self.args.world_size > 1 and self.model_wrapped is self.model:
             # An evaluation before training marks the bare model as prepared; accelerate would then
@@ -375,9 +373,10 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def _check_labels(self) -> None:
         """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
-        rows = rows_of(self.train_dataset) if hasattr(self.train_dataset, "__len__") else ()
-        labels, end = next(iter(rows), {}).get("labels"), self.processing_class.eos_token_id
-        if labels is not None and end not in (last := [*labels][-1:]):
+        row = next(rows_of(self.train_dataset), {}) if hasattr(self.train_dataset, "__len__") else {}
+        end = self.processing_class.eos_token_id
+        has_labels = isinstance(row, Mapping) and "labels" in row
+        if has_labels and end not in (last := [*row["labels"]][-1:]):
             wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
             raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
 
