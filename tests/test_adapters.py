@@ -164,7 +164,9 @@ def test_a_generation_config_in_the_arguments_is_what_an_adapted_model_decodes_b
     given = MaskPredictGenerationConfig(**settings)
     trainer = make_trainer(adapted, generation_config=given)
     assert (trainer.predict(dataset).predictions == expected).all()
-    made = make_trainer(None, model_init=lambda: make_adapted(), generation_config=given, max_steps=1)
+    made = make_trainer(
+        None, model_init=lambda: make_adapted(), generation_config=given, max_steps=1
+    )
     made.train()
     assert vars(made.model.get_base_model().generation_config).items() >= settings.items()
 

@@ -26,7 +26,7 @@ _ARGUMENTS = (
     "train_sampling_strategy optim bf16 learning_rate lr_scheduler_type warmup_steps weight_decay "
     "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay masking length_multiplier "
     "length_jitter"
-).split()
+)
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
 
@@ -77,7 +77,7 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
     """What a checkpoint keeps of its run, for `check_resumption`."""
     args, config, data = trainer.args.to_dict(), trainer.model.config, trainer.train_dataset
     recipe = {name: getattr(config, name, None) for name in CmlmConfig.__annotations__}
-    recipe |= {name: args[name] for name in _ARGUMENTS if args[name] is not None}
+    recipe |= {name: args[name] for name in _ARGUMENTS.split() if args[name] is not None}
     if hasattr(data, "__len__") and not isinstance(data, IterableDataset):
         sample = repr([data[i] for i in range(0, len(data), max(1, len(data) // 64))])
         recipe["train_dataset"] = f"{len(data)} pairs (checksum {zlib.crc32(sample.encode())})"
@@ -110,6 +110,6 @@ def failures_named(folder: str | Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         hint = "no space left on device? " if re.search("container|iostream", str(error)) else ""
         is_nameless = isinstance(error, OSError) and not (error.errno is None or error.filename)
-        if not (hint or is_nameless or isinstance(error, SafetensorError)):
+        if not hint and not is_nameless and not isinstance(error, SafetensorError):
             raise
         raise OSError(f"{folder} could not be written: {hint}{error}") from error

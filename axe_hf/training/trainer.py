@@ -29,7 +29,7 @@ from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
 from ..data.tokenizer import check_tokenizer
-from ..output import only_writer, write_text
+from ..output import write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
@@ -101,8 +101,7 @@ class AxeTrainer(Seq2SeqTrainer):
         args = AxeTrainingArguments("tmp_trainer") if args is None else args
         if not isinstance(args, AxeTrainingArguments):
             raise TypeError(f"`args` must be AxeTrainingArguments, got {type(args).__name__}.")
-        if processing_class is None:
-            processing_class = getattr(data_collator, "tokenizer", None)
+        processing_class = processing_class or getattr(data_collator, "tokenizer", None)
         if processing_class is None:
             raise ValueError("`processing_class` is missing: AxeTrainer needs the tokenizer.")
         if model is not None:
@@ -208,8 +207,8 @@ class AxeTrainer(Seq2SeqTrainer):
         translated, minimizes the loss of evaluation; leave `direction` out then. Each trial starts
         from the arguments as they are now, and they are the same afterwards."""
         if compute_objective is None:
-            is_scored = self.compute_metrics == self._score_translations
-            is_scored = is_scored and self.args.predict_with_generate
+            is_loss_all = self.args.prediction_loss_only or self.compute_metrics is None
+            is_scored = not is_loss_all and self.compute_metrics == self._score_translations
             name, right = ("bleu", "maximize") if is_scored else ("loss", "minimize")
             if direction not in (None, right):
                 raise ValueError(f"`direction` must be {right!r} for {name}, got {direction!r}.")
@@ -245,10 +244,7 @@ class AxeTrainer(Seq2SeqTrainer):
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        is_alone = self.args.should_save and self.hp_search_backend is None
-        is_writing = is_alone and self.args.save_strategy != "no"
-        with only_writer(self.args.output_dir) if is_writing else nullcontext():
-            return super().train(checkpoint, *args, **kwargs)
+        return super().train(checkpoint, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
@@ -284,9 +280,8 @@ class AxeTrainer(Seq2SeqTrainer):
             dataset = dataset.select_columns(["input_ids", "labels"])
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
         workers: dict[str, Any] = {name: getattr(args, f"dataloader_{name}") for name in names}
-        collator = self.data_collator
-        loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collator, **workers)
-        return self._with_own_seeds(self.accelerator.prepare(loader))
+        workers |= {"batch_sampler": sampler, "collate_fn": self.data_collator}
+        return self._with_own_seeds(self.accelerator.prepare(DataLoader(dataset, **workers)))
 
     def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
         """Sentences in a step, all devices together; with `max_tokens_per_batch` their average."""
@@ -350,7 +345,7 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def _check_evaluation(self) -> None:
         """Refuse now, not after hours, arguments that only an evaluation reads."""
-        args, wanted = self.args, (self.args.metric_for_best_model or "loss").removeprefix("eval_")
+        args, known = self.args, ["loss", *_LOGGED_RATES]
         given = {"max_length": args.generation_max_length, "num_beams": args.generation_num_beams}
         try:
             if args.predict_with_generate:
@@ -358,25 +353,23 @@ class AxeTrainer(Seq2SeqTrainer):
         except (TypeError, ValueError) as error:
             names = "`generation_config`, `generation_max_length`, `generation_num_beams`"
             raise type(error)(f"{names} of the arguments: {error}") from error
-        if args.eval_strategy == "no" or self.compute_metrics not in (
-            None,
-            self._score_translations,
-        ):
+        is_ours = self.compute_metrics in (None, self._score_translations)
+        if args.eval_strategy == "no" or not is_ours:
             return
-        known = ["loss", *_LOGGED_RATES]
         if self.compute_metrics is not None and not args.prediction_loss_only:
             self._start_scoring(())  # a library that is missing shows here, too
             known += self._metric.compute(predictions=["a"], references=["a"]) or {}
+        wanted = (args.metric_for_best_model or "loss").removeprefix("eval_")
         if wanted not in known and not isinstance(self.eval_dataset, dict):
             expected = f"one of {', '.join(known)}"
             raise ValueError(f"`metric_for_best_model` must be {expected}; got {wanted!r}.")
 
     def _check_labels(self) -> None:
         """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
-        row = next(rows_of(self.train_dataset), {}) if hasattr(self.train_dataset, "__len__") else {}
-        end = self.processing_class.eos_token_id
-        has_labels = isinstance(row, Mapping) and "labels" in row
-        if has_labels and end not in (last := [*row["labels"]][-1:]):
+        data, end = self.train_dataset, self.processing_class.eos_token_id
+        row = next(rows_of(data), None) if hasattr(data, "__len__") else None
+        is_ours = isinstance(row, Mapping) and "labels" in row
+        if is_ours and end not in (last := [*row["labels"]][-1:]):
             wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
             raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
 
@@ -449,8 +442,8 @@ class AxeTrainer(Seq2SeqTrainer):
         if not self.args.predict_with_generate:
             return loss, outputs.logits if labels is not None else None, labels
         is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
-        gen_kwargs = gen_kwargs or getattr(self, "_gen_kwargs", {})
-        gen_kwargs = {"synced_gpus": is_sharded} | gen_kwargs | ONE_SEQUENCE_EACH
+        given = gen_kwargs or getattr(self, "_gen_kwargs", {})
+        gen_kwargs = {"synced_gpus": is_sharded} | given | ONE_SEQUENCE_EACH
         tokens = self.model.generate(**batch, encoder_outputs=encoder_outputs, **gen_kwargs)
         return loss, tokens, labels
 
@@ -478,10 +471,7 @@ class AxeTrainer(Seq2SeqTrainer):
     def _score_translations(
         self, prediction: EvalPrediction, compute_result: bool = True
     ) -> dict[str, float | str] | None:
-        """Scores on detokenized text of one batch after the other, or of all at once.
-
-        The labels stand in for references that are not there.
-        """
+        """Scores on detokenized text; the labels stand in for references that are not there."""
 
         def decode(batches: Any) -> Iterator[str]:
             for ids in map(torch.as_tensor, batches if isinstance(batches, list) else [batches]):
@@ -498,8 +488,8 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     """Raise where training would fail later, or worse, would not."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
-        kind = type(model).__name__
-        raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
+        wanted, got = "a CmlmForConditionalGeneration", type(model).__name__
+        raise TypeError(f"`model` must be {wanted}, got {got}.")
     check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
 
@@ -536,8 +526,8 @@ class RunningLosses:
     _SUMS = ("token_loss", "length_loss", "num_skipped_targets", "num_skipped_predictions")
 
     def __init__(self, device: torch.device):
-        num_sums = len(self._SUMS + self._COUNTS)
-        self._sums = torch.zeros(num_sums, dtype=torch.float64, device=device)
+        names = self._SUMS + self._COUNTS
+        self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)
         self._has_skips = False
 
     def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:
