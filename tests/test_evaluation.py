@@ -223,14 +223,12 @@ def test_japanese_takes_mecab_where_it_is_installed(monkeypatch, installed):
     ("language", "text", "right"),
     [("zh", "我们今天回家吃饭。", "我们今天回家吃肉。"), ("th", "ฉันกินข้าวที่บ้าน", "ฉันกินข้าวที่นี่")],
 )
-def test_near_right_output_without_spaces_is_not_scored_0(language, text, right, caplog):
+def test_near_right_output_without_spaces_is_not_scored_0(language, text, right):
     given = {"predictions": [text], "references": [right]}
     scores = TranslationMetric(tokenize=default_tokenize(language)).compute(**given)
     assert scores["bleu"] > 40 and scores["length_ratio"] > 0.5
     assert f"tok:{default_tokenize(language)}|" in scores["bleu_signature"]
-    assert not caplog.records
     assert TranslationMetric().compute(**given)["bleu"] == 0
-    assert "`tokenize` '13a' splits at spaces, which the references do not have" in caplog.text
 
 
 def test_a_tokenizer_that_is_not_installed_is_named():

@@ -47,8 +47,7 @@ class OneDnnLinear(TorchFunctionMode):
 
 def _rounded_up(num_rows: int) -> int:
     """One of eight numbers between two powers of two, at most an eighth more."""
-    # oneDNN keeps code and buffers for each shape: 1,200 of them in four layers came to 1.5 GB,
-    # rounded to 110 MB.
+    # oneDNN keeps code for each shape: 1,200 in four layers took 1.5 GB; rounded, 110 MB.
     step = max(MIN_ROWS, 2 ** (num_rows.bit_length() - 1) // 8)
     return -(-num_rows // step) * step
 
@@ -71,9 +70,10 @@ def linear_on_cpu(
     ValueError if it is asked for and cannot be had."""
     wrong = None if device.type == "cpu" and dtype == torch.float32 else f"in {dtype} on {device}"
     if not torch.backends.mkldnn.is_available():
-        wrong = "in a PyTorch that was built without oneDNN"
+        wrong = "in a PyTorch built without oneDNN"
     if use_onednn and wrong:
-        raise ValueError(f"`use_onednn=True` is for float32 on CPUs; the model is {wrong}.")
+        text = f"`use_onednn=True` is for float32 on CPUs; the model is {wrong}"
+        raise ValueError(f"{text}. Leave it to None.")
     is_wanted = is_amd_processor() if use_onednn is None else use_onednn
     return OneDnnLinear() if is_wanted and not wrong else nullcontext()
 
@@ -82,5 +82,5 @@ def linear_on_cpu(
 def is_amd_processor() -> bool:
     """Whether the processor says that it is made by AMD."""
     cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else ""
     return "AuthenticAMD" in (text or platform.processor())

@@ -131,17 +131,10 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             self.disable_tqdm = True  # a log gets the lines of each `logging_steps`, and no bars
         self.check()
         super().__post_init__()
-        if self.train_minutes is not None:
-            self._check_time_budget()
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
             self.dataloader_pin_memory = False
-
-    def check(self) -> None:
-        """Refuse numbers out of range, and canvases that cannot be whatever the model adds."""
-        require(_RANGES, vars(self))
-        check_canvas_recipe(canvas_recipe(self))
-
-    def _check_time_budget(self):
+        if self.train_minutes is None:
+            return
         need, size = "with `train_minutes`", self.world_size
         if (schedule := self.lr_scheduler_type.value) not in ("linear", "cosine"):
             known = f"one of linear and cosine {need}, got {schedule!r}"
@@ -152,6 +145,11 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
                 steps = f"a number of steps {need}, not a share, got {getattr(self, name)}"
                 raise ValueError(f"`{name}` must be {steps}.")
+
+    def check(self) -> None:
+        """Refuse numbers out of range, and canvases that cannot be whatever the model adds."""
+        require(_RANGES, vars(self))
+        check_canvas_recipe(canvas_recipe(self))
 
 
 @_with_help

@@ -24,8 +24,7 @@ logger = logging.get_logger(__name__)
 _ARGUMENTS = (
     "seed data_seed per_device_train_batch_size gradient_accumulation_steps max_tokens_per_batch "
     "train_sampling_strategy optim bf16 learning_rate lr_scheduler_type warmup_steps weight_decay "
-    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay masking length_multiplier "
-    "length_jitter"
+    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay"
 )
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
@@ -97,8 +96,7 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
         if not any(folder.rglob(pattern)):
             logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
     for name in sorted(before.keys() | recipe.keys()):
-        was, now = before.get(name), recipe.get(name)
-        if was != now:
+        if (was := before.get(name)) != (now := recipe.get(name)):
             logger.warning(f"`{name}` is {now}, but was {was}: the run goes on as another one.")
 
 

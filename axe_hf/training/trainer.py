@@ -120,8 +120,6 @@ class AxeTrainer(Seq2SeqTrainer):
         self._ema: EmaCallback | None = None
         self.data_collator = data_collator
         self._made_collator: DataCollatorForCmlm | None = None
-        self._args_of_all_trials: dict[str, Any] = {}
-        self._checkpoint: str | None = None
         self._honour_arguments()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
@@ -162,7 +160,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if is_silent and config.training_loss == "axe" and given.get("masking") != "uniform":
             # Saved before there was a recipe: only so can it have been trained for this decoding.
             recipe = present | {"masking": "full", "length_multiplier": decoded} | given
-        made = recipe
+        made = dict(recipe)
         if recipe["masking"] == "uniform" and not given:  # the multiplier is one of decoding alone
             made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
         check_canvas_recipe(made, config.training_loss)
@@ -175,8 +173,8 @@ class AxeTrainer(Seq2SeqTrainer):
         if "length_multiplier" in given or decoded is None:
             decoding.length_multiplier = config.length_multiplier
         if not is_own:
-            limits = {"seed": data_seed(args), "max_canvas_length": config.max_target_length}
-            collator = DataCollatorForCmlm(self.processing_class, **limits, **made)
+            made |= {"seed": self._data_seed, "max_canvas_length": config.max_target_length}
+            collator = DataCollatorForCmlm(self.processing_class, **made)
             self.data_collator = self._made_collator = collator
         self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
         if args.ema_decay != getattr(self._ema, "decay", None):
@@ -184,6 +182,10 @@ class AxeTrainer(Seq2SeqTrainer):
             self._ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
             if self._ema is not None:
                 self.add_callback(self._ema)
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     @property
     def _clock(self) -> TrainingClock:
@@ -207,8 +209,8 @@ class AxeTrainer(Seq2SeqTrainer):
         translated, minimizes the loss of evaluation; leave `direction` out then. Each trial starts
         from the arguments as they are now, and they are the same afterwards."""
         if compute_objective is None:
-            is_loss_all = self.args.prediction_loss_only or self.compute_metrics is None
-            is_scored = not is_loss_all and self.compute_metrics == self._score_translations
+            is_scored = self.compute_metrics == self._score_translations
+            is_scored &= not self.args.prediction_loss_only
             name, right = ("bleu", "maximize") if is_scored else ("loss", "minimize")
             if direction not in (None, right):
                 raise ValueError(f"`direction` must be {right!r} for {name}, got {direction!r}.")
@@ -235,16 +237,15 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
-        checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
-        if checkpoint is not None:
-            check_resumption(checkpoint, recipe_of(self))
-        self._checkpoint = checkpoint
+        self._checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if self._checkpoint is not None:
+            check_resumption(self._checkpoint, recipe_of(self))
         self._train_losses = RunningLosses(self.args.device)
         if self.args.world_size > 1 and self.model_wrapped is self.model:
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        return super().train(checkpoint, *args, **kwargs)
+        return super().train(self._checkpoint, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
@@ -274,7 +275,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
         lengths, budget = pair_lengths(dataset), args.max_tokens_per_batch
-        sampler = MaxTokensBatchSampler(lengths, budget, data_seed(args), args.world_size)
+        sampler = MaxTokensBatchSampler(lengths, budget, self._data_seed, args.world_size)
         self._sentences_per_batch = len(dataset) / len(sampler)
         if hasattr(dataset, "column_names"):
             dataset = dataset.select_columns(["input_ids", "labels"])
@@ -345,7 +346,7 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def _check_evaluation(self) -> None:
         """Refuse now, not after hours, arguments that only an evaluation reads."""
-        args, known = self.args, ["loss", *_LOGGED_RATES]
+        args = self.args
         given = {"max_length": args.generation_max_length, "num_beams": args.generation_num_beams}
         try:
             if args.predict_with_generate:
@@ -353,23 +354,15 @@ class AxeTrainer(Seq2SeqTrainer):
         except (TypeError, ValueError) as error:
             names = "`generation_config`, `generation_max_length`, `generation_num_beams`"
             raise type(error)(f"{names} of the arguments: {error}") from error
-        is_ours = self.compute_metrics in (None, self._score_translations)
-        if args.eval_strategy == "no" or not is_ours:
-            return
-        if self.compute_metrics is not None and not args.prediction_loss_only:
+        if args.eval_strategy != "no" and not args.prediction_loss_only:
             self._start_scoring(())  # a library that is missing shows here, too
-            known += self._metric.compute(predictions=["a"], references=["a"]) or {}
-        wanted = (args.metric_for_best_model or "loss").removeprefix("eval_")
-        if wanted not in known and not isinstance(self.eval_dataset, dict):
-            expected = f"one of {', '.join(known)}"
-            raise ValueError(f"`metric_for_best_model` must be {expected}; got {wanted!r}.")
 
     def _check_labels(self) -> None:
         """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
         data, end = self.train_dataset, self.processing_class.eos_token_id
-        row = next(rows_of(data), None) if hasattr(data, "__len__") else None
-        is_ours = isinstance(row, Mapping) and "labels" in row
-        if is_ours and end not in (last := [*row["labels"]][-1:]):
+        row = next(rows_of(data), {}) if hasattr(data, "__len__") else {}
+        labels = row.get("labels") if isinstance(row, Mapping) else None
+        if labels is not None and end not in (last := [*labels][-1:]):
             wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
             raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
 
@@ -442,8 +435,8 @@ class AxeTrainer(Seq2SeqTrainer):
         if not self.args.predict_with_generate:
             return loss, outputs.logits if labels is not None else None, labels
         is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
-        given = gen_kwargs or getattr(self, "_gen_kwargs", {})
-        gen_kwargs = {"synced_gpus": is_sharded} | given | ONE_SEQUENCE_EACH
+        gen_kwargs = gen_kwargs or getattr(self, "_gen_kwargs", {})
+        gen_kwargs = {"synced_gpus": is_sharded} | gen_kwargs | ONE_SEQUENCE_EACH
         tokens = self.model.generate(**batch, encoder_outputs=encoder_outputs, **gen_kwargs)
         return loss, tokens, labels
 
@@ -488,15 +481,10 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     """Raise where training would fail later, or worse, would not."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
-        wanted, got = "a CmlmForConditionalGeneration", type(model).__name__
-        raise TypeError(f"`model` must be {wanted}, got {got}.")
+        kind = type(model).__name__
+        raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
     check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
-
-
-def data_seed(args: AxeTrainingArguments) -> int:
-    """What fixes the order of the batches and the masks."""
-    return args.seed if args.data_seed is None else args.data_seed
 
 
 def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
@@ -526,8 +514,8 @@ class RunningLosses:
     _SUMS = ("token_loss", "length_loss", "num_skipped_targets", "num_skipped_predictions")
 
     def __init__(self, device: torch.device):
-        names = self._SUMS + self._COUNTS
-        self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)
+        num_sums = len(self._SUMS + self._COUNTS)
+        self._sums = torch.zeros(num_sums, dtype=torch.float64, device=device)
         self._has_skips = False
 
     def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:

@@ -899,12 +899,6 @@ class TestBadInput:
                 "`generation_config`.*`top_k`",
             ),
             ({"bleu_tokenize": "14a"}, "`tokenize` must be one of 13a, char.*got '14a'"),
-            ({"metric_for_best_model": "blue"}, "must be one of loss.* bleu, .* got 'blue'"),
-            ({"metric_for_best_model": "eval_x"}, "must be one of loss.* bleu, .* got 'x'"),
-            (
-                {"metric_for_best_model": "bleu", "predict_with_generate": False},
-                "must be one of loss, token_loss.* got 'bleu'",
-            ),
         ],
     )
     def test_what_only_evaluation_reads_is_checked_before_step_1(
