@@ -67,7 +67,7 @@ class DataCollatorForCmlm:
     max_canvas_length: int | None = None
 
     def __post_init__(self):
-        check_canvas_recipe(canvas_recipe(self))
+        check_canvas_recipe(canvas_recipe(self) | {"masking": self.masking})
         require({"at least 1": "pad_to_multiple_of max_canvas_length"}, vars(self))
         check_special_tokens(self.tokenizer, _RESERVED_TOKENS)
 
