@@ -14,6 +14,7 @@ from transformers import (
     Seq2SeqTrainingArguments,
     pipeline,
 )
+from transformers.utils import logging
 
 from axe_hf import (
     AxeTrainer,
@@ -244,3 +245,13 @@ def test_there_is_no_step_of_left_to_right_generation_to_prepare(make_adapted):
     for model in (adapted, adapted.get_base_model()):
         with pytest.raises(NotImplementedError, match="whole canvases: call model.generate"):
             model.prepare_inputs_for_generation(torch.tensor([[7, 1]]))
+
+
+@pytest.mark.parametrize("multiplier", [1.5, 0.75])
+def test_a_recipe_that_an_adapter_does_not_keep_is_named(
+    make_adapted, make_trainer, caplog, monkeypatch, multiplier
+):
+    monkeypatch.setattr(logging.get_logger("axe_hf"), "propagate", True)
+    make_trainer(make_adapted(), masking="full", length_multiplier=multiplier)
+    names = [r.message.split("`")[1] for r in caplog.records if "does not keep it" in r.message]
+    assert names == ["masking", "length_multiplier"]

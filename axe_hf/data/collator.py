@@ -102,8 +102,12 @@ class DataCollatorForCmlm:
 
     def pad_sources(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` alone, of features that need no `labels`."""
-        sources, multiple = _column(features, "input_ids"), self.pad_to_multiple_of
-        input_ids, is_source = padded(sources, self.tokenizer.pad_token_id, multiple)
+        sources, pad_token_id = _column(features, "input_ids"), self.tokenizer.pad_token_id
+        for row, ids in enumerate(sources):
+            if pad_token_id in (ids[0], ids[-1]):  # it would be attended to
+                wrong = f"'input_ids' of feature {row} must not be padded, got {ids}"
+                raise ValueError(f"{wrong}. Tokenize without padding, it is added here.")
+        input_ids, is_source = padded(sources, pad_token_id, self.pad_to_multiple_of)
         return {"input_ids": input_ids, "attention_mask": is_source.long()}
 
 

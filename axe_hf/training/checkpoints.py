@@ -26,6 +26,7 @@ _ARGUMENTS = (
     "train_sampling_strategy optim bf16 learning_rate lr_scheduler_type warmup_steps weight_decay "
     "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay"
 )
+_OF_OPTIMIZER = {"learning_rate", "weight_decay", "adam_epsilon", "adam_beta1", "adam_beta2"}
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
 
@@ -97,7 +98,9 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
             logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
     for name in sorted(before.keys() | recipe.keys()):
         if (was := before.get(name)) != (now := recipe.get(name)):
-            logger.warning(f"`{name}` is {now}, but was {was}: the run goes on as another one.")
+            is_kept = name in _OF_OPTIMIZER and any(folder.rglob(_STATES["optimizer.pt"]))
+            result = f"{was} stays, by {folder}" if is_kept else "the run goes on as another one"
+            logger.warning(f"`{name}` is {now}, but was {was}: {result}.")
 
 
 @contextmanager

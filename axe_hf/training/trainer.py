@@ -164,11 +164,12 @@ class AxeTrainer(Seq2SeqTrainer):
         if recipe["masking"] == "uniform" and not given:  # the multiplier is one of decoding alone
             made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
         check_canvas_recipe(made, config.training_loss)
+        hint = " An adapter does not keep it." if hasattr(self.model, "get_base_model") else ""
+        is_decoded_anew = decoded is not None and "length_multiplier" in given
+        had = present | ({"length_multiplier": decoded} if is_decoded_anew else {})
         for name, value in recipe.items():
-            if is_loaded and value != present[name]:
-                logger.warning(
-                    f"`{name}` is {value!r} from now on; `config` had {present[name]!r}."
-                )
+            if is_loaded and value != (was := had[name]):
+                logger.warning(f"`{name}` is {value!r} from now on; the model had {was!r}.{hint}")
             setattr(config, name, value)
         if "length_multiplier" in given or decoded is None:
             decoding.length_multiplier = config.length_multiplier

@@ -340,6 +340,14 @@ def test_labels_that_were_padded_are_refused(tokenizer, padding):
             DataCollatorForCmlm(tokenizer)([{"input_ids": [140, EOS], "labels": ids}])
 
 
+@pytest.mark.parametrize("ids", [[140, EOS, PAD], [PAD, PAD, 140, EOS]])
+def test_sources_that_were_padded_are_refused(tokenizer, ids):
+    collator = DataCollatorForCmlm(tokenizer)
+    for call in (collator, collator.pad_sources):
+        with pytest.raises(ValueError, match="'input_ids' of feature 0 must not be padded, got"):
+            call([{"input_ids": ids, "labels": [150, EOS]}])
+
+
 @pytest.mark.parametrize("name", ["max_canvas_length", "pad_to_multiple_of"])
 @pytest.mark.parametrize("value", [0, -3, 1.5, math.nan, math.inf])
 def test_sizes_of_a_collator_are_whole_numbers_from_one(tokenizer, name, value):

@@ -577,6 +577,20 @@ class TestRecipeOfTheCanvas:
         assert (model.config.masking, model.config.length_multiplier) == ("uniform", 1.0)
         assert model.generation_config.length_multiplier == multiplier
 
+    @pytest.mark.parametrize("multiplier", [1.4, 0.8])
+    def test_a_change_of_decoding_alone_is_named(
+        self, make_trainer, make_model, dataset, tokenizer, tmp_path, logged, multiplier
+    ):
+        model = make_model()
+        model.generation_config.length_multiplier = multiplier
+        model.save_pretrained(tmp_path / "old")
+        args = make_trainer().args
+        loaded, collator = self.load(tmp_path / "old"), DataCollatorForCmlm(tokenizer)
+        AxeTrainer(loaded, args, collator, dataset, processing_class=tokenizer)
+        assert loaded.generation_config.length_multiplier == 1.0
+        (line,) = logged()
+        assert f"`length_multiplier` is 1.0 from now on; the model had {multiplier}" in line
+
     def test_a_collator_of_ours_says_the_recipe_too(self, make_model, dataset, tokenizer, tmp_path):
         def trainer(collator, **given):
             args = AxeTrainingArguments(str(tmp_path / "out"), max_steps=1, use_cpu=True, **given)
