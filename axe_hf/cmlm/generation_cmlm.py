@@ -433,7 +433,10 @@ def check_source(input_ids: Any, attention_mask: Any, encoder_outputs: Any) -> N
 
 def check_target_lengths(lengths: torch.Tensor, num_sentences: int, limit: int) -> torch.Tensor:
     """`target_lengths` (batch,) or (batch, candidates) as (batch, candidates) long, or an error."""
-    lengths = torch.as_tensor(lengths)
+    try:
+        lengths = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`target_lengths` must be integers, got {lengths!r:.80}.") from error
     if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise TypeError(f"`target_lengths` must be integers, got {lengths.dtype}.")
     if lengths.dim() not in (1, 2) or lengths.shape[0] != num_sentences:

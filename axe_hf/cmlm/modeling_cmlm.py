@@ -328,6 +328,10 @@ class CmlmPreTrainedModel(PreTrainedModel):
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
         wrong = [f"{kind}: {', '.join(map(str, info[kind]))}" for kind in kinds if info.get(kind)]
+        weights = ((n, p) for n, p in model.named_parameters() if p.is_floating_point())
+        # Attention can hide NaN. A weight without data, on "meta", says nothing.
+        found = [n for n, p in weights if not (p.is_meta or p.float().isfinite().all())]
+        wrong += [f"NaN or infinity: {', '.join(found)}"] if found else []
         model.loading_problem = f"{'; '.join(wrong):.300}" if wrong else None
         return (model, info) if output_loading_info else model
 
