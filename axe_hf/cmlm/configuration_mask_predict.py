@@ -41,14 +41,6 @@ def num_masked_again(schedule: str, length: int, t: int, num_iterations: int) ->
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a value must be, in words that follow "must be", and as a test."""
-
-    expected: str
-    is_kept: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
 class Setting:
     """One setting of the decoding.
 
@@ -57,7 +49,7 @@ class Setting:
         default: None also means that None is a value of it.
         kind: its type, but for None.
         help: what it does, one sentence or two.
-        rules: what a value must be, the first that is broken is reported.
+        rules: what a value must be, names in `_RANGES`; the first that is broken is reported.
         advice: what to do instead, at the end of the complaint.
         is_own: False for a setting that Transformers' `GenerationConfig` has too.
         is_option: whether the command line offers it.
@@ -70,7 +62,7 @@ class Setting:
     default: Any
     kind: type
     help: str
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[str, ...] = ()
     advice: str = ""
     is_own: bool = True
     is_option: bool = True
@@ -81,33 +73,44 @@ class Setting:
         """Raise ValueError for a value out of range."""
         if value is None and self.default is None:
             return
-        for rule in self.rules:
-            if not rule.is_kept(value):
-                complaint = f"`{self.name}` must be {rule.expected}, got {value!r}. {self.advice}"
+        for expected in self.rules:
+            kind, is_kept = _RANGES[expected]
+            if not (_is_of_kind(value, kind) and is_kept(value)):
+                complaint = f"`{self.name}` must be {expected}, got {value!r}. {self.advice}"
                 raise ValueError(complaint.rstrip())
 
 
-def _is_number(value: Any) -> bool:
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
-    return is_real and -math.inf < value < math.inf  # an int may be too long for isfinite
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """No bool is a number here, nor are NaN and infinity."""
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        return False
+    return kind is str or -math.inf < value < math.inf  # an int may be too long for isfinite
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-# What a number may have to be, in words that follow "must be"; never NaN, never infinite.
+_SCHEDULE = f"one of {', '.join(SCHEDULES)}"
+# What a value may have to be, in words that follow "must be": its type, and what more of it.
 _RANGES: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "a finite number": (Real, lambda value: True),
     "positive": (Real, lambda value: value > 0),
+    "> 0": (Real, lambda value: value > 0),
     ">= 0": (Real, lambda value: value >= 0),
     "in [0, 1)": (Real, lambda value: 0 <= value < 1),
     "between 0 and 1 or None": (Real, lambda value: 0 < value < 1),
+    "a probability in (0, 1] or None": (Real, lambda value: 0 < value <= 1),
+    "an integer": (int, lambda value: True),
+    "an integer >= 1": (int, lambda value: value >= 1),
     "a whole number": (Integral, lambda value: True),
     "at least 0": (Integral, lambda value: value >= 0),
     "at least 1": (Integral, lambda value: value >= 1),
     "at least 2, a word and </s>": (Integral, lambda value: value >= 2),
     "-1 or at least 1": (Integral, lambda value: value == -1 or value >= 1),
     "in [0, 2**32)": (Integral, lambda value: 0 <= value < 2**32),
+    # More passes than a canvas has positions change next to nothing; a typo's would never end.
+    "at most 1000": (Integral, lambda value: value <= 1000),
+    "at most 10000000": (Integral, lambda value: value <= 10**7),
+    "True or False": (bool, lambda value: True),
+    "True, False or None": (bool, lambda value: True),
+    _SCHEDULE: (str, lambda value: value in SCHEDULES),
 }
 
 
@@ -119,44 +122,31 @@ def require(ranges: Mapping[str, str], values: Mapping[str, Any], optional: bool
     for expected, names in ranges.items():
         kind, is_kept = _RANGES[expected]
         for name in (n for n in names.split() if not optional or values.get(n) is not None):
-            is_of_kind = isinstance(value := values[name], kind) and _is_number(value)
+            is_of_kind = _is_of_kind(value := values[name], kind)
             if not (is_of_kind and is_kept(value)):
                 also = "" if is_of_kind else f" ({'finite' if kind is Real else 'whole'})"
                 raise ValueError(f"`{name}` must be {expected}{also}, got {value!r}.")
 
-
-_COUNT = Rule("an integer >= 1", _is_count)
-# More passes than a canvas has positions change next to nothing; a typo's would never end.
-_ENDING = Rule("at most 1000", lambda value: value <= 1000)
-_WHOLE = Rule("an integer", lambda value: type(value) is int)
-_NOT_NEGATIVE = Rule(">= 0", lambda value: value >= 0)
-_FINITE = Rule("a finite number", _is_number)
-_POSITIVE = Rule("> 0", lambda value: _is_number(value) and value > 0)
-_PROBABILITY = Rule(
-    "a probability in (0, 1] or None", lambda value: _is_number(value) and 0 < value <= 1
-)
-_SCHEDULE = Rule(f"one of {', '.join(SCHEDULES)}", lambda value: value in SCHEDULES)
-_SWITCH = Rule("True or False", lambda value: isinstance(value, bool))
-_SWITCH_OR_NONE = Rule("True, False or None", lambda value: isinstance(value, bool))
 
 # A table is read by its rows.
 # fmt: off
 _SETTINGS = (
     Setting("num_iterations", 1, int,
             "T >= 1, passes of the decoder: one full prediction and T - 1 refinements.",
-            (_COUNT, _ENDING), "One pass over the canvas is `num_iterations=1`.", in_graph="fixed"),
+            ("an integer >= 1", "at most 1000"),
+            "One pass over the canvas is `num_iterations=1`.", in_graph="fixed"),
     Setting("num_length_candidates", 1, int,
             "k >= 1, canvases of different length decoded per sentence; the best-scored is kept.",
-            (_COUNT,)),
+            ("an integer >= 1",)),
     Setting("length_multiplier", None, float,
             "factor > 0 on the predicted length (lambda of the AXE paper); by default that of the "
             "model's configuration, with which it was trained.",
-            (_FINITE, _POSITIVE), in_graph="fixed"),
+            ("a finite number", "> 0"), in_graph="fixed"),
     Setting("length_score_weight", 0.1, float,
             "weight of the length's log-probability, added to the mean log-probability of the "
             "tokens, when candidates are ranked. 0 is Mask-Predict's ranking, which prefers short "
             "canvases; 0.1 is ours, chosen on the validation data of the README's table.",
-            (_FINITE,), in_graph="indifferent"),
+            ("a finite number",), in_graph="indifferent"),
     Setting("schedule", "linear", str,
             'how many positions are masked again: "linear" (Mask-Predict\'s) or "cosine" '
             "(MaskGIT's).",
@@ -165,40 +155,40 @@ _SETTINGS = (
             "mask only tokens less probable than this, in (0, 1], again, and at most what the "
             "schedule says; a sentence without such tokens is done. None masks what the schedule "
             "says.",
-            (_PROBABILITY,), is_reset_by_none=True),
+            ("a probability in (0, 1] or None",), is_reset_by_none=True),
     Setting("early_stop", False, bool,
             "a sentence of which an iteration changes no token is done and leaves the batch.",
-            (_SWITCH,)),
+            ("True or False",)),
     Setting("collapse_repeats", False, bool,
             "keep one token of each run of equal tokens on the canvas; a blank between two keeps "
             "both.",
-            (_SWITCH,)),
+            ("True or False",)),
     # No option, as it changes what `generate` returns; `translate --show-steps` shows it.
     Setting("output_history", False, bool, "keep canvas and predictions of every iteration.",
-            (_SWITCH,), is_option=False, in_graph="indifferent"),
+            ("True or False",), is_option=False, in_graph="indifferent"),
     Setting("compile", False, bool,
             "run the decoder through `torch.compile`, on lengths rounded up to static shapes "
             "(`compile_config` says how; on a GPU with CUDA graphs by default). Worth it for many "
             "batches: each new shape is compiled once.",
-            (_SWITCH,), in_graph="indifferent"),
+            ("True or False",), in_graph="indifferent"),
     Setting("use_onednn", None, bool,
             "compute linear layers in float32 on a CPU by oneDNN in place of the BLAS that PyTorch "
             "was built with; up to rounding the result is the same. None does so on AMD "
             "processors, where decoding took 0.55 to 0.8 of the time.",
-            (_SWITCH_OR_NONE,), is_reset_by_none=True, in_graph="indifferent"),
+            ("True, False or None",), is_reset_by_none=True, in_graph="indifferent"),
     Setting("min_length", None, int,
             "shortest canvas in positions, `</s>` included; 1 by default.",
-            (_WHOLE, _NOT_NEGATIVE), is_own=False, in_graph="fixed"),
+            ("an integer", ">= 0"), is_own=False, in_graph="fixed"),
     Setting("max_length", None, int,
             "longest canvas in positions, `</s>` included; the model's limit by default.",
-            (_WHOLE, _NOT_NEGATIVE), is_own=False, in_graph="fixed"),
+            ("an integer", ">= 0"), is_own=False, in_graph="fixed"),
     Setting("do_sample", None, bool,
             "draw tokens from the softmax of the logits over `temperature` instead of taking the "
             "most probable; scores and re-masking go by the untempered probability.",
-            (_SWITCH_OR_NONE,), is_own=False),
+            ("True, False or None",), is_own=False),
     Setting("temperature", None, float,
             "what the logits are divided by where tokens are drawn, > 0; 1.0 by default.",
-            (_POSITIVE,), "The most probable tokens are what do_sample=False takes.",
+            ("> 0",), "The most probable tokens are what do_sample=False takes.",
             is_own=False, is_reset_by_none=True, in_graph="indifferent"),
     Setting("suppress_tokens", None, list,
             "ids that are never predicted, besides `<pad>` and `<mask>`.",
@@ -206,13 +196,13 @@ _SETTINGS = (
     Setting("num_return_sequences", None, int,
             "the best so many candidates of each sentence, best first, not over "
             "`num_length_candidates`; 1 by default.",
-            (_COUNT,), is_own=False, is_option=False, is_reset_by_none=True),
+            ("an integer >= 1",), is_own=False, is_option=False, is_reset_by_none=True),
     Setting("output_scores", None, bool,
             "accepted as elsewhere; a `MaskPredictOutput` always holds `token_scores`.",
-            (_SWITCH_OR_NONE,), is_own=False, is_option=False, in_graph="indifferent"),
+            ("True, False or None",), is_own=False, is_option=False, in_graph="indifferent"),
     Setting("return_dict_in_generate", None, bool,
             "return a `MaskPredictOutput` in place of the token ids.",
-            (_SWITCH_OR_NONE,), is_own=False, is_option=False, in_graph="indifferent"),
+            ("True, False or None",), is_own=False, is_option=False, in_graph="indifferent"),
     Setting("compile_config", None, object,  # Transformers' CompileConfig
             "how `compile` compiles, a `CompileConfig`; Transformers never saves it.",
             is_own=False, is_option=False, is_reset_by_none=True, in_graph="indifferent"),

@@ -69,14 +69,14 @@ class MaskPredictGenerationMixin:
         if generation_config is not None:
             self.generation_config = config_class.from_dict(generation_config.to_dict())
         elif name_or_path is not None:
-            folder = os.path.join(name_or_path, loading.get("subfolder") or "")
-            file = os.path.join(folder, GENERATION_CONFIG_NAME)
+            name = os.path.join(loading.get("subfolder") or "", GENERATION_CONFIG_NAME)
+            file = os.path.join(name_or_path, name)
             try:
                 self.generation_config = config_class.from_pretrained(name_or_path, **loading)
             except Exception as error:
-                place = {name: loading.get(name) for name in ("revision", "cache_dir")}
-                place |= {"filename": GENERATION_CONFIG_NAME, "local_files_only": True}
-                if os.path.lexists(file) or has_file(name_or_path, **place):
+                place = {key: loading.get(key) for key in ("revision", "cache_dir")}
+                is_cached = has_file(name_or_path, name, local_files_only=True, **place)
+                if is_cached or os.path.lexists(file):
                     raise ValueError(f"{file}: {error} Mend the file, or remove it.") from error
                 # No such file: what `__init__` made from the model's config stands.
         if self.generation_config.length_multiplier is None:
@@ -124,10 +124,9 @@ class MaskPredictGenerationMixin:
             ValueError, TypeError: an argument out of range, unknown, or autoregressive.
         """
         if self.loading_problem is not None:
+            problem = f"Weights are not those of a checkpoint: {self.loading_problem}"
             advice = "Load a whole one, train first, or set model.loading_problem = None."
-            raise ValueError(
-                f"Weights are not those of a checkpoint: {self.loading_problem}. {advice}"
-            )
+            raise ValueError(f"{problem}. {advice}")
         saved = self.generation_config if generation_config is None else generation_config
         config = settings_of_call(self.config, saved, overrides)
         if generator is not None and not config.do_sample:
@@ -141,8 +140,7 @@ class MaskPredictGenerationMixin:
             if attention_mask is None:
                 attention_mask = input_ids.ne(self.config.pad_token_id)
         check_source(input_ids, attention_mask, encoder_outputs)
-        is_asked = bool(overrides.get("use_onednn"))
-        with _linear_layers(config, is_asked, self.device, self.dtype):
+        with _linear_layers(config, bool(overrides.get("use_onednn")), self.device, self.dtype):
             if encoder_outputs is None:
                 inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
                 encoder_outputs = self.model.encoder(**inputs)
@@ -170,9 +168,9 @@ class MaskPredictGenerationMixin:
         tokens = log_probs = None
         if decoder_input_ids is not None:
             if target_lengths is not None or config.num_length_candidates > 1:
+                advice = "leave out `target_lengths` and set `num_length_candidates` to 1."
                 raise ValueError(
-                    "`decoder_input_ids` is the one canvas of each sentence: leave out "
-                    "`target_lengths` and set `num_length_candidates` to 1."
+                    "`decoder_input_ids` is the one canvas of each sentence: " + advice
                 )
             tokens = check_canvas(decoder_input_ids, len(states), self.config).to(states.device)
             lengths = (tokens != self.config.pad_token_id).sum(dim=1, keepdim=True)
@@ -180,18 +178,14 @@ class MaskPredictGenerationMixin:
             lengths = check_target_lengths(target_lengths, len(states), config.max_length)
             lengths = lengths.to(states.device)
         elif getattr(encoder_outputs, "length_logits", None) is None:
-            raise ValueError(
-                "`encoder_outputs` hold no `length_logits`. Pass what `model.get_encoder()` "
-                "returns, or give `target_lengths`."
-            )
+            advice = "Pass what `model.get_encoder()` returns, or give `target_lengths`."
+            raise ValueError(f"`encoder_outputs` hold no `length_logits`. {advice}")
         else:
             lengths, log_probs = length_candidates(encoder_outputs.length_logits, config)
-        if (config.num_return_sequences or 1) > lengths.shape[1]:
-            raise ValueError(
-                f"`num_return_sequences` is {config.num_return_sequences}, but a sentence has "
-                f"{lengths.shape[1]} length candidate(s). Raise `num_length_candidates`, or widen "
-                "`min_length` and `max_length`."
-            )
+        if (wanted := config.num_return_sequences or 1) > (found := lengths.shape[1]):
+            problem = f"is {wanted}, but a sentence has {found} length candidate(s)"
+            advice = "Raise `num_length_candidates`, or widen `min_length` and `max_length`."
+            raise ValueError(f"`num_return_sequences` {problem}. {advice}")
         if tokens is None:
             width = int(lengths.max())
             if config.compile:
@@ -243,9 +237,8 @@ def _linear_layers(config, is_asked: bool, device, dtype) -> AbstractContextMana
     if linear_on_cpu is not None and not config.compile:
         return linear_on_cpu(config.use_onednn, device, dtype)
     if is_asked:
-        raise ValueError(
-            "`use_onednn=True` needs the axe_hf package: `pip install axe_hf`, or leave it to None."
-        )
+        advice = "`pip install axe_hf`, or leave it to None"
+        raise ValueError(f"`use_onednn=True` needs the axe_hf package: {advice}.")
     if config.use_onednn and not config.compile:  # as the model was saved, elsewhere
         logger.warning_once("`use_onednn` changes nothing without the axe_hf package.")
     return nullcontext()
@@ -319,10 +312,8 @@ class DraftStream:
     """Shows a streamer each pass's best canvas, if it has `put_draft`, and the translation."""
 
     def __init__(self, streamer: Any, config: CmlmConfig, canvases: Canvases, settings: Any):
-        if len(canvases.lengths) != 1:
-            raise ValueError(
-                f"`streamer` shows one sentence, got a batch of {len(canvases.lengths)}."
-            )
+        if (batch := len(canvases.lengths)) != 1:
+            raise ValueError(f"`streamer` shows one sentence, got a batch of {batch}.")
         self.streamer, self.config, self.canvases = streamer, config, canvases
         self.length_scores = settings.length_score_weight * canvases.length_log_probs
         self.collapse_repeats = settings.collapse_repeats
@@ -399,10 +390,9 @@ def _check_suppressed(ids: Any, vocab_size: int) -> None:
         raise TypeError(f"`suppress_tokens` must be a list of token ids, got {ids!r:.80}.")
     wrong = [i for i in ids if not 0 <= i < vocab_size]
     if wrong or len(set(ids)) > vocab_size - 3:  # pad and mask are never predicted either
-        raise ValueError(
-            f"`suppress_tokens` must hold ids in [0, {vocab_size}) and leave some to predict, got "
-            f"{wrong[:5] or f'{len(set(ids))} ids'}."
-        )
+        expected = f"hold ids in [0, {vocab_size}) and leave some to predict"
+        got = wrong[:5] or f"{len(set(ids))} ids"
+        raise ValueError(f"`suppress_tokens` must {expected}, got {got}.")
 
 
 def check_source(input_ids: Any, attention_mask: Any, encoder_outputs: Any) -> None:
@@ -410,10 +400,9 @@ def check_source(input_ids: Any, attention_mask: Any, encoder_outputs: Any) -> N
     if encoder_outputs is not None:
         states: Any = getattr(encoder_outputs, "last_hidden_state", None)
         if not torch.is_tensor(states) or states.numel() == 0:
-            raise ValueError(
-                "`encoder_outputs` must be what `model.get_encoder()` returns, of at least one "
-                f"sentence, got {type(encoder_outputs).__name__}."
-            )
+            expected = "what `model.get_encoder()` returns, of at least one sentence"
+            got = type(encoder_outputs).__name__
+            raise ValueError(f"`encoder_outputs` must be {expected}, got {got}.")
         shape = tuple(states.shape[:2])
     elif input_ids is None:
         raise ValueError("generate() needs `input_ids` (batch, source) or `encoder_outputs`.")
@@ -425,10 +414,9 @@ def check_source(input_ids: Any, attention_mask: Any, encoder_outputs: Any) -> N
         raise ValueError(f"`attention_mask` must be (batch, source) = {shape}, got {found}.")
     is_late = (attention_mask[:, 0] == 0) & attention_mask.any(dim=1)
     if is_late.any():
-        raise ValueError(
-            f"`attention_mask` has padding in front of sentence {int(is_late.nonzero()[0])}, but "
-            'positions count from the left. Set tokenizer.padding_side = "right".'
-        )
+        problem = f"`attention_mask` has padding in front of sentence {int(is_late.nonzero()[0])}"
+        advice = 'Set tokenizer.padding_side = "right".'
+        raise ValueError(f"{problem}, but positions count from the left. {advice}")
 
 
 def check_target_lengths(lengths: torch.Tensor, num_sentences: int, limit: int) -> torch.Tensor:
@@ -440,10 +428,8 @@ def check_target_lengths(lengths: torch.Tensor, num_sentences: int, limit: int) 
     if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise TypeError(f"`target_lengths` must be integers, got {lengths.dtype}.")
     if lengths.dim() not in (1, 2) or lengths.shape[0] != num_sentences:
-        raise ValueError(
-            "`target_lengths` must be (batch,) or (batch, candidates) with a batch of "
-            f"{num_sentences}, got {tuple(lengths.shape)}."
-        )
+        expected = f"(batch,) or (batch, candidates) with a batch of {num_sentences}"
+        raise ValueError(f"`target_lengths` must be {expected}, got {tuple(lengths.shape)}.")
     if not lengths.numel() or int(lengths.min()) < 1 or int(lengths.max()) > limit:
         found = lengths.flatten().tolist()[:20]
         raise ValueError(f"`target_lengths` must be in [1, {limit}], with `</s>`; got {found}.")
@@ -456,11 +442,9 @@ def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -
     if len(canvas) != num_sentences:
         got = f"{num_sentences}, got {len(canvas)} canvases"
         raise ValueError(f"`decoder_input_ids` must be (batch, canvas) with a batch of {got}.")
-    if canvas.shape[1] > config.max_target_length:
-        raise ValueError(
-            f"`decoder_input_ids` have {canvas.shape[1]} positions but `max_target_length` is "
-            f"{config.max_target_length}."
-        )
+    if (width := canvas.shape[1]) > (limit := config.max_target_length):
+        problem = f"`decoder_input_ids` have {width} positions"
+        raise ValueError(f"{problem} but `max_target_length` is {limit}.")
     is_padding = canvas == config.pad_token_id
     problems = {
         f"hold ids in [0, {config.vocab_size})": (canvas < 0) | (canvas >= config.vocab_size),
@@ -470,8 +454,7 @@ def check_canvas(canvas: torch.Tensor, num_sentences: int, config: CmlmConfig) -
     for expected, is_wrong in problems.items():
         if is_wrong.any():
             row, column = is_wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"`decoder_input_ids` must {expected}, got {int(canvas[row, column])} at [{row}, "
-                f"{column}]. Put <mask> ({config.mask_token_id}) where a token is to be predicted."
-            )
+            got = f"{int(canvas[row, column])} at [{row}, {column}]"
+            advice = f"Put <mask> ({config.mask_token_id}) where a token is to be predicted."
+            raise ValueError(f"`decoder_input_ids` must {expected}, got {got}. {advice}")
     return canvas.long()

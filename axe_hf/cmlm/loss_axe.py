@@ -205,6 +205,7 @@ class AlignedCrossEntropyLoss(nn.Module):
 
 
 # The checks at the door: what without them would be wrong in silence, or fail at another line.
+_RESIZE = "Call model.resize_token_embeddings(...)."
 
 
 def check_options(
@@ -215,10 +216,9 @@ def check_options(
     is_unread = isinstance(items, Tensor) and not is_readable(items)
     is_scalar = isinstance(items, int | float) or isinstance(items, Tensor) and items.numel() == 1
     if type(options.blank_token_id) is not int:
-        raise TypeError(
-            f"`blank_token_id` must be an int, got {options.blank_token_id!r}. It is the id of a "
-            "token of its own, e.g. tokenizer.convert_tokens_to_ids('<blank>')."
-        )
+        advice = "of a token of its own, e.g. tokenizer.convert_tokens_to_ids('<blank>')."
+        got = f"got {options.blank_token_id!r}. It is the id {advice}"
+        raise TypeError(f"`blank_token_id` must be an int, {got}")
     for name in ("delta", "label_smoothing"):
         if not isinstance(getattr(options, name), int | float):
             raise TypeError(f"`{name}` must be a number, got {getattr(options, name)!r}.")
@@ -229,10 +229,8 @@ def check_options(
     if reduction not in REDUCTIONS:
         raise ValueError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, got {reduction!r}.")
     if items is not None and not (is_scalar and (is_unread or items > 0)):
-        raise ValueError(
-            "`num_items_in_batch` must be the number of targets to divide by, an int or a scalar "
-            f"tensor, got {items!r}."
-        )
+        expected = "the number of targets to divide by, an int or a scalar tensor"
+        raise ValueError(f"`num_items_in_batch` must be {expected}, got {items!r}.")
 
 
 def check_logits(logits: Tensor, inplace_backward: bool) -> None:
@@ -243,10 +241,9 @@ def check_logits(logits: Tensor, inplace_backward: bool) -> None:
     if logits.dim() != 3:
         raise ValueError(f"`logits` must be (batch, canvas, vocab), got {tuple(logits.shape)}.")
     if inplace_backward and logits.requires_grad and logits.is_leaf:
-        raise ValueError(
-            "`inplace_backward=True` overwrites `logits`, which is a leaf tensor (its gradient "
-            "would share its memory). Pass the output of a layer, or leave `inplace_backward` off."
-        )
+        problem = "`inplace_backward=True` overwrites `logits`, which is a leaf tensor"
+        advice = "Pass the output of a layer, or leave `inplace_backward` off."
+        raise ValueError(f"{problem} (its gradient would share its memory). {advice}")
 
 
 def check_derivatives(*tensors: Tensor | None) -> None:
@@ -255,11 +252,10 @@ def check_derivatives(*tensors: Tensor | None) -> None:
         return
     is_dual = any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
     if is_dual or torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "The losses of axe_hf know reverse mode only, but were called inside torch.func (vmap, "
-            "grad, jvp ...) or forward-mode differentiation. Call them on the whole batch, with "
-            ".backward() or torch.autograd.grad."
-        )
+        inside = "inside torch.func (vmap, grad, jvp ...) or forward-mode differentiation"
+        problem = f"The losses of axe_hf know reverse mode only, but were called {inside}"
+        advice = "Call them on the whole batch, with .backward() or torch.autograd.grad."
+        raise RuntimeError(f"{problem}. {advice}")
 
 
 def check_tensors(
@@ -277,11 +273,9 @@ def check_tensors(
     if observed is not None:
         check_kind("observed_mask", observed, (batch, canvas), is_mask=True)
     if not 0 <= blank < vocab:
-        raise ValueError(
-            f"`blank_token_id` must be in [0, {vocab}), the vocabulary of the logits, got {blank}. "
-            "Was the blank added to the tokenizer after the model was built? Call "
-            "model.resize_token_embeddings(...)."
-        )
+        expected = f"in [0, {vocab}), the vocabulary of the logits"
+        advice = "Was the blank added to the tokenizer after the model was built? " + _RESIZE
+        raise ValueError(f"`blank_token_id` must be {expected}, got {blank}. {advice}")
     if not is_readable(labels):
         return
     is_padding = labels == IGNORE_INDEX
@@ -340,9 +334,8 @@ def check_ids(name: str, ids: Tensor, vocab: int, shape: tuple = (None, None)) -
     is_wrong, expected = (ids < 0) | (ids >= vocab), f"ids in [0, {vocab})"
     if name == "labels":
         is_wrong, expected = is_wrong & (ids != IGNORE_INDEX), f"in [0, {vocab}) or {IGNORE_INDEX}"
-    message = f"`{name}` must be {expected}, got {{ids}} at {{at}}. Was the tokenizer "
-    message += "extended after the model was built? Call model.resize_token_embeddings(...)."
-    refuse({message: is_wrong}, ids=ids)
+    advice = "Was the tokenizer extended after the model was built? " + _RESIZE
+    refuse({f"`{name}` must be {expected}, got {{ids}} at {{at}}. {advice}": is_wrong}, ids=ids)
 
 
 def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
@@ -353,10 +346,10 @@ def check_log_probs(log_probs: Tensor, canvas_lengths: Tensor | None) -> None:
     if canvas_lengths is not None:
         is_nan &= torch.arange(log_probs.shape[1]) < canvas_lengths[:, None]
     message = (
-        "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}."
+        "`logits` hold NaN or +inf, or nothing but -inf, at sentence {at[0]}, position {at[1]}. "
+        "Has training diverged? Try a smaller learning rate or clip the gradient."
     )
-    advice = " Has training diverged? Try a smaller learning rate or clip the gradient."
-    refuse({message + advice: is_nan})
+    refuse({message: is_nan})
 
 
 def refuse(wrong: dict[str, Tensor], **values: Tensor) -> None:

@@ -76,12 +76,10 @@ def CmlmForConditionalGenerationLoss(
     """
     options = AxeOptions(config.blank_token_id, config.axe_delta, config.label_smoothing)
     check_options(options, "sum", num_items_in_batch)
-    limit = config.max_target_length
-    if labels.shape[1] > limit:
-        raise ValueError(
-            f"`labels` have {labels.shape[1]} positions but `config.max_target_length` is {limit}. "
-            "Truncate the targets, or train a model with a larger limit."
-        )
+    if (length := labels.shape[1]) > (limit := config.max_target_length):
+        problem = f"`labels` have {length} positions but `config.max_target_length` is {limit}"
+        advice = "Truncate the targets, or train a model with a larger limit."
+        raise ValueError(f"{problem}. {advice}")
     if is_readable(labels):
         message = "`labels` must hold -100 where there is no token, not <pad> ({labels} at {at})."
         refuse({message: labels == config.pad_token_id}, labels=labels)
@@ -149,11 +147,10 @@ def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig)
     if config.fused_loss == "auto":
         return is_plain and is_fusing_worthwhile(hidden_states, lm_head.weight)
     if not is_plain:
-        raise ValueError(
-            f'`config.fused_loss` is "always", but `lm_head` is {type(lm_head).__name__} and not a '
-            f"plain nn.Linear on {hidden_states.device} without hooks, so its weight alone does "
-            'not make the logits. Set it to "auto" or "never".'
-        )
+        found = f"{type(lm_head).__name__} and not a plain nn.Linear on {hidden_states.device}"
+        problem = f'`config.fused_loss` is "always", but `lm_head` is {found} without hooks'
+        advice = 'its weight alone does not make the logits. Set it to "auto" or "never".'
+        raise ValueError(f"{problem}, so {advice}")
     return True
 
 
@@ -172,12 +169,10 @@ def length_nll(length_logits: Tensor | None, target_lengths: Tensor) -> Tensor:
     Raises ValueError where there are no `length_logits` `(batch, lengths)`, fp32.
     """
     if length_logits is None:
-        raise ValueError(
-            "`encoder_outputs` hold no `length_logits`, which the length loss needs. Pass what "
-            "`model.get_encoder()` returns, or set `config.length_loss_weight = 0`."
-        )
-    # These logits are small: a fused loss would save nothing. An empty target has no length: class
-    # 0 is excluded.
+        problem = "`encoder_outputs` hold no `length_logits`, which the length loss needs"
+        advice = "`model.get_encoder()` returns, or set `config.length_loss_weight = 0`."
+        raise ValueError(f"{problem}. Pass what {advice}")
+    # A fused loss would save nothing, these logits are small. Class 0: an empty target, no length.
     return F.cross_entropy(length_logits, target_lengths, reduction="none", ignore_index=0)
 
 
@@ -253,11 +248,9 @@ def linear_cross_entropy(
 def _check(labels: Tensor, shape: tuple[int, ...]) -> None:
     batch, canvas, vocab = shape
     if labels.shape != (batch, canvas):
-        raise ValueError(
-            f"Cross entropy needs one label a canvas position: `labels` are {tuple(labels.shape)}, "
-            f"the canvas is {(batch, canvas)}. Give equal lengths or set "
-            '`config.training_loss = "axe"`.'
-        )
+        got = f"`labels` are {tuple(labels.shape)}, the canvas is {(batch, canvas)}"
+        advice = 'Give equal lengths or set `config.training_loss = "axe"`.'
+        raise ValueError(f"Cross entropy needs one label a canvas position: {got}. {advice}")
     check_ids("labels", labels, vocab)
 
 

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -380,28 +381,20 @@ class CmlmStack(CmlmPreTrainedModel):
             self.embed_positions = CmlmSinusoidalPositionalEmbedding(max_length, config.d_model)
         else:
             self.embed_positions = nn.Embedding(max_length, config.d_model)
-
-        def norm(is_there: bool) -> nn.Module:
-            shape, eps = config.d_model, config.layer_norm_eps
-            return nn.LayerNorm(shape, eps=eps) if is_there else nn.Identity()
-
-        self.layernorm_embedding = norm(config.layernorm_embedding)
-        self.layer_norm = norm(config.normalize_before)
+        norm = partial(nn.LayerNorm, config.d_model, config.layer_norm_eps)
+        self.layernorm_embedding = norm() if config.layernorm_embedding else nn.Identity()
+        self.layer_norm = norm() if config.normalize_before else nn.Identity()
         self.gradient_checkpointing = False
 
     def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, name: str) -> Tensor:
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError(
-                f"Give either `{name}` or the embeddings in its place, not both and not neither."
-            )
+            raise ValueError(f"Give either `{name}` or the embeddings in its place, and not both.")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)  # (batch, length, d_model)
-        length = inputs_embeds.shape[1]
-        if length > self.max_length:
-            raise ValueError(
-                f"`{name}` has {length} positions but `config.{self.max_length_name}` is "
-                f"{self.max_length}. Truncate the text, or train a model with a larger limit."
-            )
+        if (length := inputs_embeds.shape[1]) > self.max_length:
+            limit = f"`config.{self.max_length_name}` is {self.max_length}"
+            advice = "Truncate the text, or train a model with a larger limit."
+            raise ValueError(f"`{name}` has {length} positions but {limit}. {advice}")
         positions = torch.arange(length, device=inputs_embeds.device)
         return inputs_embeds * self.embed_scale + self.embed_positions(positions)
 
@@ -495,9 +488,8 @@ class CmlmDecoder(CmlmStack):
         """
         num_sources, width = source_states.shape[0], canvas_states.shape[-1]
         if (got := canvas_states.shape[0]) % num_sources:
-            raise ValueError(
-                f"`decoder_input_ids` or `labels`: {got} do not fit {num_sources} texts."
-            )
+            found = f"{got} do not fit {num_sources} texts"
+            raise ValueError(f"`decoder_input_ids` or `labels`: {found}.")
         canvas_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=canvas_states, attention_mask=is_canvas
         )

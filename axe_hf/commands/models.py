@@ -116,8 +116,7 @@ def load_model(options: argparse.Namespace) -> "Loaded":
 
 def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:
     """`rescore_with` for `translate`, where a model is asked for."""
-    name = options.rescore_with
-    if name is None:
+    if (name := options.rescore_with) is None:
         return {}
     _check_folder(name, "--rescore-with")
     return {"rescore_with": _load(name, "--rescore-with", options)}

@@ -91,19 +91,20 @@ def _with_steps(model: Any, tokenizer: Any, text: str, settings: dict[str, Any])
     import torch
 
     from ..history import format_history
+    from ..pipeline import is_visible, valid_unicode
     from ..rescoring import generate_rescored
     from ..translation import translate_with_scores
 
     print(printable(text))
     with torch.random.fork_rng():  # drawn tokens are drawn alike below
         (found,) = translate_with_scores(model, tokenizer, [text], show_progress=False, **settings)
-    if text.strip():
+    if is_visible(text):
         settings = {**settings, "output_history": True, "return_dict_in_generate": True}
         generate = model.generate
         if rescore_with := settings.pop("rescore_with", None):
             generate = partial(generate_rescored, model, tokenizer, rescore_with)
-        limit = model.config.max_source_length
-        inputs = tokenizer([text], return_tensors="pt", truncation=True, max_length=limit)
+        limit = {"truncation": True, "max_length": model.config.max_source_length}
+        inputs = tokenizer([valid_unicode(text)], return_tensors="pt", **limit)
         print(format_history(generate(**inputs.to(model.device), **settings), tokenizer))
     print(f"{printable(found[0].text)}\n", flush=True)
     return found

@@ -77,7 +77,11 @@ class DataCollatorForCmlm:
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sources, targets = _column(features, "input_ids"), _column(features, "labels")
-        self._check_targets(targets)
+        reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}
+        for row, ids in enumerate(targets):
+            for token in sorted(reserved.keys() & set(ids)):
+                wrong = f"'labels' of feature {row} must hold no {reserved[token]}, got id {token}"
+                raise ValueError(f"{wrong}. Remove it; tokenize without padding, it is added here.")
         pad_token_id, multiple = self.tokenizer.pad_token_id, self.pad_to_multiple_of
         target_ids, is_target = _pad(targets, pad_token_id, multiple)
         content, is_full = (self.seed, sources, targets), self.masking == "full"
@@ -102,13 +106,6 @@ class DataCollatorForCmlm:
         input_ids, is_source = _pad(sources, self.tokenizer.pad_token_id, multiple)
         return {"input_ids": input_ids, "attention_mask": is_source.long()}
 
-    def _check_targets(self, targets: list[list[int]]) -> None:
-        reserved = {getattr(self.tokenizer, f"{name}_id"): name for name in _RESERVED_TOKENS}
-        for row, ids in enumerate(targets):
-            for token in sorted(reserved.keys() & set(ids)):
-                wrong = f"'labels' of feature {row} must hold no {reserved[token]}, got id {token}"
-                raise ValueError(f"{wrong}. Remove it; tokenize without padding, it is added here.")
-
 
 def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
     if not hasattr(features, "__len__") or not len(features):
@@ -122,14 +119,10 @@ def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
         if not isinstance(ids, Sequence) or not ids:
             raise ValueError(f"'{name}' of feature {row} must not be empty, got {ids!r}.")
         rows.append(ids := list(ids))
-        is_whole = all(
-            issubclass(kind, Integral) and kind is not bool for kind in {*map(type, ids)}
-        )
+        is_whole = all(issubclass(t, Integral) and t is not bool for t in {*map(type, ids)})
         if not is_whole or min(ids) < 0:
-            wrong = (
-                f"'{name}' of feature {row} must be token ids, got {min(ids) if is_whole else ids}"
-            )
-            raise ValueError(f"{wrong}; -100 is added here.")
+            got = f"got {min(ids) if is_whole else ids}; -100 is added here"
+            raise ValueError(f"'{name}' of feature {row} must be token ids, {got}.")
     return rows
 
 

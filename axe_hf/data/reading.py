@@ -26,6 +26,7 @@ _Languages: TypeAlias = tuple[str, str]  # source and target
 _HEADINGS = {"source": 0, "src": 0, "target": 1, "tgt": 1, "trg": 1}
 _HEADINGS |= dict.fromkeys(("text", "sentence", "translation", "reference", "id", "score"), 2)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')  # as csv and pandas write texts
+_HALF = re.compile(r"[\ud800-\udfff]")  # of a character, as JSON can spell it
 
 
 def load_translations(
@@ -118,9 +119,8 @@ def _paths(source: str | Path | tuple[str | Path, str | Path]) -> list[Path] | N
     if path.is_dir():
         return None
     if path.exists() and _bare_suffix(path) not in _PAIR_FORMATS:
-        raise ValueError(
-            f"`source` must end in .jsonl, .json or .tsv, or be two text files, got {source}."
-        )
+        expected = "end in .jsonl, .json or .tsv, or be two text files"
+        raise ValueError(f"`source` must {expected}, got {source}.")
     # A name that looks like a file is a misspelt file, not a data set to ask the hub for.
     is_file = path.suffix == ".gz" or _bare_suffix(path) in (*_PAIR_FORMATS, ".txt")
     return [path] if is_file else None
@@ -231,22 +231,16 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
     _check_languages(languages, pair, place)
     pair = {language: pair[language] for language in languages}
     for language, text in pair.items():
-        side = f"{place}: the side {language!r}"
         if not (text is None or isinstance(text, str)):
-            raise ValueError(f"{side} must be a sentence, got {text!r}. Remove the pair.")
-        try:
-            (text or "").encode()
-        except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
-            raise ValueError(f"{side} must be valid Unicode, got {text!r}.") from error
-    if "references" not in row:
-        return {"translation": pair}
-    references = row["references"]
+            expected = f"the side {language!r} must be a sentence"
+            raise ValueError(f"{place}: {expected}, got {text!r}. Remove the pair.")
+    checked, references = {"translation": pair}, row.get("references", ["..."])
     is_list = isinstance(references, list) and references
     if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
         raise ValueError(f"{place}: 'references' must be a list of sentences, got {references!r}.")
-    if any(text.encode(errors="ignore").decode() != text for text in references):
-        raise ValueError(f"{place}: 'references' must be valid Unicode, got {references!r}.")
-    return {"translation": pair, "references": references}
+    if half := next(filter(_HALF.search, filter(None, [*pair.values(), *references])), None):
+        raise ValueError(f"{place}: must be valid Unicode, got {half!r}.")
+    return checked | ({"references": references} if "references" in row else {})
 
 
 def _to_dataset(checked: Iterable[tuple[str, dict[str, Any]]], source: Any) -> "Dataset":
@@ -262,8 +256,7 @@ def _to_dataset(checked: Iterable[tuple[str, dict[str, Any]]], source: Any) -> "
     if halves:
         more = f"; and {len(halves) - 5} more" if len(halves) > 5 else ""
         raise ValueError(f"{'; '.join(halves[:5])}{more}. Remove the pair, or each of them.")
-    if num_empty:
-        logger.warning(f"{source}: left out {num_empty} pairs of which both sides are empty.")
+    _warn_of_empty(num_empty, source)
     if not rows:
         raise ValueError(f"{source}: must hold at least one sentence pair, got none.")
     count = sum("references" in row for row in rows)
@@ -272,6 +265,11 @@ def _to_dataset(checked: Iterable[tuple[str, dict[str, Any]]], source: Any) -> "
         found = f"only {count} of {len(rows)} rows have 'references'"
         logger.warning(f"{source}: {found}; the column is left out.")
     return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
+
+
+def _warn_of_empty(count: int, source: Any) -> None:
+    if count:
+        logger.warning(f"{source}: left out {count} pairs of which both sides are empty.")
 
 
 def _load_from_hub(name: str, languages: _Languages, split: Any) -> "Dataset":
@@ -287,14 +285,19 @@ def _load_from_hub(name: str, languages: _Languages, split: Any) -> "Dataset":
         raise ValueError(f"{message}{type(error).__name__}: {error}") from error
     if one is None:
         if not (there := [each for each in split if each in dataset]):
-            raise ValueError(
-                f"{name}: no split {' or '.join(split)} in {[*dataset]}; name `split`."
-            )
+            wants = " or ".join(split)
+            raise ValueError(f"{name}: no split {wants} in {[*dataset]}; name `split`.")
         dataset = dataset[there[0]]
     if "translation" not in dataset.column_names:
         raise ValueError(f"{name}: must have the column 'translation', got {dataset.column_names}.")
     _check_languages(languages, dataset[0]["translation"] if len(dataset) else (), name)
-    return dataset
+
+    def is_said(pairs: list[dict[str, Any]]) -> list[bool]:
+        return [any((pair[side] or "").strip() for side in languages) for pair in pairs]
+
+    kept = dataset.filter(is_said, batched=True, input_columns="translation")
+    _warn_of_empty(len(dataset) - len(kept), name)
+    return kept
 
 
 def _check_languages(languages: _Languages, found: Iterable[str], place: str) -> None:

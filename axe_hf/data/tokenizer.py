@@ -39,7 +39,7 @@ class CmlmTokenizer(PreTrainedTokenizerFast):
 
     def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
         # The backend spells out what is special to it. Language tags are not, but stay whole.
-        named = {str(token) for token in self._special_tokens_map.values()}
+        named = {str(token) for token in self._special_tokens_map.values() if token}
         strings = {"normalized": not special_tokens}
         tokens = [AddedToken(t, **strings) if isinstance(t, str) else t for t in new_tokens]
         states = [token.__getstate__() | {"special": str(token) in named} for token in tokens]
@@ -47,7 +47,8 @@ class CmlmTokenizer(PreTrainedTokenizerFast):
 
     def _decode(self, token_ids: Any, skip_special_tokens: bool = False, **kwargs: Any) -> str:
         if skip_special_tokens and self._extra_special_tokens and isinstance(token_ids, list):
-            token_ids = [i for i in token_ids if i not in self.all_special_ids]
+            special_ids = {*self.all_special_ids}
+            token_ids = [i for i in token_ids if i not in special_ids]
         return super()._decode(token_ids, skip_special_tokens, **kwargs)
 
 
@@ -63,10 +64,9 @@ def train_tokenizer(
     defaults of `CmlmConfig`; `</s>` is appended to every text. Decoding gives the text back, up to
     Unicode's canonical composition (NFC), white space and the character "▁" (U+2581), which stands
     for it in tokens, folded to single spaces, and control characters and byte order marks dropped.
-    Characters too rare for a token of their own are spelt in UTF-8 bytes, which
-    take 115 entries of the vocabulary. A text that spells out a special token, such as "<mask>", is
-    encoded as ordinary characters, unless the tokenizer is called with
-    `split_special_tokens=False`.
+    Characters too rare for a token of their own are spelt in UTF-8 bytes, which take 115 entries of
+    the vocabulary. A text that spells out a special token, such as "<mask>", is encoded as ordinary
+    characters, unless the tokenizer is called with `split_special_tokens=False`.
 
     Args:
         texts: sentences of both languages, in any order; one pass over them is made.
@@ -239,13 +239,12 @@ def _in_fixed_order(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 def check_special_tokens(tokenizer: Any, names: Iterable[str]) -> None:
     """Raise for a tokenizer that lacks one of the special tokens `names`, such as "mask_token"."""
+    how = "eos_token='</s>', pad_token='<pad>', mask_token='<mask>', "
+    how += "extra_special_tokens={'blank_token': '<blank>'}), or with what it calls them."
     for name in names:
         if getattr(tokenizer, f"{name}_id", None) is None:
-            raise ValueError(
-                f"`tokenizer` must have a {name}. Load yours with from_pretrained(..., "
-                "eos_token='</s>', pad_token='<pad>', mask_token='<mask>', "
-                "extra_special_tokens={'blank_token': '<blank>'}), or with what it calls them."
-            )
+            advice = f"Load yours with from_pretrained(..., {how}"
+            raise ValueError(f"`tokenizer` must have a {name}. {advice}")
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -338,12 +337,9 @@ def tokenize_translations(
     num_dropped = len(dataset) - len(tokenized)
     limits = ", ".join(f"{name}={length}" for name, length in lengths.items())
     if not len(tokenized):
-        raise ValueError(
-            f"`dataset` must have a pair within {limits}, got {num_dropped} pairs, all empty or "
-            "longer. Raise the limits."
-        )
+        got = f"got {num_dropped} pairs, all empty or longer. Raise the limits."
+        raise ValueError(f"`dataset` must have a pair within {limits}, {got}")
     if num_dropped:
-        logger.warning(
-            f"Dropped {num_dropped} of {len(dataset)} sentence pairs: empty, or over {limits}."
-        )
+        dropped = f"{num_dropped} of {len(dataset)} sentence pairs"
+        logger.warning(f"Dropped {dropped}: empty, or over {limits}.")
     return tokenized

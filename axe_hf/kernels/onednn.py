@@ -46,23 +46,17 @@ class OneDnnLinear(TorchFunctionMode):
 
 
 def _rounded_up(num_rows: int) -> int:
-    """One of eight numbers between two powers of two, at most an eighth more.
-
-    oneDNN keeps code and buffers for each shape it meets, for as long as the process lives. For
-    1,200 numbers of rows in four layers that came to 1.5 GB, rounded to 110 MB.
-    """
+    """One of eight numbers between two powers of two, at most an eighth more."""
+    # oneDNN keeps code for each shape: 1,200 in four layers took 1.5 GB; rounded, 110 MB.
     step = max(MIN_ROWS, 2 ** (num_rows.bit_length() - 1) // 8)
     return -(-num_rows // step) * step
 
 
 def _fits(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
     tensors = (states, weight) if bias is None else (states, weight, bias)
-    is_plain = all(
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and (tensor.dtype, tensor.layout) == (torch.float32, torch.strided)
-        and tensor.device.type == "cpu"
-        for tensor in tensors
-    )
+    plain = (torch.float32, torch.strided, "cpu")
+    is_plain = all((t.dtype, t.layout, t.device.type) == plain for t in tensors)
+    is_plain &= {*map(type, tensors)} <= {torch.Tensor, torch.nn.Parameter}
     has_rows = states.shape[-1] > 0 and states.numel() // states.shape[-1] >= MIN_ROWS
     # Autocast has no rule for oneDNN's layout.
     is_free = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
@@ -73,23 +67,20 @@ def linear_on_cpu(
     use_onednn: bool | None, device: torch.device, dtype: torch.dtype
 ) -> AbstractContextManager:
     """The context in which a model of `dtype` on `device` decodes; None takes oneDNN where it pays.
-
-    Raises:
-        ValueError: it is asked for and cannot be had.
-    """
-    is_there = torch.backends.mkldnn.is_available()
-    is_fitting = device.type == "cpu" and dtype == torch.float32
-    if use_onednn and not (is_there and is_fitting):
-        what = f"the model is in {dtype} on {device}"
-        what = what if is_there else "this PyTorch was built without oneDNN"
-        raise ValueError(f"`use_onednn=True` is for float32 on CPUs, but {what}. Leave it to None.")
+    ValueError if it is asked for and cannot be had."""
+    wrong = None if device.type == "cpu" and dtype == torch.float32 else f"in {dtype} on {device}"
+    if not torch.backends.mkldnn.is_available():
+        wrong = "in a PyTorch built without oneDNN"
+    if use_onednn and wrong:
+        text = f"`use_onednn=True` is for float32 on CPUs; the model is {wrong}"
+        raise ValueError(f"{text}. Leave it to None.")
     is_wanted = is_amd_processor() if use_onednn is None else use_onednn
-    return OneDnnLinear() if is_wanted and is_there and is_fitting else nullcontext()
+    return OneDnnLinear() if is_wanted and not wrong else nullcontext()
 
 
 @lru_cache
 def is_amd_processor() -> bool:
     """Whether the processor says that it is made by AMD."""
     cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else ""
     return "AuthenticAMD" in (text or platform.processor())

@@ -131,27 +131,25 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             self.disable_tqdm = True  # a log gets the lines of each `logging_steps`, and no bars
         self.check()
         super().__post_init__()
-        if self.train_minutes is not None:
-            self._check_time_budget()
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
             self.dataloader_pin_memory = False
+        if self.train_minutes is None:
+            return
+        need, size = "with `train_minutes`", self.world_size
+        if (schedule := self.lr_scheduler_type.value) not in ("linear", "cosine"):
+            known = f"one of linear and cosine {need}, got {schedule!r}"
+            raise ValueError(f"`lr_scheduler_type` must be {known}.")
+        if size > 1:  # their clocks would end training at different steps
+            raise ValueError(f"`train_minutes` needs one process, got {size}. Use `max_steps`.")
+        for name in ("logging_steps", "eval_steps", "save_steps"):
+            if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
+                steps = f"a number of steps {need}, not a share, got {getattr(self, name)}"
+                raise ValueError(f"`{name}` must be {steps}.")
 
     def check(self) -> None:
         """Refuse numbers out of range, and canvases that cannot be whatever the model adds."""
         require(_RANGES, vars(self))
         check_canvas_recipe(canvas_recipe(self))
-
-    def _check_time_budget(self):
-        schedule, size = self.lr_scheduler_type.value, self.world_size
-        if schedule not in ("linear", "cosine"):
-            expected = "one of linear and cosine with `train_minutes`"
-            raise ValueError(f"`lr_scheduler_type` must be {expected}, got {schedule!r}.")
-        if size > 1:  # their clocks would end training at different steps
-            raise ValueError(f"`train_minutes` needs one process, got {size}. Use `max_steps`.")
-        for name in ("logging_steps", "eval_steps", "save_steps"):
-            if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
-                expected = "a number of steps with `train_minutes`, not a share"
-                raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)}.")
 
 
 @_with_help
@@ -206,11 +204,9 @@ class DataArguments:
             raise ValueError(f"Give either `train_file` or `dataset_name`, got {file}, {dataset}.")
         for part in ("validation", "test"):
             split, file = getattr(self, f"{part}_split"), getattr(self, f"{part}_file")
-            if split is not None and dataset is None:
-                hint = f"With files use `{part}_file`."
-                raise ValueError(f"`{part}_split` is a split of `dataset_name`: none given. {hint}")
-            if split is not None and file is not None:
-                raise ValueError(f"Give `{part}_split` or a file, not both: {split!r}, {file!r}.")
+            if split is not None and (dataset is None or file is not None):
+                instead = f"in place of `{part}_file`, got {split!r} of {dataset!r} and {file!r}"
+                raise ValueError(f"`{part}_split` is a split of `dataset_name`, {instead}.")
         given = self.tokenizer_name_or_path
         for name in ("vocab_size", "tokenizer_algorithm"):
             if given is not None and getattr(self, name) is not None:

@@ -21,16 +21,11 @@ from .averaging import EMA_STATE_NAME
 logger = logging.get_logger(__name__)
 
 # What decides how training goes, besides the model's config; not when it ends.
-_ARGUMENTS: tuple[str, ...] = (
-    "seed",
-    "data_seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
+_ARGUMENTS = (
+    "seed data_seed per_device_train_batch_size gradient_accumulation_steps max_tokens_per_batch "
+    "train_sampling_strategy optim bf16 learning_rate lr_scheduler_type warmup_steps weight_decay "
+    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay"
 )
-_ARGUMENTS += ("max_tokens_per_batch", "train_sampling_strategy", "optim", "bf16", "learning_rate")
-_ARGUMENTS += ("lr_scheduler_type", "warmup_steps", "weight_decay", "adam_epsilon", "adam_beta1")
-_ARGUMENTS += ("adam_beta2", "max_grad_norm", "ema_decay")
-_ARGUMENTS += ("masking", "length_multiplier", "length_jitter")
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
 
@@ -45,7 +40,7 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) 
             return asked
         raise ValueError(f"`resume_from_checkpoint`: {flaw}. 'last' takes the newest whole one.")
     found = Path(output_dir).glob("checkpoint-*")
-    numbered = {int(n): path for path in found if (n := path.name.split("-")[1]).isdecimal()}
+    numbered = {int(n): path for path in found if (n := path.name.partition("-")[2]).isdecimal()}
     for _, folder in sorted(numbered.items(), reverse=True):
         if (flaw := flaw_of(folder)) is None:
             return str(folder)
@@ -60,10 +55,11 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) 
 def flaw_of(checkpoint: str | Path) -> str | None:
     """What is missing or damaged in a checkpoint, of which the state is written last."""
     folder = Path(checkpoint)
-    for pattern, name in ((TRAINER_STATE_NAME, TRAINER_STATE_NAME), ("*model[._]*", "weights")):
+    # An adapter that has a name lies in a folder of that name.
+    for pattern, name in ((TRAINER_STATE_NAME, TRAINER_STATE_NAME), ("**/*model[._]*", "weights")):
         if not any(folder.glob(pattern)):
             return f"{folder} holds no {name}"
-    for file in sorted(folder.iterdir()):
+    for file in sorted(folder.rglob("*.*")):
         try:
             if file.suffix == ".json":
                 json.loads(file.read_bytes())
@@ -80,7 +76,7 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
     """What a checkpoint keeps of its run, for `check_resumption`."""
     args, config, data = trainer.args.to_dict(), trainer.model.config, trainer.train_dataset
     recipe = {name: getattr(config, name, None) for name in CmlmConfig.__annotations__}
-    recipe |= {name: args[name] for name in _ARGUMENTS if args[name] is not None}
+    recipe |= {name: args[name] for name in _ARGUMENTS.split() if args[name] is not None}
     if hasattr(data, "__len__") and not isinstance(data, IterableDataset):
         sample = repr([data[i] for i in range(0, len(data), max(1, len(data) // 64))])
         recipe["train_dataset"] = f"{len(data)} pairs (checksum {zlib.crc32(sample.encode())})"
@@ -93,14 +89,14 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
     state = json.loads((folder / TRAINER_STATE_NAME).read_bytes())
     before = state.get("stateful_callbacks", {}).get("AxeTrainer", {}).get("attributes", recipe)
     if "ema_decay" not in recipe and (folder / EMA_STATE_NAME).exists():
-        text = f"{folder} is of a run with averaged weights. Set it to {before.get('ema_decay')}"
+        decay = before.get("ema_decay", "what it was")  # which older checkpoints do not say
+        text = f"{folder} is of a run with averaged weights. Set it to {decay}"
         raise ValueError(f"`ema_decay` is not set, but {text}.")
     for name, pattern in _STATES.items():
         if not any(folder.rglob(pattern)):
             logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
     for name in sorted(before.keys() | recipe.keys()):
-        was, now = before.get(name), recipe.get(name)
-        if was != now:
+        if (was := before.get(name)) != (now := recipe.get(name)):
             logger.warning(f"`{name}` is {now}, but was {was}: the run goes on as another one.")
 
 
@@ -112,6 +108,6 @@ def failures_named(folder: str | Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         hint = "no space left on device? " if re.search("container|iostream", str(error)) else ""
         is_nameless = isinstance(error, OSError) and not (error.errno is None or error.filename)
-        if not (hint or is_nameless or isinstance(error, SafetensorError)):
+        if not hint and not is_nameless and not isinstance(error, SafetensorError):
             raise
         raise OSError(f"{folder} could not be written: {hint}{error}") from error

@@ -104,10 +104,8 @@ def details_of_training(trainer: Any, **details: Any) -> ModelCardDetails:
 
 def _training_settings(trainer: Any) -> dict[str, Any]:
     args, state, config = trainer.args, trainer.state, trainer.model.config
-    batch = f"{args.max_tokens_per_batch} tokens, padding included"
-    if args.max_tokens_per_batch is None:
-        batch = f"{args.per_device_train_batch_size} sentences"
-    betas = f"({args.adam_beta1}, {args.adam_beta2})"
+    tokens, sentences = args.max_tokens_per_batch, args.per_device_train_batch_size
+    batch = f"{tokens} tokens, padding included" if tokens else f"{sentences} sentences"
     return {
         "training loss": config.training_loss,
         "canvases in training": f"{config.masking} masking, {config.length_multiplier} positions "
@@ -117,8 +115,8 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
         "minutes of training": round(trainer.elapsed_minutes, 1),
         "batch": f"{batch}, {args.world_size} device(s), "
         f"{args.gradient_accumulation_steps} accumulated",
-        "optimizer": f"{args.optim.value}, betas {betas}, eps {args.adam_epsilon}, "
-        f"weight decay {args.weight_decay}",
+        "optimizer": f"{args.optim.value}, betas ({args.adam_beta1}, {args.adam_beta2}), "
+        f"eps {args.adam_epsilon}, weight decay {args.weight_decay}",
         "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type.value}, "
         f"warm-up {args.warmup_steps}",
         "average of weights (EMA decay)": args.ema_decay or "none",

@@ -77,7 +77,8 @@ def run_training(
 
 
 def _run(model_args, data_args, training_args, checkpoint: str | None) -> TrainingResult:
-    raw = _load(data_args)
+    languages = {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
+    raw = _load(data_args, languages)
     if training_args.predict_with_generate and len(raw) > 1:
         from ..evaluation import TranslationMetric, default_tokenize
 
@@ -92,14 +93,14 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is not None:
         model.set_attn_implementation(model_args.attn_implementation)
-    languages = _languages(data_args)
-    train_dataset = tokenize_translations(
-        raw.pop("train"), tokenizer, **languages, **_limits(model.config, data_args)
-    )
-    scored = {
-        split: _tokenize_for_scoring(dataset, tokenizer, model.config, languages)
-        for split, dataset in raw.items()
-    }
+    config, lengths = model.config, ("max_source_length", "max_target_length")
+    limits = {name: getattr(data_args, name) or getattr(config, name) for name in lengths}
+    for name, limit in limits.items():
+        if limit > (most := getattr(config, name)):
+            raise ValueError(f"`{name}` is {limit}, over the model's limit of {most}.")
+    train_dataset = tokenize_translations(raw.pop("train"), tokenizer, **languages, **limits)
+    needed = (tokenizer, config, languages)
+    scored = {split: _tokenize_for_scoring(data, *needed) for split, data in raw.items()}
     sets = {"train_dataset": train_dataset, "eval_dataset": scored.get("validation")}
     trainer = AxeTrainer(model, training_args, processing_class=tokenizer, **sets)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
@@ -124,7 +125,7 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
     return TrainingResult(trainer, trainer.model, tokenizer, metrics)
 
 
-def _load(data_args: DataArguments) -> "dict[str, Dataset]":
+def _load(data_args: DataArguments, languages: dict[str, str]) -> "dict[str, Dataset]":
     """The sentence pairs by split: train, and validation and test where they are given."""
     loaded = {}
     hub_splits = {"train": "train" if data_args.dataset_name is not None else None}
@@ -135,7 +136,7 @@ def _load(data_args: DataArguments) -> "dict[str, Dataset]":
         if source is None:
             continue
         try:
-            loaded[split] = load_translations(source, **_languages(data_args), split=hub_split)
+            loaded[split] = load_translations(source, **languages, split=hub_split)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"`{argument}`: {error}") from error
     return loaded
@@ -154,7 +155,7 @@ def _make_tokenizer(
             return AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise ValueError(f"{name} has no tokenizer that can be read: {error}") from error
-    languages = _languages(data_args).values()
+    languages = (data_args.source_lang, data_args.target_lang)
     texts = (pair[language] for pair in train["translation"] for language in languages)
     settings: dict[str, Any] = {n.removeprefix("tokenizer_"): value for n, value in given.items()}
     return train_tokenizer(filter(None, texts), **settings)
@@ -185,27 +186,12 @@ def _make_model(
     return model
 
 
-def _languages(data_args: DataArguments) -> dict[str, Any]:
-    return {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
-
-
-def _limits(config: CmlmConfig, data_args: DataArguments) -> dict[str, Any]:
-    limits = {}
-    for name in ("max_source_length", "max_target_length"):
-        most = getattr(config, name)
-        limits[name] = getattr(data_args, name) or most
-        if limits[name] > most:
-            raise ValueError(f"`{name}` is {limits[name]}, over the model's limit of {most}.")
-    return limits
-
-
 def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "Dataset":
     """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        sources, targets = (
-            [pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()
-        )
+        pairs = batch["translation"]
+        sources, targets = ([pair[lang] or "" for pair in pairs] for lang in languages.values())
         cut = {"truncation": True, "max_length": config.max_source_length, "verbose": False}
         return {
             "input_ids": tokenizer(sources, **cut).input_ids,

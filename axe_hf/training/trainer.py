@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -18,12 +18,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import (
-    EvalLoopOutput,
-    EvalPrediction,
-    PredictionOutput,
-    TrainOutput,
-)
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
@@ -34,7 +29,7 @@ from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
 from ..data.tokenizer import check_tokenizer
-from ..output import only_writer, write_text
+from ..output import write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
@@ -106,8 +101,7 @@ class AxeTrainer(Seq2SeqTrainer):
         args = AxeTrainingArguments("tmp_trainer") if args is None else args
         if not isinstance(args, AxeTrainingArguments):
             raise TypeError(f"`args` must be AxeTrainingArguments, got {type(args).__name__}.")
-        if processing_class is None:
-            processing_class = getattr(data_collator, "tokenizer", None)
+        processing_class = processing_class or getattr(data_collator, "tokenizer", None)
         if processing_class is None:
             raise ValueError("`processing_class` is missing: AxeTrainer needs the tokenizer.")
         if model is not None:
@@ -116,9 +110,6 @@ class AxeTrainer(Seq2SeqTrainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
-        if args.generation_config is not None and hasattr(self.model, "get_base_model"):
-            # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
-            self.model.get_base_model().generation_config = self.model.generation_config
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
@@ -129,7 +120,6 @@ class AxeTrainer(Seq2SeqTrainer):
         self._ema: EmaCallback | None = None
         self.data_collator = data_collator
         self._made_collator: DataCollatorForCmlm | None = None
-        self._args_of_all_trials: dict[str, Any] = {}
         self._honour_arguments()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
@@ -151,6 +141,9 @@ class AxeTrainer(Seq2SeqTrainer):
     def _honour_arguments(self) -> None:
         """Write what travels with a model into it, and make anew what hangs on it and `args`."""
         args, config, decoding = self.args, self.model.config, self.model.generation_config
+        if hasattr(self.model, "get_base_model"):
+            # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
+            self.model.get_base_model().generation_config = decoding
         if args.label_smoothing_factor > 0:
             config.label_smoothing = args.label_smoothing_factor
         given, present = canvas_recipe(args), canvas_recipe(config)
@@ -167,7 +160,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if is_silent and config.training_loss == "axe" and given.get("masking") != "uniform":
             # Saved before there was a recipe: only so can it have been trained for this decoding.
             recipe = present | {"masking": "full", "length_multiplier": decoded} | given
-        made = recipe
+        made = dict(recipe)
         if recipe["masking"] == "uniform" and not given:  # the multiplier is one of decoding alone
             made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
         check_canvas_recipe(made, config.training_loss)
@@ -180,8 +173,8 @@ class AxeTrainer(Seq2SeqTrainer):
         if "length_multiplier" in given or decoded is None:
             decoding.length_multiplier = config.length_multiplier
         if not is_own:
-            limits = {"seed": data_seed(args), "max_canvas_length": config.max_target_length}
-            collator = DataCollatorForCmlm(self.processing_class, **limits, **made)
+            made |= {"seed": self._data_seed, "max_canvas_length": config.max_target_length}
+            collator = DataCollatorForCmlm(self.processing_class, **made)
             self.data_collator = self._made_collator = collator
         self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
         if args.ema_decay != getattr(self._ema, "decay", None):
@@ -189,6 +182,10 @@ class AxeTrainer(Seq2SeqTrainer):
             self._ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
             if self._ema is not None:
                 self.add_callback(self._ema)
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     @property
     def _clock(self) -> TrainingClock:
@@ -213,7 +210,7 @@ class AxeTrainer(Seq2SeqTrainer):
         from the arguments as they are now, and they are the same afterwards."""
         if compute_objective is None:
             is_scored = self.compute_metrics == self._score_translations
-            is_scored = is_scored and self.args.predict_with_generate
+            is_scored &= not self.args.prediction_loss_only
             name, right = ("bleu", "maximize") if is_scored else ("loss", "minimize")
             if direction not in (None, right):
                 raise ValueError(f"`direction` must be {right!r} for {name}, got {direction!r}.")
@@ -232,25 +229,23 @@ class AxeTrainer(Seq2SeqTrainer):
         # The base class calls this in each training, when the model is made.
         self.args.__dict__.update(self._args_of_all_trials if trial is not None else {})
         super()._hp_search_setup(trial)
+        self._train_batch_size = self.args.train_batch_size  # not that of the last trial
         self.args.check()
         self._honour_arguments()
+        if self._ema is not None:
+            self._ema.resume_from = self._checkpoint
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
-        checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
-        if checkpoint is not None:
-            check_resumption(checkpoint, recipe_of(self))
-        if self._ema is not None:
-            self._ema.resume_from = checkpoint
+        self._checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if self._checkpoint is not None:
+            check_resumption(self._checkpoint, recipe_of(self))
         self._train_losses = RunningLosses(self.args.device)
         if self.args.world_size > 1 and self.model_wrapped is self.model:
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        is_alone = self.args.should_save and self.hp_search_backend is None
-        is_writing = is_alone and self.args.save_strategy != "no"
-        with only_writer(self.args.output_dir) if is_writing else nullcontext():
-            return super().train(checkpoint, *args, **kwargs)
+        return super().train(self._checkpoint, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
@@ -280,15 +275,14 @@ class AxeTrainer(Seq2SeqTrainer):
         if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
         lengths, budget = pair_lengths(dataset), args.max_tokens_per_batch
-        sampler = MaxTokensBatchSampler(lengths, budget, data_seed(args), args.world_size)
+        sampler = MaxTokensBatchSampler(lengths, budget, self._data_seed, args.world_size)
         self._sentences_per_batch = len(dataset) / len(sampler)
         if hasattr(dataset, "column_names"):
             dataset = dataset.select_columns(["input_ids", "labels"])
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
         workers: dict[str, Any] = {name: getattr(args, f"dataloader_{name}") for name in names}
-        collator = self.data_collator
-        loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collator, **workers)
-        return self._with_own_seeds(self.accelerator.prepare(loader))
+        workers |= {"batch_sampler": sampler, "collate_fn": self.data_collator}
+        return self._with_own_seeds(self.accelerator.prepare(DataLoader(dataset, **workers)))
 
     def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
         """Sentences in a step, all devices together; with `max_tokens_per_batch` their average."""
@@ -352,7 +346,7 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def _check_evaluation(self) -> None:
         """Refuse now, not after hours, arguments that only an evaluation reads."""
-        args, wanted = self.args, (self.args.metric_for_best_model or "loss").removeprefix("eval_")
+        args = self.args
         given = {"max_length": args.generation_max_length, "num_beams": args.generation_num_beams}
         try:
             if args.predict_with_generate:
@@ -360,23 +354,14 @@ class AxeTrainer(Seq2SeqTrainer):
         except (TypeError, ValueError) as error:
             names = "`generation_config`, `generation_max_length`, `generation_num_beams`"
             raise type(error)(f"{names} of the arguments: {error}") from error
-        if args.eval_strategy == "no" or self.compute_metrics not in (
-            None,
-            self._score_translations,
-        ):
-            return
-        known = ["loss", *_LOGGED_RATES]
-        if self.compute_metrics is not None and not args.prediction_loss_only:
+        if args.eval_strategy != "no" and not args.prediction_loss_only:
             self._start_scoring(())  # a library that is missing shows here, too
-            known += self._metric.compute(predictions=["a"], references=["a"]) or {}
-        if wanted not in known and not isinstance(self.eval_dataset, dict):
-            expected = f"one of {', '.join(known)}"
-            raise ValueError(f"`metric_for_best_model` must be {expected}; got {wanted!r}.")
 
     def _check_labels(self) -> None:
         """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
-        rows = rows_of(self.train_dataset) if hasattr(self.train_dataset, "__len__") else ()
-        labels, end = next(iter(rows), {}).get("labels"), self.processing_class.eos_token_id
+        data, end = self.train_dataset, self.processing_class.eos_token_id
+        row = next(rows_of(data), {}) if hasattr(data, "__len__") else {}
+        labels = row.get("labels") if isinstance(row, Mapping) else None
         if labels is not None and end not in (last := [*labels][-1:]):
             wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
             raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
@@ -479,10 +464,7 @@ class AxeTrainer(Seq2SeqTrainer):
     def _score_translations(
         self, prediction: EvalPrediction, compute_result: bool = True
     ) -> dict[str, float | str] | None:
-        """Scores on detokenized text of one batch after the other, or of all at once.
-
-        The labels stand in for references that are not there.
-        """
+        """Scores on detokenized text; the labels stand in for references that are not there."""
 
         def decode(batches: Any) -> Iterator[str]:
             for ids in map(torch.as_tensor, batches if isinstance(batches, list) else [batches]):
@@ -503,11 +485,6 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
     check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
-
-
-def data_seed(args: AxeTrainingArguments) -> int:
-    """What fixes the order of the batches and the masks."""
-    return args.seed if args.data_seed is None else args.data_seed
 
 
 def pair_lengths(dataset: Any) -> list[tuple[int, int]]:

@@ -76,3 +76,9 @@ def test_settings_of_a_newer_version_are_left_out_when_a_model_is_loaded(
         tmp_path, trust_remote_code=True, return_unused_kwargs=True
     )
     assert unused == {"trust_remote_code": True}
+
+
+def test_names_of_unknown_settings_do_not_command_the_terminal(caplog):
+    config = MaskPredictGenerationConfig.from_dict({"\x1b[31mred": 1, "\x9bbell\x07": 2})
+    assert not set("\x1b\x9b\x07") & set(caplog.text) and "\\x1b[31mred" in caplog.text
+    assert not hasattr(config, "\x1b[31mred")

@@ -312,6 +312,9 @@ def test_failures_of_the_run_itself(fails, settings, tmp_path):
     assert "broken.tsv, line 2: must have 2 columns" in fails(1, "train", *as_options(broken))
     line = fails(1, "train", *as_options(settings | {"encoder_attention_heads": 3}))
     assert line.startswith("axe-hf train: error: `encoder_attention_heads` must divide")
+    for name, size, most in (("encoder_layers", 10**9, 1000), ("d_model", 10**12, 10**7)):
+        line = fails(2, "train", *as_options(settings | {name: size}))
+        assert f"`{name}` must be at most {most}, got {size}" in line
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("")

@@ -105,6 +105,14 @@ def test_an_output_that_the_shell_reads_from_is_not_overwritten(fails, model, tm
     assert "is read, too" in line and file.read_text() == "one\n"
 
 
+@pytest.mark.parametrize("text", ["one \udcff two", "\ud83d one", "\u200b", "\x00"])
+def test_show_steps_takes_broken_unicode_and_texts_that_show_nothing(axe_hf, model, text):
+    _, plain, _ = axe_hf("translate", model, text)
+    code, out, _ = axe_hf("translate", model, "--show-steps", text)
+    assert code == 0 and out.splitlines()[-2] == plain.rstrip("\n")
+    assert ("\n0  _" in out) == ("one" in text)
+
+
 def test_nothing_in_a_sentence_commands_the_terminal(axe_hf, model, monkeypatch):
     commands = "\x1b]0;owned\x07", "\x9b31mred", "\u202eone", "one\rtwo"
     for text in commands:

@@ -229,6 +229,17 @@ def test_pairs_that_are_empty_on_both_sides_are_left_out_and_counted(tmp_path, n
     assert "left out 2 pairs of which both sides are empty" in caplog.text
 
 
+@pytest.mark.parametrize("nothing", ["", " \t", None])
+def test_pairs_of_a_hub_data_set_that_are_empty_on_both_sides_are_left_out_and_counted(
+    monkeypatch, nothing, caplog
+):
+    empty = {"translation": {"en": nothing, "de": ""}}
+    hub = Dataset.from_list([ROWS[0], empty, empty, ROWS[1]])
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: hub)
+    assert load("owner/name").to_list() == ROWS
+    assert "owner/name: left out 2 pairs of which both sides are empty" in caplog.text
+
+
 def test_pairs_that_lack_a_side_are_all_named_in_one_error(tmp_path):
     english = write(tmp_path / "a.en", "one\n\nthree\n\n" + "five\n" * 4)
     german = write(tmp_path / "a.de", "\nzwei\n\n\n" + "\n" * 4)

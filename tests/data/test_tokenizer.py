@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 import random
 import time
 
@@ -160,6 +161,17 @@ def test_canvas_with_masks_can_be_written_on_request(tokenizer):
     ids = tokenizer("the <mask> sees<mask>", split_special_tokens=False).input_ids
     assert ids.count(MASK) == 2
     assert tokenizer("the <mask>").input_ids.count(MASK) == 0  # the next call is not affected
+
+
+def test_a_tokenizer_with_added_tokens_is_the_same_in_another_process(tokenizer):
+    tagged = copy.deepcopy(tokenizer)
+    tagged.add_special_tokens(TAGS)
+    assert tagged.add_tokens(["None"]) == 1
+    assert tagged.tokenize("None") == ["None"]
+    other = pickle.loads(pickle.dumps(tagged))
+    for text in ("<2de> the dog", "[en] None <mask>"):
+        assert other(text).input_ids == tagged(text).input_ids
+    assert other.blank_token_id == BLANK and type(other) is type(tagged)
 
 
 TAGS = {"extra_special_tokens": ["<2de>", "[en]"]}

@@ -97,6 +97,12 @@ def test_whole_checkpoints_are_taken_by_their_number_without_a_word(finished, ca
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("name", ["checkpoint-6-old", "checkpoint-60-6"])
+def test_a_copy_by_another_name_is_not_the_newest_checkpoint(run_folder, name):
+    (run_folder / "checkpoint-6").rename(run_folder / name)
+    assert resolve_checkpoint("last", run_folder) == str(run_folder / "checkpoint-4")
+
+
 def test_what_a_killed_run_left_without_a_checkpoint_starts_again(run_folder, tmp_path, caplog):
     for step in (2, 4, 6):
         remove(run_folder / f"checkpoint-{step}" / "trainer_state.json")
@@ -198,8 +204,20 @@ def test_averaged_weights_are_not_resumed_without_their_average(make_trainer):
     content = json.loads(state.read_text())
     del content["stateful_callbacks"]["AxeTrainer"]  # a checkpoint of an older version
     state.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="`ema_decay` is not set"):
+    with pytest.raises(ValueError, match="`ema_decay` is not set, but .*Set it to what it was"):
         make_trainer(**settings).train(resume_from_checkpoint=str(state.parent))
+
+
+@pytest.mark.parametrize("before", [None, 0.5])
+def test_an_average_that_is_asked_for_late_is_resumed(make_trainer, make_model, before):
+    settings = SETTINGS | {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    whole = make_trainer(make_model(), ema_decay=0.1, **settings)
+    whole.train()
+    resumed = make_trainer(make_model(), ema_decay=before, **settings)
+    resumed.args.ema_decay = 0.1
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
+    weights = (dict(trainer.model.named_parameters()) for trainer in (resumed, whole))
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
