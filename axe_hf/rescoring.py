@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -14,6 +13,7 @@ from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput
 from .cmlm.generation_cmlm import settings_of_call
 from .cmlm.loss_axe import IGNORE_INDEX
 from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
+from .data.collator import padded
 from .pipeline import DECODED, in_evaluation_mode, own_tokenizer, valid_unicode
 
 logger = logging.get_logger(__name__)
@@ -155,7 +155,7 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
     for rows in batches_by_length(targets, max_logits_elements // vocab_size):
         order += rows
         inputs = encode(torch.tensor([sources[pairs[i][0]] for i in rows], device=model.device))
-        labels, is_target = _padded([targets[i] for i in rows], IGNORE_INDEX)  # (rows, target)
+        labels, is_target = padded([targets[i] for i in rows], IGNORE_INDEX)  # (rows, target)
         inputs["decoder_input_ids"] = _decoder_inputs(model, labels).to(model.device)
         inputs["decoder_attention_mask"] = is_target.long().to(model.device)
         logits = model(**inputs, use_cache=False, return_dict=True).logits  # (rows, target, vocab)
@@ -177,7 +177,7 @@ def _source_encoder(model, tokenizer, sources: list[str]):
     token_ids = [ids or [_first_id(tokenizer.eos_token_id, pad)] for ids in token_ids]
     num_known = model.get_input_embeddings().weight.shape[0]
     check_ids(token_ids, num_known, "rescoring tokenizer's source")
-    input_ids, mask = (tensor.to(model.device) for tensor in _padded(token_ids, pad))
+    input_ids, mask = (tensor.to(model.device) for tensor in padded(token_ids, pad))
     mask = mask.long()  # (sources, source)
     outputs, encoder = None, model.get_encoder() if hasattr(model, "get_encoder") else model
     parameters = inspect.signature(model.forward).parameters
@@ -236,13 +236,6 @@ def _longest(model, tokenizer, side: str) -> int:
 
 def _first_id(*ids: int | None) -> Any:
     return next((i for i in ids if i is not None), None)
-
-
-def _padded(rows: list[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids padded at the right, (rows, longest) long, and where they are no padding, bool."""
-    padded = pad_sequence([*map(torch.tensor, rows)], batch_first=True, padding_value=padding)
-    lengths = torch.tensor([len(row) for row in rows])
-    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
 
 
 def _decoder_inputs(model, labels: torch.Tensor) -> torch.Tensor:

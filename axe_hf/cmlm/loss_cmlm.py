@@ -26,7 +26,6 @@ from .fused_loss_axe import (
 )
 from .loss_axe import (
     IGNORE_INDEX,
-    AxeOutput,
     axe_loss,
     check_derivatives,
     check_ids,
@@ -87,14 +86,15 @@ def CmlmForConditionalGenerationLoss(
     skips = {}
     if config.training_loss == "axe":
         canvas_lengths = None if canvas is None else (canvas != config.pad_token_id).sum(dim=1)
-        output = _aligned_loss(
-            *(logits, target, hidden_states, lm_head),
-            blank_token_id=config.blank_token_id,
-            delta=config.axe_delta,
-            canvas_lengths=canvas_lengths,
-            observed_mask=is_observed,
-            label_smoothing=config.label_smoothing,
-        )
+        how: dict[str, Any] = {"canvas_lengths": canvas_lengths, "observed_mask": is_observed}
+        how |= {"blank_token_id": config.blank_token_id, "delta": config.axe_delta}
+        how |= {"label_smoothing": config.label_smoothing, "reduction": "sum"}
+        how["return_alignment"] = True
+        if logits is not None:
+            output = axe_loss(logits, target, **how)
+        else:
+            how["bias"] = lm_head.bias
+            output = linear_axe_loss(hidden_states, lm_head.weight, target, **how)
         token_loss = output.loss
         names = ("num_skipped_targets", "num_skipped_predictions")
         skips = {name: getattr(output.alignment, name) for name in names}
@@ -152,15 +152,6 @@ def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig)
         advice = 'its weight alone does not make the logits. Set it to "auto" or "never".'
         raise ValueError(f"{problem}, so {advice}")
     return True
-
-
-def _aligned_loss(
-    logits: Tensor | None, target: Tensor, hidden_states: Tensor | None, lm_head: Any, **how
-) -> AxeOutput:
-    how |= {"reduction": "sum", "return_alignment": True}
-    if logits is not None:
-        return axe_loss(logits, target, **how)
-    return linear_axe_loss(hidden_states, lm_head.weight, target, bias=lm_head.bias, **how)
 
 
 def length_nll(length_logits: Tensor | None, target_lengths: Tensor) -> Tensor:

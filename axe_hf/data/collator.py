@@ -83,7 +83,7 @@ class DataCollatorForCmlm:
                 wrong = f"'labels' of feature {row} must hold no {reserved[token]}, got id {token}"
                 raise ValueError(f"{wrong}. Remove it; tokenize without padding, it is added here.")
         pad_token_id, multiple = self.tokenizer.pad_token_id, self.pad_to_multiple_of
-        target_ids, is_target = _pad(targets, pad_token_id, multiple)
+        target_ids, is_target = padded(targets, pad_token_id, multiple)
         content, is_full = (self.seed, sources, targets), self.masking == "full"
         is_masked = is_target if is_full else _draw_masks(is_target, _generator(content))
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
@@ -103,7 +103,7 @@ class DataCollatorForCmlm:
     def pad_sources(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` alone, of features that need no `labels`."""
         sources, multiple = _column(features, "input_ids"), self.pad_to_multiple_of
-        input_ids, is_source = _pad(sources, self.tokenizer.pad_token_id, multiple)
+        input_ids, is_source = padded(sources, self.tokenizer.pad_token_id, multiple)
         return {"input_ids": input_ids, "attention_mask": is_source.long()}
 
 
@@ -126,15 +126,16 @@ def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
     return rows
 
 
-def _pad(
-    rows: list[list[int]], pad_token_id: int, multiple: int | None
+def padded(
+    rows: list[list[int]], padding: int, multiple: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows padded at the right, (rows, longest) long, and where they are no padding, bool."""
     lengths = torch.tensor([len(ids) for ids in rows])
     width = _round_up(int(lengths.max()), multiple)
-    is_token = torch.arange(width) < lengths[:, None]  # (batch, width)
-    padded = torch.full((len(rows), width), pad_token_id)
-    padded[is_token] = torch.tensor(list(chain.from_iterable(rows)))
-    return padded, is_token
+    is_token = torch.arange(width) < lengths[:, None]  # (rows, width)
+    tokens = torch.full((len(rows), width), padding)
+    tokens[is_token] = torch.tensor(list(chain.from_iterable(rows)))
+    return tokens, is_token
 
 
 def _round_up(width: int, multiple: int | None) -> int:
