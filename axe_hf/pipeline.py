@@ -100,7 +100,8 @@ class CmlmTranslationPipeline(Pipeline):
             raise TypeError(f"`inputs` must be strings, got {kind}: {input_!r:.80}.")
         limit = self.model.config.max_source_length
         text = valid_unicode(input_) if is_visible(input_) else ""
-        token_ids = own_tokenizer(self.tokenizer)(text, verbose=False).input_ids
+        tokenize, nothing = own_tokenizer(self.tokenizer), [self.tokenizer.eos_token_id]
+        token_ids = tokenize(text, verbose=False).input_ids if text else nothing
         if len(token_ids) > limit:
             problem = f"A text of {len(token_ids)} tokens is over the max_source_length of {limit}"
             advice = f"{text[:60]!r}... Split it into sentences."

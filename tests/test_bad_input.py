@@ -453,6 +453,8 @@ MODELS = (
     (infill, "target_lengths", tensor([3.0, 2.0]), TypeError),
     (infill, "target_lengths", 3, ValueError),
     (infill, "target_lengths", [3], ValueError),
+    (infill, "target_lengths", "3", TypeError),
+    (infill, "target_lengths", [2**70, 3], TypeError),
     (infill, "target_lengths", [3, 0], ValueError),
     (infill, "target_lengths", [3, 13], ValueError),
     (infill, "num_iterations", 0, ValueError),

@@ -13,6 +13,7 @@ from axe_hf.pipeline import CmlmTranslationPipeline, register_pipeline
 from axe_hf.translation import translate, translate_with_scores
 
 SENTENCES = ["A dog barks.", "The small dog sleeps in the house.", "", "Ein Hund bellt."]
+SPECIAL = ("pad", "eos", "mask", "blank")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,18 @@ def test_it_translates_like_translate(model, tokenizer, batch_size):
     assert translator(SENTENCES[0]) == [{"translation_text": expected[0]}]
     assert translator("") == [{"translation_text": ""}]
     assert translator([]) == []
+
+
+@pytest.mark.parametrize("text", ["", " \u200b"])
+def test_an_empty_text_is_empty_beside_a_code_of_its_language(mbart_tokenizer, text):
+    ids = {f"{name}_token_id": getattr(mbart_tokenizer, f"{name}_token_id") for name in SPECIAL}
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "init_std": 0.5}
+    torch.manual_seed(0)
+    config = CmlmConfig(vocab_size=len(mbart_tokenizer), **sizes, **ids)
+    model = CmlmForConditionalGeneration(config).eval()
+    translator = CmlmTranslationPipeline(model=model, tokenizer=mbart_tokenizer)
+    assert texts(translator([text, "two"], batch_size=2, output_scores=True))[0] == ""
+    assert translator(text) == [{"translation_text": ""}]
 
 
 def test_a_generator_of_texts_is_translated_as_it_comes(model, tokenizer):

@@ -374,11 +374,11 @@ def settings_of_call(
 
 def _fit_lengths(config: MaskPredictGenerationConfig, limit: int) -> None:
     shortest = config.min_length = max(config.min_length or 1, 1)
-    longest = config.max_length = limit if config.max_length is None else config.max_length
-    if longest > limit:
-        text = f"`max_length` is {longest} but `config.max_target_length` = {limit}, which holds."
+    asked = limit if config.max_length is None else config.max_length
+    longest = config.max_length = min(asked, limit)
+    if asked > limit:
+        text = f"`max_length` is {asked} but `config.max_target_length` = {limit}, which holds."
         logger.warning_once(text)
-        longest = config.max_length = limit
     if shortest > longest:
         raise ValueError(f"`min_length` {shortest} is over `max_length` {longest}.")
 
@@ -421,7 +421,10 @@ def check_source(input_ids: Any, attention_mask: Any, encoder_outputs: Any) -> N
 
 def check_target_lengths(lengths: torch.Tensor, num_sentences: int, limit: int) -> torch.Tensor:
     """`target_lengths` (batch,) or (batch, candidates) as (batch, candidates) long, or an error."""
-    lengths = torch.as_tensor(lengths)
+    try:
+        lengths = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`target_lengths` must be integers, got {lengths!r:.80}.") from error
     if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise TypeError(f"`target_lengths` must be integers, got {lengths.dtype}.")
     if lengths.dim() not in (1, 2) or lengths.shape[0] != num_sentences:

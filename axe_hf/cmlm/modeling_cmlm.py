@@ -5,14 +5,12 @@ Models" (EMNLP 2019).
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
@@ -25,7 +23,7 @@ from transformers.modeling_outputs import (
     ModelOutput,
     Seq2SeqModelOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, load_state_dict
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
@@ -325,22 +323,25 @@ class CmlmPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As in Transformers, but `generate` will refuse a model with weights that were drawn."""
+        """As in Transformers, but `generate` will refuse a model with weights drawn or NaN."""
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        named = model.named_parameters()
+        broken = [name for name, p in named if not (p.is_meta or p.isfinite().all())]
         kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
         wrong = [f"{kind}: {', '.join(map(str, info[kind]))}" for kind in kinds if info.get(kind)]
+        if broken:  # in attention's keys it may never reach the logits
+            wrong.append(f"some hold NaN or infinity: {', '.join(broken)}")
         model.loading_problem = f"{'; '.join(wrong):.300}" if wrong else None
         return (model, info) if output_loading_info else model
 
     @staticmethod
     def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
         files = () if load_config.is_quantized else checkpoint_files or ()
-        for file in (file for file in files if file.endswith(".safetensors")):
-            with safe_open(file, framework="pt") as tensors:
-                for name in filter(re.compile("(weight|bias)$").search, tensors.keys()):
-                    if "F" not in (kind := tensors.get_slice(name).get_dtype()):  # no F32, BF16 ...
-                        expected = f"{file}: {name} must be floating point, got {kind}"
-                        raise ValueError(f"{expected}. Take what it was quantized from.")
+        for file in files:
+            for name, tensor in load_state_dict(file, map_location="meta").items():
+                if name.endswith(("weight", "bias")) and not tensor.is_floating_point():
+                    expected = f"{file}: {name} must be floating point, got {tensor.dtype}"
+                    raise ValueError(f"{expected}. Take what it was quantized from.")
         return PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs
         )

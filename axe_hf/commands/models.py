@@ -79,7 +79,7 @@ def check_output(options: argparse.Namespace) -> None:
         raise FileExistsError(f"--output must name a plain file, {file} is something else.")
     if file.exists() and not options.overwrite:
         raise FileExistsError(f"--output: {file} exists already. Replace it by --overwrite.")
-    read = ["/dev/stdin"]  # a file where the shell was told so
+    read = ["/dev/stdin", *map(str, Path(options.model or "/dev/null").glob("*"))]
     for name in ("input", "translations", "references", "data"):
         given = getattr(options, name, None) or []
         read += given if isinstance(given, list) else [given, *map(str.strip, given.split(","))]

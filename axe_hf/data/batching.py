@@ -47,8 +47,15 @@ class MaxTokensBatchSampler:
             got = f"{max_tokens}, but example {longest} has {self.sizes[longest]} tokens"
             advice = "Drop it by max_source_length."
             raise ValueError(f"`max_tokens` must hold every example, got {got}. {advice}")
-        self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
-        _split_until_multiple(self._bounds, num_replicas)
+        bounds = self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
+        while len(bounds) % num_replicas:  # the largest is halved
+            largest = max(range(len(bounds)), key=lambda i: bounds[i][1] - bounds[i][0])
+            start, end = bounds[largest]
+            if end - start < 2:
+                expected = f"`num_replicas` must divide {len(bounds)} examples"
+                raise ValueError(f"{expected}, got {num_replicas}.")
+            middle = (start + end) // 2
+            bounds[largest : largest + 1] = [(start, middle), (middle, end)]
 
     @property
     def sampler(self) -> "MaxTokensBatchSampler":
@@ -95,13 +102,3 @@ def _fill_batches(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, 
             bounds.append((start, end))
             start = end
     return [*bounds, (start, len(sorted_sizes))]
-
-
-def _split_until_multiple(bounds: list[tuple[int, int]], multiple: int) -> None:
-    while len(bounds) % multiple:
-        largest = max(range(len(bounds)), key=lambda index: bounds[index][1] - bounds[index][0])
-        start, end = bounds[largest]
-        if end - start < 2:
-            raise ValueError(f"`num_replicas` must divide {len(bounds)} examples, got {multiple}.")
-        middle = (start + end) // 2
-        bounds[largest : largest + 1] = [(start, middle), (middle, end)]

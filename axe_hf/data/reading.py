@@ -206,7 +206,8 @@ def _heading(cell: str, languages: _Languages) -> int | None:
         return _HEADINGS[base]
     if word not in codes and " " not in texts[0] and bases[0] != bases[1]:
         word, codes = base, bases  # "en" for "en-US", and the other way round
-    return codes.index(word) if word in codes else 2 if word in LANGUAGES else None
+    is_code = word in LANGUAGES or re.fullmatch("[a-z]{3}", word)  # such as "deu"
+    return codes.index(word) if word in codes else 2 if is_code else None
 
 
 def _read_text_pair(paths: list[Path], languages: _Languages) -> Iterator[tuple[str, Any]]:
@@ -234,6 +235,8 @@ def _checked(row: Any, languages: _Languages, place: str) -> dict[str, Any]:
         if not (text is None or isinstance(text, str)):
             expected = f"the side {language!r} must be a sentence"
             raise ValueError(f"{place}: {expected}, got {text!r}. Remove the pair.")
+    if not any((text or "").strip() for text in pair.values()):
+        return {"translation": pair}  # to be left out, whatever else stands beside
     checked, references = {"translation": pair}, row.get("references", ["..."])
     is_list = isinstance(references, list) and references
     if not is_list or not all(isinstance(text, str) and text.strip() for text in references):
@@ -277,7 +280,7 @@ def _load_from_hub(name: str, languages: _Languages, split: Any) -> "Dataset":
 
     # "owner/name:config", but never the colon of a Windows path such as C:\data
     name, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
-    one = split if isinstance(split, str) else None if split else "train"
+    one = "train" if split is None else None if isinstance(split, tuple) else split
     try:
         dataset: Any = load_dataset(name, config or None, split=one)
     except Exception as error:

@@ -165,8 +165,8 @@ class AxeTrainer(Seq2SeqTrainer):
             made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
         check_canvas_recipe(made, config.training_loss)
         hint = " An adapter does not keep it." if hasattr(self.model, "get_base_model") else ""
-        is_decoded_anew = decoded is not None and "length_multiplier" in given
-        had = present | ({"length_multiplier": decoded} if is_decoded_anew else {})
+        is_anew = decoded is not None and "length_multiplier" in given
+        had = present | ({"length_multiplier": decoded} if is_anew else {})
         for name, value in recipe.items():
             if is_loaded and value != (was := had[name]):
                 logger.warning(f"`{name}` is {value!r} from now on; the model had {was!r}.{hint}")

@@ -142,7 +142,9 @@ def test_weights_of_another_shape_that_one_asked_to_ignore_are_not_decoded(
         model.generate(make_batch()["input_ids"])
 
 
-@pytest.mark.parametrize(("dtype", "kind"), [(torch.int8, "I8"), (torch.int64, "I64")])
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(torch.int8, "torch.int8"), (torch.int64, "torch.int64")]
+)
 def test_integer_weights_are_refused(make_model, tmp_path, dtype, kind):
     folder = save_changed(make_model(), tmp_path, lambda w: w.update({BIAS: w[BIAS].to(dtype)}))
     with pytest.raises(ValueError, match=f"model.safetensors: {BIAS} must be floating .* {kind}"):

@@ -304,6 +304,7 @@ def test_int8_is_refused_on_another_device(fails, model):
 
 
 MATRIX = "model.encoder.layers.0.fc1.weight"
+KEYS = "model.decoder.layers.0.encoder_attn.k_proj.weight"
 
 
 @pytest.fixture
@@ -326,10 +327,11 @@ def spoilt(model, tmp_path):
     [
         (lambda w: w.pop(MATRIX), f"lacks the weights {MATRIX}"),
         (lambda w: w.update(more=torch.ones(1)), "unexpected_keys: more"),
-        (lambda w: w.update({MATRIX: w[MATRIX].to(torch.int8)}), "floating point, got I8"),
+        (lambda w: w.update({MATRIX: w[MATRIX].to(torch.int8)}), "floating point, got torch.int8"),
         (lambda w: w.update({MATRIX: torch.ones(3, 16)}), "no whole model"),
         (lambda w: w[MATRIX].fill_(torch.nan), "hold NaN or infinity"),
         (lambda w: w[MATRIX].fill_(torch.inf), "hold NaN or infinity"),
+        (lambda w: w[KEYS][:, 0].fill_(torch.nan), f"hold NaN or infinity: {KEYS}"),
     ],
 )
 def test_a_checkpoint_with_wrong_weights_is_an_error(axe_hf, spoilt, tmp_path, change, complaint):
@@ -337,6 +339,24 @@ def test_a_checkpoint_with_wrong_weights_is_an_error(axe_hf, spoilt, tmp_path, c
     code, out, err = axe_hf("translate", spoilt(change), "one two", "--output", output)
     assert (code, out, output.exists()) == (1, "", False)
     assert complaint in err.splitlines()[-1] and "axe-hf translate: error: " in err
+
+
+def test_integer_weights_in_a_bin_file_are_an_error(fails, spoilt):
+    for kind in (torch.int32, torch.bool):
+        folder = spoilt(lambda weights: None)
+        weights = load_file(folder / "model.safetensors")
+        torch.save(weights | {KEYS: weights[KEYS].to(kind)}, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        assert f"{KEYS} must be floating point, got {kind}" in fails(1, "translate", folder, "one")
+        shutil.rmtree(folder)
+
+
+def test_a_file_of_the_model_is_not_overwritten(fails, spoilt):
+    folder = spoilt(lambda weights: None)
+    for name in ("model.safetensors", "config.json"):
+        before = (folder / name).read_bytes()
+        line = fails(1, "translate", folder, "x", "--output", folder / name, "--overwrite")
+        assert "is read, too" in line and (folder / name).read_bytes() == before
 
 
 def test_a_broken_generation_config_is_an_error(fails, spoilt):

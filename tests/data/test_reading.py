@@ -166,7 +166,15 @@ def test_headings_are_compared_with_any_kind_of_code(
 
 
 @pytest.mark.parametrize(
-    "line", ["English\tFrench", "en\tfr", "sentence\ttranslation", "English\tEnglisch", "fr\tit"]
+    "line",
+    [
+        "English\tFrench",
+        "en\tfr",
+        "sentence\ttranslation",
+        "English\tEnglisch",
+        "fr\tit",
+        "deu\teng",
+    ],
 )
 def test_what_may_be_a_heading_is_kept_as_a_pair_with_a_warning(tmp_path, line, caplog):
     path = write(tmp_path / "pairs.tsv", f"{line}\nYes.\tJa.\n")
@@ -227,6 +235,13 @@ def test_pairs_that_are_empty_on_both_sides_are_left_out_and_counted(tmp_path, n
         source = write(tmp_path / name, contents[name])
     assert load(source).to_list() == ROWS
     assert "left out 2 pairs of which both sides are empty" in caplog.text
+
+
+@pytest.mark.parametrize("references", [[], [""]])
+def test_a_border_of_documents_needs_no_references(tmp_path, references):
+    border = {"translation": {"en": "", "de": None}, "references": references}
+    pair = {"translation": dict(zip(("en", "de"), PAIRS[0], strict=True)), "references": ["x"]}
+    assert load(write(tmp_path / "a.jsonl", json_lines([border, pair]))).to_list() == [pair]
 
 
 @pytest.mark.parametrize("nothing", ["", " \t", None])
