@@ -57,7 +57,8 @@ def save_pretrained_with_code(
         ...     "modeling_cmlm.py" in os.listdir(f"{folder}/my-model")
         True
     """
-    _check_types(model, tokenizer)
+    modeling_cmlm.check_class(model)
+    model.config.check_tokenizer(tokenizer)
     check_new_folder(directory, "directory", "Choose another name or remove it first.")
     with whole_folder(directory) as scratch:
         _write(model, tokenizer, scratch, model_card)
@@ -96,7 +97,8 @@ def push_to_hub_with_code(
         >>> push_to_hub_with_code(model, tokenizer, "me/de-en-axe")  # doctest: +SKIP
         'https://huggingface.co/me/de-en-axe'
     """
-    _check_types(model, tokenizer)
+    modeling_cmlm.check_class(model)
+    model.config.check_tokenizer(tokenizer)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         _write(model, tokenizer, Path(folder), model_card)
@@ -106,13 +108,6 @@ def push_to_hub_with_code(
         how = {"commit_message": commit_message, "revision": revision, "create_pr": create_pr}
         commit = api.upload_folder(repo_id=repo.repo_id, folder_path=folder, **how)
     return str(commit.pr_url if create_pr else repo)
-
-
-def _check_types(model, tokenizer) -> None:
-    modeling_cmlm.check_class(model)
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        kind = type(tokenizer).__name__
-        raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
 
 
 def _write(model, tokenizer, folder: Path, model_card: str | None) -> None:

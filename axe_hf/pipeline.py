@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM, Pipeline, PreTrainedTokenizerBase, pipelines
+from transformers import AutoModelForSeq2SeqLM, Pipeline, pipelines
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
@@ -68,8 +68,6 @@ class CmlmTranslationPipeline(Pipeline):
         if not hasattr(getattr(model, "config", None), "check_tokenizer"):
             kind, advice = type(model).__name__, "Load it by AutoModelForSeq2SeqLM."
             raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}. {advice}")
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            raise TypeError("`tokenizer` is missing, or no tokenizer: load it by AutoTokenizer.")
         model.config.check_tokenizer(tokenizer)
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 

@@ -140,7 +140,9 @@ def test_wrong_input_is_named(model, tokenizer):
         translator("A dog.", beams=5)
     with pytest.raises(TypeError, match="`model` must be a CmlmForConditionalGeneration, got str"):
         CmlmTranslationPipeline(model="my/model", tokenizer=tokenizer)
-    with pytest.raises(TypeError, match="`tokenizer` is missing"):
+    with pytest.raises(
+        TypeError, match="`tokenizer` must be a tokenizer of Transformers, got N"
+    ):
         CmlmTranslationPipeline(model=model)
 
 

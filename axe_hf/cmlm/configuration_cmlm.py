@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
@@ -198,7 +198,10 @@ class CmlmConfig(PreTrainedConfig):
         super(CmlmConfig, saved).save_pretrained(save_directory, *args, **kwargs)
 
     def check_tokenizer(self, tokenizer: Any) -> None:
-        """Raise ValueError where a tokenizer cannot be the one the model was trained with."""
+        """Raise where `tokenizer` cannot be the one the model was trained with."""
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            problem = f"`tokenizer` must be a tokenizer of Transformers, got {tokenizer!r:.60}"
+            raise TypeError(f"{problem}. Load it by AutoTokenizer.from_pretrained.")
         advice = "Is it the tokenizer the model was trained with?"
         for name in SPECIAL_TOKEN_IDS:
             if (got := getattr(tokenizer, name, None)) != (expected := getattr(self, name)):

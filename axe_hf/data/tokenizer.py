@@ -239,12 +239,11 @@ def _in_fixed_order(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 def check_special_tokens(tokenizer: Any, names: Iterable[str]) -> None:
     """Raise for a tokenizer that lacks one of the special tokens `names`, such as "mask_token"."""
-    how = "eos_token='</s>', pad_token='<pad>', mask_token='<mask>', "
-    how += "extra_special_tokens={'blank_token': '<blank>'}), or with what it calls them."
+    how = "Load yours with from_pretrained(..., eos_token='</s>', pad_token='<pad>', mask_token="
+    how += "'<mask>', extra_special_tokens={'blank_token': '<blank>'}), or with what it calls them."
     for name in names:
         if getattr(tokenizer, f"{name}_id", None) is None:
-            advice = f"Load yours with from_pretrained(..., {how}"
-            raise ValueError(f"`tokenizer` must have a {name}. {advice}")
+            raise ValueError(f"`tokenizer` must have a {name}. {how}")
 
 
 def check_tokenizer(tokenizer: Any) -> None:
