@@ -105,7 +105,7 @@ def test_the_readmes_two_commands_are_those_that_ci_runs(repository):
     script = (repository / ".ci" / "run").read_text(encoding="utf-8")
     for command in (
         'python -m pip install -c constraints.txt -e ".[eval,plot]" && axe-hf quickstart',
-        'python -m pip install -c constraints.txt -e ".[test]" && python -m pytest',
+        'python -m pip install -c constraints.txt -e ".[test]" && python -m pytest -n 2',
     ):
         assert command in readme
         assert command in script

@@ -140,9 +140,7 @@ def test_wrong_input_is_named(model, tokenizer):
         translator("A dog.", beams=5)
     with pytest.raises(TypeError, match="`model` must be a CmlmForConditionalGeneration, got str"):
         CmlmTranslationPipeline(model="my/model", tokenizer=tokenizer)
-    with pytest.raises(
-        TypeError, match="`tokenizer` must be a tokenizer of Transformers, got N"
-    ):
+    with pytest.raises(TypeError, match="`tokenizer` must be a tokenizer .*, got NoneType"):
         CmlmTranslationPipeline(model=model)
 
 

@@ -167,7 +167,6 @@ def test_ranking_is_a_stable_sort(values):
         ({"early_stop": True}, "`early_stop` is True"),
         ({"confidence_threshold": 0.9}, "`confidence_threshold` is 0.9"),
         ({"do_sample": True}, "`do_sample` is True.*`do_sample=False`"),
-        ({"max_length": 19}, "`max_length` is 19"),
         ({"num_iterations": 0}, "`num_iterations` must be an integer >= 1"),
         ({"num_beams": 4}, "`num_beams` has no meaning"),
     ],
