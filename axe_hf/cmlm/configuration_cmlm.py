@@ -200,8 +200,8 @@ class CmlmConfig(PreTrainedConfig):
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raise where `tokenizer` cannot be the one the model was trained with."""
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            expected, kind = "a tokenizer of Transformers", type(tokenizer).__name__
-            raise TypeError(f"`tokenizer` must be {expected}, got {kind}. Load it by AutoTokenizer.")
+            problem = f"a tokenizer of Transformers, got {type(tokenizer).__name__}"
+            raise TypeError(f"`tokenizer` must be {problem}. Load it by AutoTokenizer.")
         advice = "Is it the tokenizer the model was trained with?"
         for name in SPECIAL_TOKEN_IDS:
             if (got := getattr(tokenizer, name, None)) != (expected := getattr(self, name)):
