@@ -27,7 +27,7 @@ CONFIG_RANGES = {
     "at most 1000": _LAYERS,  # making a model of more would not end
     "at most 10000000": _SIZES,
     "positive": "layer_norm_eps",
-    ">= 0": "init_std axe_delta length_loss_weight",
+    ">= 0": "init_std axe_delta axe_temperature length_loss_weight",
     "in [0, 1)": "label_smoothing dropout attention_dropout activation_dropout",
 }
 
@@ -91,6 +91,10 @@ class CmlmConfig(PreTrainedConfig):
         training_loss: `"axe"`, or `"cross_entropy"` for the position-wise loss of Mask-Predict.
         axe_delta: penalty factor (>= 0) of leaving a target token without a prediction of its own.
             With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33).
+        allow_repetition: a token may be said by several positions in a row, which decoding
+            collapses (ours; with `axe_temperature` 1 and an infinite `axe_delta` it is CTC).
+        axe_temperature: 0 trains on the best alignment, as the paper; over 0 on the soft minimum
+            over all alignments, 1: minus the logarithm of the sum of their probabilities (ours).
         label_smoothing: share of the loss, in [0, 1), of the uniform distribution over all symbols.
             A Trainer's `label_smoothing_factor` would put another loss in AXE's place.
         length_loss_weight: weight of the length head's negative log-likelihood, per sentence.
@@ -152,6 +156,8 @@ class CmlmConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 1
     training_loss: Literal["axe", "cross_entropy"] = "axe"
     axe_delta: float | int = 2.0
+    allow_repetition: bool = False
+    axe_temperature: float | int = 0.0
     label_smoothing: float | int = 0.0
     length_loss_weight: float | int = 0.1
     fused_loss: Literal["auto", "always", "never"] = "auto"
