@@ -51,6 +51,8 @@ class AxeOptions:
     blank_token_id: int | None  # None for a path without blanks: plain cross entropy
     delta: float = 0.0  # factor on the cost of a skipped target
     label_smoothing: float = 0.0  # share of the uniform distribution in the target distribution
+    allow_repetition: bool = False  # a token may stand on several positions in a row
+    temperature: float = 0.0  # of the soft minimum over all alignments; 0: the best one
 
 
 @dataclass(frozen=True)
