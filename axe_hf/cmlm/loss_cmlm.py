@@ -92,6 +92,7 @@ def CmlmForConditionalGenerationLoss(
     skips: dict[str, Tensor] = {}
     if config.training_loss == "axe":
         if logits is not None:
+            check_derivatives(logits)
             shape, path_loss = logits.shape, partial(logits_path_loss, logits)
         else:
             check_projection(hidden_states, lm_head.weight, lm_head.bias)
