@@ -7,12 +7,11 @@ target (align, repeat) and N where it did not (skip prediction, skip target)::
     T[i,j] = l_j(Y_i) + ( S[i-1,j-1]  (+)  T[i,j-1] )                align, repeat
     N[i,j] = l_j(blank) + S[i,j-1]  (+)  delta l_j(Y_i) + S[i-1,j]   skip prediction, skip target
 
-`(+)` is the logarithm of the sum of exponentials, or, for the best alignment, the larger of the two,
-the first on a tie. Repeat is there with repetition only; then align comes from N[i-1,j-1] alone if
-Y_i = Y_{i-1}, as decoding would make one of the two. Each `(+)` notes the share of its first
-argument. On the way back a flow of 1 from the last cell is split by these shares: what arrives is
-the posterior of a move, 0 or 1 along the best alignment. So nothing can overflow, and value and
-posterior are as exact as float64.
+`(+)` is the logarithm of the sum of exponentials or, for the best alignment, the larger of the
+two, the first on a tie. Repeat is there with repetition only; then align comes from N[i-1,j-1]
+alone if Y_i = Y_{i-1}, as decoding would make one of the two. Each `(+)` notes the share of its
+first argument. On the way back a flow of 1 from the last cell is split by these shares: what
+arrives is the posterior of a move, 0 or 1 for the best alignment. So nothing can overflow.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Moves:
 
 @torch.no_grad()
 def posterior_of(moves: Moves, *, is_best: bool) -> Posterior:
-    """Returns the posterior of every move, in float64: of the mixture or along the best alignment."""
+    """Returns the posterior of every move in float64, for the mixture or the best alignment."""
     batch, target, canvas = moves.say.shape
     size = max(1, batch)  # whole sentences, on a GPU all at once
     if moves.say.device.type == "cpu":
