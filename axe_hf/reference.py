@@ -120,13 +120,14 @@ def _axe(
         None where no alignment exists. A cell is (cost, what label smoothing adds).
     """
     repetition, t = options.allow_repetition, options.temperature
+    is_paper = not repetition and t == 0 and options.delta < math.inf
 
     def step(cell, weight, j, token):
         """The cell, and one more move at position j; None where that cannot be."""
         if cell is None or weight == math.inf:
             return None
         cost = weight * costs[j - 1, token] if weight else 0.0
-        if cost == math.inf and (repetition or t > 0):
+        if cost == math.inf and not is_paper:
             return None
         return cell[0] + cost, cell[1] + weight * uniform[j - 1]
 

@@ -339,9 +339,9 @@ def test_unused_tokens_of_no_probability(loss):
     logits, labels, lengths = ragged(generator)
     logits[..., -1] = -math.inf
     logits[:, 0, 1] = -math.inf  # and a label that the first position cannot say
-    for repetition, temperature, delta in FAMILY:
-        if not repetition and temperature == 0:
-            continue  # the paper's: a path of infinite cost is one
+    for repetition, temperature, delta in [*FAMILY, (True, 0.0, 0.0), (False, 0.7, 0.0)]:
+        if (repetition, temperature, delta) == (False, 0.0, 2.0):
+            continue  # the paper's, where a path of infinite cost is one
         options = options_of(repetition, temperature, delta) | {"canvas_lengths": lengths}
         expected = brute_force(logits, labels, **options)
         torch.testing.assert_close(value_and_gradient(loss, logits, labels, options), expected)
