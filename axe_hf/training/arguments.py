@@ -9,7 +9,13 @@ from typing import Any, Literal, TypeVar
 from transformers import Seq2SeqTrainingArguments
 from transformers.utils import is_in_notebook
 
-from ..cmlm.configuration_cmlm import CONFIG_RANGES, CmlmConfig, canvas_recipe, check_canvas_recipe
+from ..cmlm.configuration_cmlm import (
+    CONFIG_RANGES,
+    CmlmConfig,
+    canvas_recipe,
+    check_canvas_recipe,
+    check_family,
+)
 from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..declarations import argument_texts
 
@@ -274,6 +280,8 @@ class ModelArguments:
 
     def __post_init__(self):
         require(CONFIG_RANGES, vars(self))
+        if self.training_loss is not None:
+            check_family(self)
 
     def given(self) -> dict[str, Any]:
         """The fields of `CmlmConfig` that were set, by name."""
