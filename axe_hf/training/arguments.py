@@ -79,9 +79,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             budget), and training ends with it. Resuming continues the same budget.
         align_first (default 0): share of the run, in [0, 1], that trains by the paper's AXE before
             the model's own loss of that family takes over: the best alignment, no repetition, and 3
-            where `axe_delta` is infinite. A cold model leaves the plateau on which it says blanks
-            only by the best path; over all paths it may stay there. Evaluation goes by the model's
-            own loss throughout. The share is counted as the learning rate counts it.
+            where `axe_delta` is infinite. A cold model leaves the plateau of blanks by the best
+            path first; trained on the sum over all, it may stay there. The share is counted as the
+            learning rate counts it; evaluation goes by the model's own loss throughout.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.
