@@ -101,8 +101,8 @@ def axe_loss(
         inplace_backward: Write the gradient over the logits, which saves a tensor of their size.
             The logits must not be a leaf and nothing else may need them, neither a backward pass
             nor the caller afterwards.
-        implementation: `"torch"`; `"triton"`, kernels with the same values, experimental until a
-            GPU has run them; or `"auto"`, PyTorch.
+        implementation: `"torch"`; `"triton"`, kernels with the same values; or `"auto"`, Triton for
+            the paper's AXE on an NVIDIA GPU and PyTorch otherwise.
 
     Returns:
         The loss in nats, float32 or the logits' wider type; or `AxeOutput`.
