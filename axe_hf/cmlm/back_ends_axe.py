@@ -61,9 +61,9 @@ def back_end(implementation: str, options: AxeOptions, device: torch.device) -> 
         raise ValueError(
             f"`implementation` must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}."
         )
-    if implementation == "auto" and options.is_paper and device.type == "cuda":
-        if kernels is not None and kernels.is_triton_available() and torch.version.cuda:
-            return _named("triton")
+    has_triton = device.type == "cuda" and kernels is not None and kernels.is_triton_available()
+    if implementation == "auto" and options.is_paper and has_triton and torch.version.cuda:
+        return _named("triton")
     if implementation != "triton":
         return TORCH if options.is_paper else FAMILY
     if not options.is_paper:
