@@ -148,7 +148,7 @@ def whole_target(
     """The labels `(batch, target)` without the -100 of observed positions, and which these are.
 
     The second is `(batch, canvas)`, bool, or None where the canvas `(batch, canvas)` differs from
-    the labels in shape, or is not given, so that nothing can be observed.
+    the labels in shape, or is not given, so that no position shows the target of its number.
     """
     if canvas is None or canvas.shape != labels.shape:
         return labels, None
