@@ -2,7 +2,8 @@
 
 Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML
 2020. The paper's recursion is in `axe_hf/reference.py`; `back_ends_axe.py` chooses who computes,
-`path_axe.py` computes value and gradient along the path, `alignment_axe.py` finds it.
+`path_axe.py` computes value and gradient along the path, `alignment_axe.py` finds it,
+`family_axe.py` weighs all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class AxeOutput:
 
     Args:
         loss: The reduced loss, or `(batch,)` with `reduction="none"`; nats.
-        alignment: The alignment it was computed along, without gradient.
+        alignment: The alignment it was computed along, the best one at a temperature; without
+            gradient.
 
     Example:
         >>> import torch
