@@ -1,6 +1,7 @@
 """The models and the ways of decoding that `decoding.py` measures: random weights, and as many
 tokens for everyone."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,12 @@ class System:
             return "greedy" if self.beams == 1 else f"beam {self.beams}"
         several = "" if self.num_candidates == 1 else f", {self.num_candidates} lengths"
         return f"T={self.num_iterations}, canvas {self.canvas:g}{several}"
+
+    @property
+    def canvases(self) -> float:
+        """Passes over a canvas as long as the translation, of a sentence; 0 of a Marian."""
+        sizes = (self.num_iterations, self.num_candidates, self.canvas)
+        return math.prod(size or 0 for size in sizes)
 
     def __str__(self) -> str:
         return f"{self.engine} {self.layers} {self.precision}, {self.search}"

@@ -91,7 +91,7 @@ def is_taken(grid: Grid, layers: str, canvas: float, num_iterations: int) -> boo
 
 
 def of_ctranslate2(grid: Grid) -> Iterator[System]:
-    """Marian as CTranslate2 runs it, greedy and with 5 beams.
+    """Marian as CTranslate2 runs it, greedy, and with 5 beams but for the depths in between.
 
     It chooses its own BLAS: MKL on Intel, oneDNN elsewhere; on an AMD processor MKL (by
     CT2_USE_MKL=1) was slower.
@@ -107,7 +107,8 @@ def of_ctranslate2(grid: Grid) -> Iterator[System]:
         for precision in grid.precisions:
             settings = {"compute_type": precision, "intra_threads": grid.threads}
             translator = ctranslate2.Translator(str(folder), device=grid.device, **settings)
-            for beams in (1, 5):
+            is_end = layers in (grid.layers[0], grid.layers[-1])
+            for beams in (1, 5) if is_end else (1,):
                 decode = partial(through_ctranslate2, translator, names, beams, grid.size.length)
                 yield System(CTRANSLATE2, layers, precision, decode, beams=beams)
 
