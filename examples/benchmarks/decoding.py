@@ -40,7 +40,8 @@ from torch import Tensor
 
 LOOP_BATCH = 4
 # What would take longest is left out: sentences * T * candidates * canvas over that of 64 * T = 4.
-MOST_CANVASES = 256
+# Of beam search: sentences * beams over 16 * 5.
+MOST_CANVASES, MOST_BEAMS = 256, 80
 REST, LONG, LEAST = 0.05, 1.0, 0.3  # seconds: between turns, of a call, of the calls of a turn
 
 
@@ -225,6 +226,7 @@ def measure(options: argparse.Namespace, grid: Grid) -> list[dict]:
     groups = []
     for batch in options.batch_sizes if systems else ():
         taken = [s for s in systems if batch * s.canvases <= MOST_CANVASES]
+        taken = [s for s in taken if s.beams in (None, 1) or batch * s.beams <= MOST_BEAMS]
         groups.append((batch, taken, make_sources(grid.size, batch, grid.device)))
     if "loop" in options.engines:
         dtype = next(name for name in options.dtypes if name != "int8")
