@@ -90,33 +90,71 @@ def test_what_plain_autograd_makes_of_axe_is_axe(folder, canvas, target):
     torch.testing.assert_close(*gradients)
 
 
-def test_the_benchmark_of_decoding_measures_every_system_against_its_baseline(
-    run_benchmark, tmp_path
-):
-    argv = ["--quick", "--repeats", 2, "--threads", 1, "--output-dir", tmp_path]
-    threads = torch.get_num_threads()
-    try:
-        printed = run_benchmark(*argv, program="decoding.py")
-    finally:
-        torch.set_num_threads(threads)
-    environment, *lines = (tmp_path / "decoding_cpu.csv").read_text(encoding="utf-8").splitlines()
-    assert torch.__version__ in environment and "1 thread" in environment
-    rows = list(csv.DictReader(lines))
-    cmlm = {
-        (row["num_iterations"], row["num_candidates"]) for row in rows if row["system"] == "CMLM"
+@pytest.fixture
+def decoding_rows(run_benchmark, tmp_path):
+    def rows(*argv):
+        """What is measured on tiny models, and what was printed."""
+        argv = ["--quick", "--threads", 1, "--output-dir", tmp_path, *argv]
+        threads = torch.get_num_threads()
+        try:
+            printed = run_benchmark(*argv, program="decoding.py")
+        finally:
+            torch.set_num_threads(threads)
+        environment, *lines = (tmp_path / "decoding_cpu.csv").read_text("utf-8").splitlines()
+        assert torch.__version__ in environment and "thread" in environment
+        assert (tmp_path / "decoding_cpu.png").read_bytes().startswith(b"\x89PNG")
+        return list(csv.DictReader(lines)), printed
+
+    return rows
+
+
+def test_the_benchmark_of_decoding_measures_every_system_against_its_baseline(decoding_rows):
+    rows, printed = decoding_rows("--engines", "transformers", "ours", "loop", "--batch-sizes", 3)
+    measured = {
+        (row["layers"], row["num_iterations"], row["canvas"], row["precision"])
+        for row in rows
+        if row["engine"] == "ours" and row["num_candidates"] == "1"
     }
-    assert cmlm == {(T, k) for T in ("1", "4", "10") for k in ("1", "5")}
-    greedy = {
-        (row["batch"], row["precision"]) for row in rows if row["system"] == "Marian 6-6, greedy"
-    }
-    assert greedy == {(batch, precision) for batch in "13" for precision in ("float32", "int8")}
+    kinds = [(T, canvas) for T in ("1", "4") for canvas in ("1", "1.4", "2")] + [("10", "1")]
+    expected = {("2-2", *kind, precision) for kind in kinds for precision in ("float32", "int8")}
+    assert {each for each in measured if each[0] == "2-2"} == expected
+    assert {layers for layers, *_ in measured} == {"2-2", "3-1", "4-1"}
     for row in rows:
-        assert float(row["latency_ms"]) > 0 and float(row["sentences_per_second"]) > 0
+        assert float(row["wall_ms"]) > 0 and float(row["sentences_per_second"]) > 0
         assert float(row["speedup_p20"]) <= float(row["speedup"]) <= float(row["speedup_p80"])
-        assert row["speedup"] == "1" or row["system"] != row["baseline"]
-        assert row["baseline"] in {other["system"] for other in rows}
-        assert f" | {row['ms']} | {row['latency_ms']} |" in printed
-    assert (tmp_path / "decoding_cpu.png").read_bytes().startswith(b"\x89PNG")
+        assert row["precision"] in row["baseline"] and row["rounds"] == "2"
+        assert f" | {row['wall_ms']} | {row['cpu_ms']} |" in printed
+    alone = [row["speedup"] for row in rows if row["search"] == "greedy"]
+    assert alone == ["1", "1"]
+
+
+def test_the_benchmark_of_decoding_measures_other_engines(decoding_rows):
+    pytest.importorskip("ctranslate2")
+    argv = ["--num-iterations", 1, "--canvases", 1, "--batch-sizes", 3, "--rounds", 1]
+    rows, _ = decoding_rows("--engines", "ctranslate2", "onnxruntime", "ours", *argv)
+    assert {row["engine"] for row in rows} == {"CTranslate2", "ONNX Runtime", "ours"}
+    assert {row["baseline"] for row in rows} == {
+        f"CTranslate2 2-2 {precision}, greedy" for precision in ("float32", "int8")
+    }
+    deep = [row for row in rows if row["layers"] == "4-1" and row["search"] == "greedy"]
+    assert [row["speedup_own_depth"] for row in deep] == ["1", "1"]
+
+
+def test_the_graph_that_is_measured_returns_what_generate_returns(folder, tmp_path):
+    from decoding_cases import QUICK, make_sources
+    from decoding_engines import Grid, of_onnx_runtime, of_ours
+
+    fixed = {"device": "cpu", "threads": 1, "is_compiled": False, "folder": tmp_path}
+    grid = Grid(
+        QUICK, ("float32",), layers=("2-2",), canvases=(1, 2), num_iterations=(1, 4), **fixed
+    )
+    sources = make_sources(QUICK, 3, "cpu")
+    ours = {system.search: system for system in of_ours(grid)}
+    for system in of_onnx_runtime(grid):
+        tokens = torch.from_numpy(system.decode(sources, torch.ones_like(sources))[0])
+        expected = ours[system.search].decode(sources, torch.ones_like(sources))
+        kept = [row[~torch.isin(row, torch.tensor([0, 1, 4]))].tolist() for row in tokens]
+        assert kept == [row[row != 0].tolist() for row in expected]
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -1,9 +1,12 @@
 """int8 on a CPU: nearly the same decoding, from a copy."""
 
+import copy
+
 import pytest
 import torch
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
+from axe_hf.quantization import Int8Linear
 
 
 @pytest.fixture
@@ -41,6 +44,41 @@ def test_a_model_in_training_gives_a_copy_that_decodes(model):
     expected = quantize_int8(model.eval()).generate(source, **decoding)
     assert found.sequences.equal(expected.sequences)  # without dropout, that is
     assert found.sequences_scores.equal(expected.sequences_scores)
+
+
+def test_each_output_has_a_scale_of_its_own():
+    torch.manual_seed(0)
+    weight = torch.randn(7, 64) * torch.logspace(-4, 2, 7)[:, None]
+    layer, states = Int8Linear(weight, None), torch.randn(5, 64)
+    exact = states @ weight.T
+    error = (layer(states) - exact).abs().amax(dim=0) / exact.abs().amax(dim=0)
+    assert (error < 0.05).all()
+    assert copy.deepcopy(layer)(states).equal(layer(states))
+
+
+def test_projections_side_by_side_are_those_one_by_one(model):
+    states, attention = torch.randn(3, 9, 32), model.eval().model.encoder.layers[0].self_attn
+    fused = quantize_int8(model).model.encoder.layers[0].self_attn
+    layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+    with torch.no_grad():
+        expected = [Int8Linear(layer.weight, layer.bias)(states) for layer in layers]
+    queries, (keys, values) = fused.project(states)
+    again = (fused.project_queries(states), *fused.project_key_values(states))
+    for wanted, *found in zip(expected, (queries, keys, values), again, strict=True):
+        for each in found:
+            assert each.transpose(1, 2).flatten(2).equal(wanted)
+
+
+def test_an_adapter_in_the_attention_is_not_lost(model):
+    class Adapter(torch.nn.Linear):
+        def forward(self, states):
+            return super().forward(states) + 1
+
+    adapter = model.model.encoder.layers[0].self_attn.k_proj = Adapter(32, 32)
+    found = quantize_int8(model).model.encoder.layers[0].self_attn
+    states = torch.randn(3, 9, 32)
+    assert found.k_proj(states).equal(adapter(states))
+    assert found.project(states)[1].keys.equal(found._split_heads(adapter(states)))
 
 
 def test_what_cannot_be_quantized_is_refused(model):

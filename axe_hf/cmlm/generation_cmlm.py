@@ -154,7 +154,10 @@ class MaskPredictGenerationMixin:
             is_inside = canvases.tokens != self.config.pad_token_id
             compiled = (config.compile_config or CompileConfig()) if config.compile else None
             decoder_pass = DecoderPass(self, states, attention_mask, is_inside, compiled)
-            predictor = self._token_predictor(config, generator, is_synced)
+            # One candidate in one pass is not compared with anything.
+            is_scored = canvases.lengths.shape[1] > 1 or config.num_iterations > 1
+            is_scored |= config.return_dict_in_generate or streamer is not None
+            predictor = self._token_predictor(config, generator, is_synced, is_scored)
             state = mask_predict(
                 decoder_pass, canvases.tokens, config, predictor, on_pass, is_synced
             )
@@ -196,12 +199,12 @@ class MaskPredictGenerationMixin:
             log_probs = torch.zeros_like(lengths, dtype=torch.float32)
         return Canvases(tokens, lengths, log_probs)
 
-    def _token_predictor(self, config, generator, is_synced) -> TokenPredictor:
+    def _token_predictor(self, config, generator, is_synced, is_scored) -> TokenPredictor:
         never: set[Any] = {self.config.pad_token_id, self.config.mask_token_id}
         never |= set(config.suppress_tokens or ())
         temperature = (config.temperature or 1.0) if config.do_sample else None
         choice = TokenChoice(tuple(never), temperature, generator)
-        return TokenPredictor(self.lm_head, self.config.vocab_size, choice, is_synced)
+        return TokenPredictor(self.lm_head, self.config.vocab_size, choice, is_synced, is_scored)
 
     def _best(self, state: CanvasState, canvases: Canvases, config) -> MaskPredictOutput:
         """The `num_return_sequences` candidates of each sentence that rank highest."""

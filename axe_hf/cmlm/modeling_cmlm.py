@@ -153,10 +153,18 @@ class CmlmAttention(nn.Module):
         states = states.view(*states.shape[:-1], -1, self.head_dim)
         return states.transpose(1, 2)  # (batch, heads, length, head_dim)
 
+    def project_queries(self, states: Tensor) -> Tensor:
+        """(batch, heads, length, head_dim) of `states` (batch, length, d_model)."""
+        return self._split_heads(self.q_proj(states))
+
     def project_key_values(self, states: Tensor) -> KeyValues:
         """Keys and values of `states` (batch, length, d_model)."""
         keys, values = self.k_proj(states), self.v_proj(states)
         return KeyValues(self._split_heads(keys), self._split_heads(values))
+
+    def project(self, states: Tensor) -> tuple[Tensor, KeyValues]:
+        """Queries, keys and values of the same `states`."""
+        return self.project_queries(states), self.project_key_values(states)
 
     def forward(
         self,
@@ -166,8 +174,10 @@ class CmlmAttention(nn.Module):
         is_over_source: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
-        query = self._split_heads(self.q_proj(hidden_states))
-        key, value = key_values or self.project_key_values(hidden_states)
+        if key_values is None:
+            query, (key, value) = self.project(hidden_states)
+        else:
+            query, (key, value) = self.project_queries(hidden_states), key_values
         implementation = self.config._attn_implementation
         if is_over_source and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
             # Flash attention would take the padding of the keys for that of the queries too.
@@ -197,13 +207,17 @@ class CmlmLayer(GradientCheckpointingLayer):
 
     def _residual(self, hidden_states: Tensor, norm: nn.LayerNorm, block: Callable) -> Tensor:
         block_input = norm(hidden_states) if self.normalize_before else hidden_states
-        output = F.dropout(block(block_input), p=self.dropout, training=self.training)
+        output = block(block_input)
+        if self.training:
+            output = F.dropout(output, p=self.dropout)
         hidden_states = hidden_states + output
         return hidden_states if self.normalize_before else norm(hidden_states)
 
     def _feed_forward(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.activation_fn(self.fc1(hidden_states))
-        return self.fc2(F.dropout(hidden_states, self.activation_dropout, self.training))
+        if self.training:
+            hidden_states = F.dropout(hidden_states, self.activation_dropout)
+        return self.fc2(hidden_states)
 
 
 class CmlmEncoderLayer(CmlmLayer):

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-# With fewer rows the conversion to oneDNN's layout costs more than it saves.
+# With fewer rows the weights' way to oneDNN's layout costs more than it saves.
 MIN_ROWS = 16
 
 
@@ -40,7 +40,8 @@ class OneDnnLinear(TorchFunctionMode):
             rows = states.flatten(0, -2)  # (rows, features)
             if missing := _rounded_up(num_rows := len(rows)) - num_rows:
                 rows = F.pad(rows, (0, 0, 0, missing))
-            output = F.linear(rows.to_mkldnn(), weight, *bias).to_dense()
+            bias = bias[0] if bias else None
+            output = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
             return output[:num_rows].unflatten(0, states.shape[:-1])
         return func(*args, **(kwargs or {}))
 

@@ -1,220 +1,282 @@
-"""How fast Mask-Predict decodes beside autoregressive Marian models of the same size.
+"""How fast Mask-Predict decodes beside autoregressive models of the same size.
 
-    python examples/benchmarks/decoding.py                    # estimated: 15 minutes on two idle
-    cores, 3 GiB python examples/benchmarks/decoding.py --quick            # seconds, tiny models
-    python examples/benchmarks/decoding.py --dtype bfloat16
-    python examples/benchmarks/decoding.py --device cuda
+    python examples/benchmarks/decoding.py            # about 15 minutes, two idle cores, 6 GiB
+    python examples/benchmarks/decoding.py --quick    # seconds, tiny models
+    python examples/benchmarks/decoding.py --engines ctranslate2 ours --threads 2 --batch-sizes 1
+    python examples/benchmarks/decoding.py --engines transformers ours --dtypes bfloat16
+    python examples/benchmarks/decoding.py --engines transformers ours --device cuda
 
-Sources and translations have 32 tokens, the weights are random. CMLM and Marian have 6 + 6 layers
-of width 512 and 32000 tokens; "Marian 12-1" has 12 encoder layers and one decoder layer (Kasai et
-al., "Deep Encoder, Shallow Decoder", ICLR 2021). Marian decodes with its key-value cache, exactly
-32 new tokens: the end-of-sentence token is switched off in place of a minimum length, which would
-cost time. One length candidate has 32 positions, five have 30 to 34. int8 is `quantize_dynamic` of
-every linear layer, and is compared with int8.
+Sources and translations have 32 tokens, the weights are random, the width is 512, the vocabulary
+32,000. Engines: CTranslate2 (Marian, greedy and 5 beams) and Transformers (Marian, greedy, int8 by
+`quantize_dynamic`), both with their key-value cache and exactly 32 new tokens; ours, on canvases of
+1, 1.4 and 2 times the translation, one length candidate (five once: 30 to 34 positions); ONNX
+Runtime on our exported graph. 6-6, 9-3 and 12-1 are encoder and decoder layers: for a shallow
+decoder see Kasai et al., "Deep Encoder, Shallow Decoder", ICLR 2021.
 
-The systems take turns; a speed-up is against greedy Marian of the same batch, precision and turn:
-median, 20th and 80th percentile of all turns. It is in CPU time of the process (on a GPU: time
-until it is done), which depends less on what else the machine does; latency and sentences per
-second are by the clock. Threads that wait for work spin and count as busy:
-`OMP_WAIT_POLICY=PASSIVE` makes them sleep, which on a shared machine is the better measure. At
-batch 4, T = 10 and 5 candidates, the CMLM is compared with a Mask-Predict loop as one would write
-it down, once both have returned the same tokens. Writes a table in Markdown, a CSV and a PNG.
+All take turns in one process; a system that takes less than a second is warmed up in every turn and
+then called again and again for 0.3 seconds. Before each turn the threads of the one before have 50
+ms to stop spinning. A speed-up is against CTranslate2 (where that is left out: Transformers),
+greedy, 6-6, of the same batch, threads, precision and turn: median, 20th and 80th percentile of
+all turns; "own depth" is against greedy CTranslate2 with the same layers. Times are by the clock,
+with CPU time of the whole process beside it (on a GPU: time until it is done). At batch 4, T = 10
+and 5 candidates ours is compared with a Mask-Predict loop as one would write it down, once both
+have returned the same tokens. Writes a table in Markdown, a CSV and a PNG.
 """
 
 import argparse
 import os
+import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import transformers
-from decoding_cases import (
-    BEAM,
-    FULL,
-    NUM_ITERATIONS,
-    QUICK,
-    Size,
-    System,
-    make_loop_systems,
-    make_sources,
-    make_systems,
-)
-from measuring import RESULTS, environment, markdown_table, quantiles, seconds, write_csv
+from decoding_cases import FULL, LOOP, MARIAN, QUICK, System, make_loop_systems, make_sources
+from decoding_engines import CTRANSLATE2, ENGINES, ONNX_RUNTIME, Grid
+from measuring import RESULTS, Spent, environment, markdown_table, quantiles, spent, write_csv
 from torch import Tensor
 
 LOOP_BATCH = 4
+# What would take longest is left out: sentences * T * candidates * canvas over that of 64 * T = 4.
+# Of beam search: sentences * beams over 16 * 5.
+MOST_CANVASES, MOST_BEAMS = 256, 80
+REST, LONG, LEAST = 0.05, 1.0, 0.3  # seconds: between turns, of a call, of the calls of a turn
 
 
-def take_turns(
-    systems: list[System], sources: Tensor, repeats: int
-) -> dict[str, list[tuple[float, float]]]:
-    """For every system (cost, wall) of each turn, seconds; the first turn warms up and does not
-    count."""
+def turn(decode: Callable[[], object], device: str, least: float) -> Spent:
+    """What a call takes."""
+    time.sleep(REST)
+    first = spent(decode, device)
+    if first.wall > LONG:
+        return first
+    calls = [spent(decode, device)]
+    while sum(call.wall for call in calls) < least:
+        calls.append(spent(decode, device))
+    return Spent(*(quantiles(list(times))[0] for times in zip(*calls, strict=True)))
+
+
+Times = dict[str, list[Spent]]  # of each turn, by the name of the system
+
+
+def take_turns(systems: list[System], sources: Tensor, times: Times, least: float) -> None:
     mask = torch.ones_like(sources)
-    times = {str(system): [] for system in systems}
-    for turn in range(repeats + 1):
-        for system in systems:
-            start = time.perf_counter()
-            cost = seconds(partial(system.decode, sources, mask), sources.device.type)
-            wall = time.perf_counter() - start
-            print(f"    turn {turn}: {system}, {1e3 * wall:.0f} ms", flush=True)
-            if turn > 0:
-                times[str(system)].append((cost, wall))
-    return times
+    for system in systems:
+        decode = partial(system.decode, sources, mask)
+        times.setdefault(str(system), []).append(turn(decode, sources.device.type, least))
 
 
-def measure(systems: list[System], sources: Tensor, repeats: int) -> list[dict]:
+def ratios(base: list[Spent], own: list[Spent], part: str) -> list[float]:
+    return [getattr(one, part) / getattr(other, part) for one, other in zip(base, own, strict=True)]
+
+
+def rows_of(systems: list[System], times: Times, batch: int, threads: int) -> list[dict]:
     """One row a system."""
-    batch = len(sources)
-    times = take_turns(systems, sources, repeats)
-    by_name = {(system.name, system.precision): times[str(system)] for system in systems}
     rows = []
     for system in systems:
         own = times[str(system)]
-        row = {"batch": batch, "system": system.name, "precision": system.precision}
-        row |= {"num_iterations": system.num_iterations or ""}
-        row |= {"num_candidates": system.num_candidates or "", "repeats": repeats}
-        middle, low, high = quantiles([1e3 * cost for cost, _ in own])
-        row |= {"ms": middle, "ms_p20": low, "ms_p80": high}
-        middle, low, high = quantiles([1e3 * wall for _, wall in own])
-        row |= {"latency_ms": middle, "latency_ms_p20": low, "latency_ms_p80": high}
-        row["sentences_per_second"] = 1e3 * batch / middle
-        base = by_name[system.baseline, system.precision]
-        row["baseline"] = system.baseline
-        pairs = list(zip(base, own, strict=True))
-        middle, low, high = quantiles([one[0] / other[0] for one, other in pairs])
+        row = {"batch": batch, "threads": threads, "engine": system.engine}
+        row |= {"layers": system.layers, "precision": system.precision, "search": system.search}
+        for name in ("num_iterations", "num_candidates", "canvas", "beams"):
+            value = getattr(system, name)
+            row[name] = "" if value is None else f"{value:g}"
+        row["rounds"] = len(own)
+        for part in Spent._fields:
+            middle, low, high = quantiles([1e3 * getattr(each, part) for each in own])
+            row |= {f"{part}_ms": middle, f"{part}_ms_p20": low, f"{part}_ms_p80": high}
+        row["sentences_per_second"] = 1e3 * batch / row["wall_ms"]
+        base = baseline(system, systems)
+        row["baseline"] = str(base)
+        middle, low, high = quantiles(ratios(times[str(base)], own, "wall"))
         row |= {"speedup": middle, "speedup_p20": low, "speedup_p80": high}
-        row["latency_speedup"] = quantiles([one[1] / other[1] for one, other in pairs])[0]
-        beam = by_name.get((BEAM, system.precision), [])
-        ratios = [one[0] / other[0] for one, other in zip(beam, own, strict=False)]
-        row["speedup_over_beam"] = quantiles(ratios)[0] if ratios else ""
+        row["speedup_cpu"] = quantiles(ratios(times[str(base)], own, "cpu"))[0]
+        same = find(systems, CTRANSLATE2, system.layers, system.precision)
+        row["speedup_own_depth"] = (
+            quantiles(ratios(times[str(same)], own, "wall"))[0] if same else ""
+        )
         rows.append({k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()})
     return rows
 
 
-def measure_loop(size: Size, options: argparse.Namespace) -> list[dict]:
-    """Ours beside the loop as written; where rounding is fine enough, only if their tokens are the
-    same."""
-    systems = make_loop_systems(size, options.dtype, options.device)
-    sources = make_sources(size, LOOP_BATCH, options.device)
+def find(systems: list[System], engine: str, layers: str, precision: str) -> System | None:
+    """The greedy system of these."""
+    wanted = (engine, layers, precision, 1)
+    found = (s for s in systems if (s.engine, s.layers, s.precision, s.beams) == wanted)
+    return next(found, None)
+
+
+def baseline(system: System, systems: list[System]) -> System:
+    """Greedy, of as many decoder as encoder layers; of the loop itself; or else the first."""
+    if systems[0].engine == LOOP:
+        return systems[0]
+    layers = systems[0].layers
+    found = (find(systems, engine, layers, system.precision) for engine in (CTRANSLATE2, MARIAN))
+    alike = (each for each in systems if each.precision == system.precision)
+    return next(filter(None, found), None) or next(alike)
+
+
+def check_loop(systems: list[System], sources: Tensor) -> None:
+    """All return the same tokens, where rounding is fine enough for it."""
     tokens = [system.decode(sources, torch.ones_like(sources)) for system in systems]
-    if options.dtype == "float32" and not all(tokens[0].equal(other) for other in tokens[1:]):
+    exact = systems[0].precision == "float32"
+    if exact and not all(tokens[0].equal(other) for other in tokens[1:]):
         raise RuntimeError("`generate` and Mask-Predict as written return different tokens.")
-    return measure(systems, sources, options.repeats)
-
-
-def label(row: dict) -> str:
-    """The system in a cell of a table."""
-    name = row["system"]
-    if row["num_iterations"]:
-        name += f", T={row['num_iterations']}, k={row['num_candidates']}"
-    return name if row["precision"] == "float32" else f"{name}, {row['precision']}"
 
 
 def markdown(rows: list[dict]) -> str:
-    headings = ["batch", "system", "time, ms", "latency, ms", "sentences/s"]
-    headings += ["times faster (p20 to p80)", "by the clock", "than beam 5"]
+    headings = ["threads", "batch", "engine", "layers", "precision", "search", "ms", "CPU ms"]
+    headings += ["sentences/s", "times faster (p20 to p80)", "in CPU time", "own depth"]
+    plain = ("threads", "batch", "engine", "layers", "precision", "search", "wall_ms", "cpu_ms")
     lines = []
     for row in rows:
-        cells = [row["batch"], label(row), row["ms"], row["latency_ms"]]
-        cells += [row["sentences_per_second"]]
+        cells = [row[name] for name in plain] + [row["sentences_per_second"]]
         cells += [f"{row['speedup']} ({row['speedup_p20']} to {row['speedup_p80']})"]
-        lines.append((*cells, row["latency_speedup"], row["speedup_over_beam"]))
+        lines.append((*cells, row["speedup_cpu"], row["speedup_own_depth"]))
     return markdown_table(headings, lines)
 
 
-SPEEDUP = ("speedup", "speedup_p20", "speedup_p80")
-TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
-# Label, colour, line; and which rows: system, number of candidates, whether int8.
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+# Label, colour, line, and which rows; the canvas is the shortest or the longest.
 CURVES = [
-    ("CMLM, 1 length", "#4477aa", "-", ("CMLM", "1", False)),
-    ("CMLM, 5 lengths", "#66ccee", "-", ("CMLM", "5", False)),
-    ("CMLM int8, 1 length (over Marian int8)", "#4477aa", ":", ("CMLM", "1", True)),
-    ("Marian 12-1, greedy", "#228833", "--", ("Marian 12-1, greedy", "", False)),
-    ("Marian 6-6, beam 5", "#ccbb44", "--", (BEAM, "", False)),
+    ("6-6, canvas as long", "#4477aa", "-", {"engine": "ours", "layers": 0, "canvas": 0}),
+    ("6-6, longest canvas", "#4477aa", "--", {"engine": "ours", "layers": 0, "canvas": -1}),
+    ("12-1, longest canvas", "#228833", "--", {"engine": "ours", "layers": -1, "canvas": -1}),
+    ("ONNX Runtime, 6-6", "#66ccee", ":", {"engine": ONNX_RUNTIME, "layers": 0, "canvas": 0}),
+    ("CTranslate2 12-1, greedy", "#ccbb44", "-", {"engine": CTRANSLATE2, "layers": -1}),
 ]
 
 
-def plot(path: Path, rows: list[dict], environment: str) -> None:
-    """Speed-up over greedy by batch size, one panel a T; what has no T is in every panel."""
+def plot(path: Path, rows: list[dict], where: str) -> None:
+    """Speed-up over greedy CTranslate2 in int8 by batch size, one panel a T, most threads."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         print(f"No picture: matplotlib is missing. `pip install matplotlib` for {path.name}.")
         return
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    panels = figure.subplots(1, len(NUM_ITERATIONS), sharey=True)
+    precision = "int8" if any(row["precision"] == "int8" for row in rows) else rows[0]["precision"]
+    threads = max(rows, key=lambda row: int(row["threads"]))["threads"]
+    rows = [row for row in rows if (row["precision"], row["threads"]) == (precision, threads)]
+    rows = [row for row in rows if row["num_candidates"] in ("", "1") and row["beams"] in ("", "1")]
+    passes = sorted({row["num_iterations"] for row in rows} - {""}, key=int) or [""]
     batches = sorted({int(row["batch"]) for row in rows})
-    for panel, num_iterations in zip(panels, NUM_ITERATIONS, strict=True):
-        panel.axhline(1, color="#bbbbbb", linewidth=1, label="Marian 6-6, greedy = 1")
+    order = {
+        "layers": list(dict.fromkeys(row["layers"] for row in rows)),
+        "canvas": sorted({row["canvas"] for row in rows} - {""}, key=float) or [""],
+    }
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = figure.subplots(1, len(passes), sharey=True, squeeze=False)[0]
+    base = rows[0]["baseline"]
+    for panel, T in zip(panels, passes, strict=True):
+        panel.axhline(1, color="#bbbbbb", linewidth=1, label=f"{base} = 1")
         for name, colour, line, wanted in CURVES:
+            want = {key: order[key][v] if key in order else v for key, v in wanted.items()}
             points = [
-                (batches.index(int(row["batch"])), *(float(row[key]) for key in SPEEDUP))
+                (batches.index(int(row["batch"])), float(row["speedup"]))
                 for row in rows
-                if (row["system"], row["num_candidates"], row["precision"] == "int8") == wanted
-                and row["num_iterations"] in ("", str(num_iterations))
+                if row["num_iterations"] in ("", T) and all(row[k] == v for k, v in want.items())
             ]
-            if not points:
-                continue
-            x, middle, low, high = zip(*points, strict=True)
-            panel.plot(x, middle, line, color=colour, marker="o", markersize=4, label=name)
-            panel.vlines(x, low, high, color=colour, linewidth=1)
-        panel.set_title(f"T = {num_iterations}", fontsize=10)
-        panel.set_yscale("log")
-        panel.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
-        panel.minorticks_off()
-        panel.grid(axis="y", color="#eeeeee")
-        panel.set_xticks(range(len(batches)), [str(batch) for batch in batches])
-        panel.set_xlabel("sentences in a batch", fontsize=9)
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("times faster than Marian 6-6, greedy", fontsize=9)
+            panel.plot(*zip(*points, strict=True) if points else ([], []), line, color=colour)
+            panel.plot([], [], line, color=colour, label=name)
+            panel.lines[-2].set_marker("o")
+        decorate(panel, f"T = {T}", batches)
+    panels[0].set_ylabel(f"times faster, {precision}, {threads} thread(s)", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    figure.supxlabel(environment, fontsize=6)
+    figure.supxlabel(where, fontsize=6)
     figure.savefig(path, dpi=110)
+
+
+def decorate(panel, title: str, batches: list[int]) -> None:
+    panel.set_title(title, fontsize=10)
+    panel.set_yscale("log")
+    panel.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    panel.minorticks_off()
+    panel.grid(axis="y", color="#eeeeee")
+    panel.set_xticks(range(len(batches)), [str(batch) for batch in batches])
+    panel.set_xlabel("sentences in a batch", fontsize=9)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny models, for a test")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each system (default 5)")
+    parser.add_argument("--engines", nargs="+", choices=[*ENGINES, "loop"], help="default: all")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="default: 1 2")
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="default: 1 16 64")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--layers", nargs="+", help="default: 6-6 9-3 12-1")
+    parser.add_argument("--canvases", type=float, nargs="+", default=[1, 1.4, 2])
+    parser.add_argument("--num-iterations", type=int, nargs="+", default=[1, 4, 10])
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16", "int8"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--compile", action="store_true", help="also the CMLM with compile=True")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each system (default 2)")
+    parser.add_argument("--compile", action="store_true", help="ours with compile=True as well")
     parser.add_argument("--output-dir", type=Path, default=RESULTS)
     options = parser.parse_args()
+    options.engines = options.engines or [*ENGINES, "loop"]
     options.batch_sizes = options.batch_sizes or ([1, 3] if options.quick else [1, 16, 64])
+    on_cpu = options.device == "cpu"
+    options.dtypes = options.dtypes or (["float32", "int8"] if on_cpu else ["float32"])
     return options
+
+
+def measure(options: argparse.Namespace, grid: Grid) -> list[dict]:
+    """Rows of all batch sizes, and of the loop where it is asked for."""
+    systems = [s for name, make in ENGINES.items() if name in options.engines for s in make(grid)]
+    groups = []
+    for batch in options.batch_sizes if systems else ():
+        taken = [s for s in systems if batch * s.canvases <= MOST_CANVASES]
+        taken = [s for s in taken if s.beams in (None, 1) or batch * s.beams <= MOST_BEAMS]
+        groups.append((batch, taken, make_sources(grid.size, batch, grid.device)))
+    if "loop" in options.engines:
+        dtype = next(name for name in options.dtypes if name != "int8")
+        taken = make_loop_systems(grid.size, dtype, grid.device)
+        groups.append((LOOP_BATCH, taken, make_sources(grid.size, LOOP_BATCH, grid.device)))
+        check_loop(*groups[-1][1:])
+    times: list[Times] = [{} for _ in groups]
+    start = time.perf_counter()
+    for i in range(options.rounds):
+        for (_, taken, sources), found in zip(groups, times, strict=True):
+            take_turns(taken, sources, found, 0 if options.quick else LEAST)
+        passed = time.perf_counter() - start
+        print(f"... {grid.threads} thread(s), round {i + 1}: {passed:.0f} s", flush=True)
+    return [
+        row
+        for (batch, taken, _), found in zip(groups, times, strict=True)
+        for row in rows_of(taken, found, batch, grid.threads)
+    ]
 
 
 def main() -> None:
     options = parse()
-    torch.set_num_threads(options.threads)
     size = QUICK if options.quick else FULL
-    waiting = os.environ.get("OMP_WAIT_POLICY", "default")
-    where = f"{environment(options.device)}, transformers {transformers.__version__}"
-    where += f", {options.dtype}, OMP_WAIT_POLICY {waiting}"
+    where = f"{environment(options.device)}, transformers {version('transformers')}"
+    for name in ("ctranslate2", "onnxruntime"):
+        where += f", {name} {version(name)}" if name in options.engines else ""
+    where += f", OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'default')}"
     print(where)
-    suffix = "" if options.dtype == "float32" else f"_{options.dtype}"
     options.output_dir.mkdir(parents=True, exist_ok=True)
+    suffix = "_bfloat16" if "bfloat16" in options.dtypes else ""
     stem = options.output_dir / f"decoding_{options.device}{suffix}"
-    print(f"... the loop as written, batch {LOOP_BATCH}", flush=True)
-    loop_rows = measure_loop(size, options)
-    write_csv(stem.with_suffix(".csv"), loop_rows, where)
-    with_int8 = options.device == "cpu" and options.dtype == "float32"
-    systems = make_systems(size, options.dtype, options.device, with_int8, options.compile)
-    rows = []
-    for batch in options.batch_sizes:
-        print(f"... batch {batch}", flush=True)
-        sources = make_sources(size, batch, options.device)
-        rows += measure(systems, sources, options.repeats)
-        # What is done stays if the rest is not.
-        write_csv(stem.with_suffix(".csv"), rows + loop_rows, where)
+    rows: list[dict] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            grid = Grid(
+                size=size,
+                precisions=tuple(options.dtypes),
+                device=options.device,
+                threads=threads,
+                layers=tuple(options.layers or size.depths()),
+                canvases=tuple(options.canvases),
+                num_iterations=tuple(options.num_iterations),
+                is_compiled=options.compile,
+                folder=Path(folder),
+            )
+            rows += measure(options, grid)
+            write_csv(stem.with_suffix(".csv"), rows, where)  # what is done stays
     plot(stem.with_suffix(".png"), rows, where)
-    print(markdown(rows + loop_rows))
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
 """The models and the ways of decoding that `decoding.py` measures: random weights, and as many
 tokens for everyone."""
 
+import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
-from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
+from axe_hf import CmlmConfig, CmlmForConditionalGeneration
 from axe_hf.kernels import OneDnnLinear
 
-GREEDY, BEAM, NAIVE = "Marian 6-6, greedy", "Marian 6-6, beam 5", "Mask-Predict as written"
-NUM_ITERATIONS = (1, 4, 10)
 SPECIAL_TOKENS = 5  # ids below it are special to the CMLM
+END = 1  # `</s>` of everyone
+OURS, MARIAN, LOOP = "ours", "transformers", "as written"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class Size:
     layers: int = 6
     length: int = 32
 
+    def depths(self) -> dict[str, tuple[int, int]]:
+        """Encoder and decoder layers, by name: as many, and with ever shallower decoders."""
+        n = self.layers
+        pairs = [(n, n), (2 * n - n // 2, n // 2), (2 * n, 1)]
+        return {f"{encoder}-{decoder}": (encoder, decoder) for encoder, decoder in pairs}
+
 
 FULL = Size()
 QUICK = Size(vocab=90, hidden=16, ffn=32, heads=2, layers=2, length=8)
@@ -39,56 +46,62 @@ class System:
     """A way to decode.
 
     Args:
-        name: what the tables call it.
+        engine: what computes it.
+        layers: "6-6": encoder and decoder layers.
         precision: "float32", "bfloat16" or "int8".
-        decode: takes sources (batch, source) and their mask, returns tokens.
-        baseline: name of the system of the same precision that its speed-up is against.
-        num_iterations, num_candidates: T and k; None for Marian.
+        decode: takes sources (batch, source) and their mask.
+        beams: of an autoregressive model; None for ours.
+        num_iterations, num_candidates, canvas: T, k, and positions over the translation's tokens;
+            None for autoregressive models.
     """
 
-    name: str
+    engine: str
+    layers: str
     precision: str
-    decode: Callable[[Tensor, Tensor], Tensor]
-    baseline: str = GREEDY
+    decode: Callable[[Tensor, Tensor], object]
+    beams: int | None = None
     num_iterations: int | None = None
     num_candidates: int | None = None
+    canvas: float | None = None
+
+    @property
+    def search(self) -> str:
+        if self.beams is not None:
+            return "greedy" if self.beams == 1 else f"beam {self.beams}"
+        several = "" if self.num_candidates == 1 else f", {self.num_candidates} lengths"
+        return f"T={self.num_iterations}, canvas {self.canvas:g}{several}"
+
+    @property
+    def canvases(self) -> float:
+        """Passes over a canvas as long as the translation, of a sentence; 0 of a Marian."""
+        sizes = (self.num_iterations, self.num_candidates, self.canvas)
+        return math.prod(size or 0 for size in sizes)
 
     def __str__(self) -> str:
-        sizes = (
-            ""
-            if self.num_iterations is None
-            else f", T={self.num_iterations}, k={self.num_candidates}"
-        )
-        return f"{self.name}{sizes}, {self.precision}"
+        return f"{self.engine} {self.layers} {self.precision}, {self.search}"
 
 
-def make_cmlm(size: Size) -> CmlmForConditionalGeneration:
-    config = CmlmConfig(
-        vocab_size=size.vocab,
-        d_model=size.hidden,
-        encoder_layers=size.layers,
-        decoder_layers=size.layers,
-        encoder_attention_heads=size.heads,
-        decoder_attention_heads=size.heads,
-        encoder_ffn_dim=size.ffn,
-        decoder_ffn_dim=size.ffn,
-    )
+def sizes_of(size: Size, encoder_layers: int, decoder_layers: int) -> dict[str, int]:
+    sizes = {"d_model": size.hidden}
+    for name, layers in (("encoder", encoder_layers), ("decoder", decoder_layers)):
+        sizes |= {f"{name}_layers": layers, f"{name}_attention_heads": size.heads}
+        sizes |= {f"{name}_ffn_dim": size.ffn}
+    return sizes
+
+
+def make_cmlm(size: Size, *layers: int) -> CmlmForConditionalGeneration:
+    config = CmlmConfig(vocab_size=size.vocab, **sizes_of(size, *layers))
     return CmlmForConditionalGeneration(config).eval()
 
 
-def make_marian(size: Size, encoder_layers: int, decoder_layers: int) -> MarianMTModel:
+def make_marian(size: Size, *layers: int) -> MarianMTModel:
+    """With one id more than ours: Marian's padding, which starts its decoder, is the last."""
+    pad = {"pad_token_id": size.vocab, "decoder_start_token_id": size.vocab}
     config = MarianConfig(
-        vocab_size=size.vocab,
-        d_model=size.hidden,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers,
-        encoder_attention_heads=size.heads,
-        decoder_attention_heads=size.heads,
-        encoder_ffn_dim=size.ffn,
-        decoder_ffn_dim=size.ffn,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
+        vocab_size=size.vocab + 1,
+        **sizes_of(size, *layers),
+        **pad,
+        eos_token_id=END,
         forced_eos_token_id=None,
     )
     return MarianMTModel(config).eval()
@@ -108,7 +121,7 @@ def make_sources(size: Size, batch: int, device: str) -> Tensor:
     """Random sources (batch, length) without padding, `</s>` at the end."""
     generator = torch.Generator().manual_seed(batch)
     sources = torch.randint(SPECIAL_TOKENS, size.vocab, (batch, size.length), generator=generator)
-    sources[:, -1] = 1
+    sources[:, -1] = END
     return sources.to(device)
 
 
@@ -142,76 +155,36 @@ def through_onednn(
         return decode(sources, mask)
 
 
-def length_bounds(size: Size, num_candidates: int) -> dict[str, int]:
+def length_bounds(length: int, num_candidates: int) -> dict[str, int]:
     """One candidate has `length` positions, several have as many lengths around it, each taken
     once."""
-    shortest = size.length - num_candidates // 2
+    shortest = length - num_candidates // 2
     return {"min_length": shortest, "max_length": shortest + num_candidates - 1}
 
 
 def cmlm_system(
     model: CmlmForConditionalGeneration,
-    size: Size,
-    num_iterations: int,
-    num_candidates: int,
+    layers: str,
     precision: str,
+    *,
+    length: int,
+    canvas: float = 1.0,
+    num_iterations: int,
+    num_candidates: int = 1,
     **options,
 ) -> System:
-    """Ours; `options` go to `generate`."""
-    settings = length_bounds(size, num_candidates) | options
-    settings |= {"num_iterations": num_iterations, "num_length_candidates": num_candidates}
+    """Ours, for translations of `length` tokens; `options` go to `generate`."""
+    settings = length_bounds(round(length * canvas), num_candidates) | options
+    sizes = {"num_iterations": num_iterations}
+    settings |= sizes | {"num_length_candidates": num_candidates}
     settings |= {"length_score_weight": 0.0}  # Mask-Predict's ranking, as in the loop as written
 
     def decode(sources: Tensor, mask: Tensor) -> Tensor:
         return model.generate(sources, attention_mask=mask, **settings)
 
-    name = "CMLM"
-    if options.get("compile"):
-        name = "CMLM, compiled"
-    elif options.get("use_onednn") is False:
-        name = "CMLM, no oneDNN"
-    return System(
-        name,
-        precision,
-        decode,
-        num_iterations=num_iterations,
-        num_candidates=num_candidates,
-    )
-
-
-def make_systems(
-    size: Size, dtype: str, device: str, with_int8: bool, with_compile: bool
-) -> list[System]:
-    """Everything that takes turns at the batch sizes; a baseline comes before what is compared with
-    it."""
-    torch.manual_seed(0)
-    to = {"device": device, "dtype": getattr(torch, dtype)}
-    marian = make_marian(size, size.layers, size.layers).to(**to)
-    deep = make_marian(size, 2 * size.layers, 1).to(**to)
-    cmlm = make_cmlm(size).to(**to)
-    greedy, beam = (partial(autoregressive, marian, beams, size.length) for beams in (1, 5))
-    systems = [
-        System(GREEDY, dtype, greedy),
-        System(BEAM, dtype, beam),
-        System("Marian 12-1, greedy", dtype, partial(autoregressive, deep, 1, size.length)),
-    ]
-    if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
-        # Ours does so by itself where it pays; this is what it would do for Marian.
-        for name, decode in ((GREEDY, greedy), (BEAM, beam)):
-            systems.append(System(f"{name}, oneDNN", dtype, partial(through_onednn, decode)))
-        systems += [
-            cmlm_system(cmlm, size, iterations, 1, dtype, use_onednn=False)
-            for iterations in NUM_ITERATIONS
-        ]
-    sizes = [(iterations, k) for k in (1, 5) for iterations in NUM_ITERATIONS]
-    systems += [cmlm_system(cmlm, size, *pair, dtype) for pair in sizes]
-    if with_compile:
-        systems += [cmlm_system(cmlm, size, *pair, dtype, compile=True) for pair in sizes]
-    if with_int8:
-        marian, cmlm = marian_in_int8(marian), quantize_int8(cmlm)
-        systems += [System(GREEDY, "int8", partial(autoregressive, marian, 1, size.length))]
-        systems += [cmlm_system(cmlm, size, *pair, "int8") for pair in sizes if pair[1] == 1]
-    return systems
+    name = f"{OURS}, compiled" if options.get("compile") else OURS
+    sizes |= {"num_candidates": num_candidates}
+    return System(name, layers, precision, decode, canvas=canvas, **sizes)
 
 
 @torch.no_grad()
@@ -263,18 +236,12 @@ def mask_predict_as_written(
 def make_loop_systems(size: Size, dtype: str, device: str) -> list[System]:
     """The loop as written and ours, T = 10 with 5 length candidates."""
     torch.manual_seed(0)
-    model = make_cmlm(size).to(device=device, dtype=getattr(torch, dtype))
-    iterations, k = NUM_ITERATIONS[-1], 5
-    as_written = partial(
-        mask_predict_as_written,
-        model,
-        num_iterations=iterations,
-        num_candidates=k,
-        **length_bounds(size, k),
-    )
-    systems = [System(NAIVE, dtype, as_written, NAIVE, iterations, k)]
+    layers, numbers = next(iter(size.depths().items()))
+    model = make_cmlm(size, *numbers).to(device=device, dtype=getattr(torch, dtype))
+    sizes = {"num_iterations": 10, "num_candidates": 5}
+    decode = partial(mask_predict_as_written, model, **sizes, **length_bounds(size.length, 5))
+    systems = [System(LOOP, layers, dtype, decode, canvas=1.0, **sizes)]
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
-        through = partial(through_onednn, as_written)
-        systems.append(System(f"{NAIVE}, oneDNN", dtype, through, NAIVE, iterations, k))
-    systems.append(replace(cmlm_system(model, size, iterations, k, dtype), baseline=NAIVE))
-    return systems
+        through = partial(through_onednn, decode)
+        systems.append(System(f"{LOOP}, oneDNN", layers, dtype, through, canvas=1.0, **sizes))
+    return [*systems, cmlm_system(model, layers, dtype, length=size.length, **sizes)]

@@ -7,13 +7,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def seconds(function: Callable[[], None], device: str) -> float:
+def seconds(function: Callable[[], object], device: str) -> float:
     """CPU time of the process; on a GPU, time until it is done."""
     if device == "cpu":
         start = time.process_time()
@@ -24,6 +25,19 @@ def seconds(function: Callable[[], None], device: str) -> float:
     function()
     torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+class Spent(NamedTuple):
+    """Seconds of one call."""
+
+    wall: float
+    cpu: float  # of all threads of the process; on a GPU, time until it is done
+
+
+def spent(function: Callable[[], object], device: str) -> Spent:
+    start = time.perf_counter()
+    cpu = seconds(function, device)
+    return Spent(time.perf_counter() - start, cpu)
 
 
 def quantiles(values: list[float]) -> tuple[float, float, float]:

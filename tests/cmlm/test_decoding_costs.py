@@ -113,6 +113,18 @@ class LargestResult(TorchDispatchMode):
         return result
 
 
+class Operators(TorchDispatchMode):
+    """Names of what ran."""
+
+    def __enter__(self):
+        self.names = set()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function._schema.name)
+        return function(*args, **(kwargs or {}))
+
+
 class CalledHead(torch.nn.Linear):
     """Not plain: it has to be called."""
 
@@ -163,6 +175,31 @@ def test_among_equal_logits_the_first_token_wins_however_they_are_cut(monkeypatc
         tokens, log_probs = predictor(torch.randn(5, 4))
         assert (tokens == 2).all()
         torch.testing.assert_close(log_probs, torch.full((5,), -math.log(28)))
+
+
+@pytest.mark.parametrize("columns", [1, 100, 128, 129, 256, 1280])
+def test_a_maximum_by_blocks_is_the_first_of_the_largest(columns):
+    torch.manual_seed(columns)
+    logits = torch.randint(0, 40, (50, columns)).float().index_fill(1, torch.tensor(0), -torch.inf)
+    found, expected = mask_predict.largest_of(logits), logits.max(dim=1)
+    assert found[0].equal(expected[0]) and found[1].equal(expected[1])
+    logits[3, -1] = torch.nan
+    assert mask_predict.largest_of(logits)[0][3].isnan()
+    assert mask_predict.largest_of(logits)[1][3] == columns - 1
+
+
+@pytest.mark.parametrize("temperature", [None, 0.7])
+def test_tokens_are_the_same_where_scores_are_not_asked_for(make_model, make_sources, temperature):
+    """One pass over one canvas compares nothing, so that no logarithms are computed."""
+    model, sources = make_model(vocab_size=5000), make_sources([9, 4], vocab_size=5000)
+    decoding = sources | {"num_iterations": 1}
+    decoding |= {"do_sample": True, "temperature": temperature} if temperature else {}
+    with Operators() as operators:
+        torch.manual_seed(0)
+        tokens = model.generate(**decoding)
+    assert "aten::exp_" not in operators.names
+    torch.manual_seed(0)
+    assert tokens.equal(model.generate(**decoding, return_dict_in_generate=True).sequences)
 
 
 def test_only_masked_positions_are_projected(make_model, make_sources):
