@@ -22,7 +22,7 @@ from decoding_cases import (
 )
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from axe_hf import ExportableMaskPredict, export_program, quantize_int8
@@ -121,14 +121,18 @@ def token_names(size: Size) -> list[str]:
 
 
 def write_marian(size: Size, numbers: tuple[int, int], folder: Path) -> None:
-    """A model of `make_marian`, converted by CTranslate2's own tool."""
+    """A model of `make_marian`, as CTranslate2 reads it."""
+    convert(make_marian(size, *numbers), token_names(size), folder)
+
+
+def convert(model: PreTrainedModel, names: list[str], folder: Path) -> None:
+    """Converts a Marian model by CTranslate2's own tool; its tokens are called `names`."""
     from ctranslate2.converters import TransformersConverter
 
     source = folder.with_suffix(".transformers")
     disable_progress_bar()
-    make_marian(size, *numbers).save_pretrained(source)
-    ids = {name: i for i, name in enumerate(token_names(size))}
-    words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    model.save_pretrained(source)
+    words = Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="<unk>"))
     special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(source)
     TransformersConverter(str(source)).convert(str(folder))

@@ -10,6 +10,7 @@ environment and a table, and writes trade_off.csv and trade_off.png. The autoreg
 """
 
 import argparse
+import copy
 import csv
 import sys
 import tempfile
@@ -21,9 +22,9 @@ from pathlib import Path
 
 import ctranslate2
 import torch
-from decoding_engines import token_names_of, write_ctranslate2
+from decoding_engines import convert
 from measuring import environment
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, MarianMTModel
 
 from axe_hf import TranslationMetric, quantize_int8
 from axe_hf.data import load_translations
@@ -56,6 +57,24 @@ def through_ctranslate2(translator, names: list[str], beams: int, batch) -> list
     return [[numbers[name] for name in result.hypotheses[0]] for result in found]
 
 
+def padding_last(model: MarianMTModel) -> MarianMTModel:
+    """The same with `<pad>` behind all other tokens, where CTranslate2 looks for it."""
+    config = copy.deepcopy(model.config)
+    last = config.vocab_size - 1
+    config.pad_token_id = config.decoder_start_token_id = last
+    config.eos_token_id -= 1
+    moved = MarianMTModel(config)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, tensor in weights.items():
+        if tensor.shape[0] == config.vocab_size:
+            weights[name] = tensor.roll(-1, dims=0)
+        elif name == "final_logits_bias":
+            weights[name] = tensor.roll(-1, dims=1)
+    moved.load_state_dict(weights)
+    moved.generation_config = GenerationConfig.from_model_config(config)
+    return moved
+
+
 def systems(args, folder: Path) -> list[System]:
     found = []
     for given in args.ours:
@@ -67,8 +86,9 @@ def systems(args, folder: Path) -> list[System]:
                 label = f"{name}{kind}" + (", 5 lengths" if lengths > 1 else "")
                 found.append(System(label, name, partial(through_generate, own, how)))
     model = AutoModelForSeq2SeqLM.from_pretrained(args.autoregressive).eval()
-    names = token_names_of(model.config.vocab_size)
-    write_ctranslate2(model, names, folder / "ctranslate2")
+    names = ["<pad>", "</s>", "<unk>"]  # as `train_tokenizer` numbers them
+    names += [f"t{i}" for i in range(len(names), model.config.vocab_size)]
+    convert(padding_last(model), [*names[1:], names[0]], folder / "ctranslate2")
     for beams, label in ((1, "greedy"), (5, "beam 5")):
         how = {"num_beams": beams, "max_length": 64, "do_sample": False}
         name = f"Transformers, {label}"
