@@ -200,7 +200,8 @@ def _train(loss: Any, folder: Path, arguments, recipe) -> Trained:
     with redirect_stdout(io.StringIO()):  # the lines of the log; progress bars are on stderr
         result = run_training(model_args, data_args, training_args)
     _finish(result.trainer, result.metrics)
-    ways, common = {}, (result.model, result.tokenizer)
+    ways: dict[str, Way] = {}
+    common = (result.model, result.tokenizer)
     for count in recipe["num_iterations"]:
         ways[str(count)] = partial(translate, *common, num_iterations=count, show_progress=False)
     return result.trainer, ways
@@ -246,7 +247,8 @@ def _train_autoregressive(name: str, folder: Path, arguments, recipe) -> Trained
         trainer.save_model()
         metrics = trainer.evaluate()
     _finish(trainer, metrics)
-    ways, common = {}, (model, tokenizer, own["batch_size"])
+    ways: dict[str, Way] = {}
+    common = (model, tokenizer, own["batch_size"])
     for num_beams in own["num_beams"]:
         way = f"beam {num_beams}" if num_beams > 1 else "greedy"
         ways[way] = partial(_translate_by_generate, *common, num_beams=num_beams)
