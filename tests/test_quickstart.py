@@ -28,6 +28,7 @@ RECIPE = quickstart.RECIPE | {
     | {"eval_steps": 20, "logging_steps": 5, "bf16": False},
     "autoregressive": quickstart.RECIPE["autoregressive"] | {"num_beams": (1, 2)},
     "num_iterations": (1, 3),
+    "num_alone": 2,
     "num_shown": 2,
 }
 
@@ -61,7 +62,8 @@ def test_the_results_hold_scores_versions_and_seconds(finished):
     for name, model in results["models"].items():
         assert set(model["scores"]) == ways[name]
         for scores in model["scores"].values():
-            assert 0 <= scores["bleu"] <= 100 and scores["sentences_per_second"] > 0
+            assert 0 <= scores["bleu"] <= 100
+            assert scores["sentences_per_second"] > 0 and scores["milliseconds_alone"] > 0
             assert scores["bleu_signature"].startswith("nrefs:var")
         assert model["steps"] > 0 and any("loss" in entry for entry in model["log"])
         assert any("eval_bleu" in entry for entry in model["log"])  # for the picture
@@ -133,7 +135,7 @@ def test_it_prints_the_scores_side_by_side_and_examples_with_steps(finished):
     rows = [line.split() for line in printed.splitlines()]
     table = [row for row in rows if len(row) > 5 and row[0] in ("1", "3", "n")]
     assert [row[:2] for row in table[:4]] == [[t, m] for t in "13" for m in ("cross", "AXE")]
-    searches = [" ".join(row[:-5]) for row in table[4:6]]
+    searches = [" ".join(row[:-6]) for row in table[4:6]]
     assert searches == ["n autoregressive, greedy", "n autoregressive, beam 2"]
     for part in (
         "BLEU nrefs:var",
@@ -269,10 +271,11 @@ def test_arguments_out_of_range(settings, message):
 
 @pytest.mark.parametrize(("bleu", "said"), [(70.0, "1.5 BLEU under"), (73.0, "1.5 BLEU over")])
 def test_the_winner_is_named_whoever_it_is(bleu, said):
-    scores = {"axe": ("1", bleu, 600.0), "autoregressive": ("greedy", 71.5, 200.0)}
+    names = ("bleu", "sentences_per_second", "milliseconds_alone")
+    scores = {"axe": (bleu, 600.0, 5.0), "autoregressive": (71.5, 200.0, 35.0)}
     models = {
-        name: {"scores": {way: {"bleu": score, "sentences_per_second": speed}}}
-        for name, (way, score, speed) in scores.items()
+        name: {"scores": {"first": dict(zip(names, values, strict=True))}}
+        for name, values in scores.items()
     }
     text = " ".join(quickstart._verdict(models).split())
-    assert said in text and "3.0 times its speed" in text
+    assert said in text and "3.0 times its speed in batches and 7.0 times" in text
