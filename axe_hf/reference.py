@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .cmlm.loss_axe import AxeOptions, check_logits, check_options, check_tensors
+from .cmlm.loss_axe import (
+    AxeOptions,
+    check_ids,
+    check_kind,
+    check_logits,
+    check_options,
+    check_tensors,
+)
 
 
 def axe_loss_definition(
@@ -24,7 +32,10 @@ def axe_loss_definition(
     delta: float,
     canvas_lengths: Tensor | None = None,
     observed_mask: Tensor | None = None,
+    observed_tokens: Tensor | None = None,
     label_smoothing: float = 0.0,
+    allow_repetition: bool = False,
+    temperature: float = 0.0,
 ) -> Tensor:
     """Returns AXE per sentence `(batch,)` by the recursion of the paper: one `min` a cell.
 
@@ -38,6 +49,19 @@ def axe_loss_definition(
     target; and autograd follows the chosen path only. It takes seconds where `axe_loss` takes
     milliseconds. Source: Ghazvininejad et al., "Aligned Cross Entropy" (ICML 2020), section 3.
 
+    The family around it is ours. With `allow_repetition` position j may say `Y_i` again if
+    position j-1 said it: decoding makes one token of the run. So two equal targets do not stand
+    side by side, and it matters whether position j said target i, `S`, or not, `N`::
+
+        S[i,j] = min( A[i-1,j-1] - log P_j(Y_i),           align; from N, not A, if Y_i = Y_{i-1}
+                      S[i,j-1]   - log P_j(Y_i) )          repeat, before skips if equal
+        N[i,j] = min( A[i,j-1]   - log P_j(e),             skip prediction
+                      A[i-1,j]   - delta * log P_j(Y_i) )  skip target
+        A[i,j] = min( S[i,j], N[i,j] )
+
+    `temperature` t > 0 puts `-t log sum exp(-cost / t)` in the place of `min`: all paths count,
+    each by its posterior probability. With repetition, t = 1 and infinite `delta` that is CTC.
+
     Args:
         All: as in `axe_loss`.
 
@@ -46,52 +70,123 @@ def axe_loss_definition(
         >>> logits = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 9.0, 0.0]]])
         >>> axe_loss_definition(logits, torch.tensor([[1]]), blank_token_id=0, delta=1.0)
         tensor([1.0989])
+        >>> how = {"blank_token_id": 0, "delta": float("inf"), "allow_repetition": True}
+        >>> axe_loss_definition(logits, torch.tensor([[1]]), temperature=1.0, **how)
+        tensor([0.4057])
     """
-    check_options(AxeOptions(blank_token_id, delta, label_smoothing), "none", None)
-    check_logits(logits, inplace_backward=False)
-    check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
+    options = AxeOptions(blank_token_id, delta, label_smoothing, allow_repetition, temperature)
+    _check(options, logits, observed_mask, observed_tokens)
+    split_mask = observed_mask if observed_tokens is None else None
+    check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, split_mask)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    how = (blank_token_id, delta, label_smoothing)
     losses = []
     for sentence, row in enumerate(labels.tolist()):
         tokens = [token for token in row if token != -100]
         length = logits.shape[1] if canvas_lengths is None else int(canvas_lengths[sentence])
         costs = -logits[sentence, :length].to(dtype).log_softmax(-1)
-        is_shown = [False] * length if observed_mask is None else observed_mask[sentence].tolist()
-        loss = costs.new_zeros(())
-        # an observed position splits the sentence; canvas and target then have equal length
-        shown = [j for j in range(length) if is_shown[j]]
-        for before, stop in zip([-1, *shown], [*shown, None], strict=True):
-            part = slice(before + 1, stop)
-            loss = loss + _axe(costs[part], tokens[part], *how)
-        losses.append(loss)
+        uniform = costs.mean(-1)
+        is_shown = torch.zeros(length, dtype=torch.bool)
+        if observed_mask is not None:
+            is_shown = observed_mask[sentence, :length]
+        splits = is_shown.nonzero()[:, 0].tolist()
+        if observed_tokens is not None:
+            # an observed position says its token at cost 0, and nothing else
+            says = observed_tokens[sentence, :length].masked_fill(~is_shown, 0)
+            certain = -F.one_hot(says, logits.shape[-1]).to(dtype).log()
+            costs = torch.where(is_shown[:, None], certain, costs)
+            uniform, splits = uniform.masked_fill(is_shown, 0.0), []
+        # or it splits the sentence; canvas and target then have equal length
+        parts = []
+        for before, stop in zip([-1, *splits], [*splits, None], strict=True):
+            part, said = slice(before + 1, stop), tokens[before] if before >= 0 else None
+            parts.append(_axe(costs[part], uniform[part], tokens[part], said, options))
+        found, zero = [part for part in parts if part is not None], costs.new_zeros(())
+        losses.append(sum(found, zero) if len(found) == len(parts) else zero + math.inf)
     return torch.stack(losses)
 
 
 def _axe(
-    costs: Tensor, tokens: list[int], blank: int, delta: float, label_smoothing: float
-) -> Tensor:
-    """AXE of one sentence; `costs` is -log P `(canvas, vocab)`; a cell: (cost, smoothed cost)."""
+    costs: Tensor, uniform: Tensor, tokens: list[int], said_before: int | None, options: AxeOptions
+) -> Tensor | None:
+    """The loss of one sentence, or of what stands between two observed positions.
 
-    def step(cell, weight, position, token):
-        cost = weight * costs[position, token] if weight else 0.0
-        uniform = weight * costs[position].mean() if weight and label_smoothing else 0.0
-        return cell[0] + cost, cell[1] + (1 - label_smoothing) * cost + label_smoothing * uniform
+    Args:
+        costs: `(canvas, vocab)`, -log P.
+        uniform: `(canvas,)`. What label smoothing adds for each use of a position.
+        tokens: the targets.
+        said_before: the token of the observed position in front, if there is one.
+
+    Returns:
+        None where no alignment exists. A cell is (cost, what label smoothing adds).
+    """
+    repetition, t = options.allow_repetition, options.temperature
+
+    def step(cell, weight, j, token):
+        """The cell, and one more move at position j; None where that cannot be."""
+        if cell is None or weight == math.inf:
+            return None
+        cost = weight * costs[j - 1, token] if weight else 0.0
+        if cost == math.inf and (repetition or t > 0):
+            return None
+        return cell[0] + cost, cell[1] + weight * uniform[j - 1]
+
+    def best(*ways):
+        """The first of the cheapest ways; at a temperature all of them."""
+        ways = [way for way in ways if way is not None]
+        if t == 0 or not ways:
+            return min(ways, key=lambda way: float(way[0].detach()), default=None)
+        costs, uniforms = (torch.stack(part) for part in zip(*ways, strict=True))
+        posterior = (-costs.detach() / t).softmax(0)  # held fixed
+        return -t * (-costs / t).logsumexp(0), (posterior * uniforms).sum()
 
     zero = costs.new_zeros(())
-    table = {(0, 0): (zero, zero)}
-    for i in range(len(tokens) + 1):
+    said: dict = {(0, 0): None if said_before is None else (zero, zero)}
+    skipped: dict = {(0, 0): (zero, zero) if said_before is None else None}
+    either: dict = {(0, 0): (zero, zero)}
+    names = [said_before, *tokens]  # token i has number i, from 1
+    for i, token in enumerate(names):
         for j in range(len(costs) + 1):
-            ways = []
-            if i > 0 and j > 0:
-                ways.append(step(table[i - 1, j - 1], 1.0, j - 1, tokens[i - 1]))
-            if j > 0:
-                ways.append(step(table[i, j - 1], 1.0, j - 1, blank))
-            if i > 0:
-                ways.append(step(table[i - 1, j], delta, max(j - 1, 0), tokens[i - 1]))
-            if ways:
-                table[i, j] = min(ways, key=lambda way: float(way[0].detach()))
-    return table[len(tokens), len(costs)][1]
+            if i + j == 0:
+                continue
+            before = skipped if repetition and i > 0 and token == names[i - 1] else either
+            align = step(before.get((i - 1, j - 1)), 1.0, j, token)
+            repeat = step(said.get((i, j - 1)), 1.0, j, token) if repetition else None
+            skip_prediction = step(either.get((i, j - 1)), 1.0, j, options.blank_token_id)
+            skip_target = step(either.get((i - 1, j)), options.delta, max(j, 1), token)
+            said[i, j] = best(align, repeat)
+            skipped[i, j] = best(skip_prediction, skip_target)
+            either[i, j] = best(said[i, j], skipped[i, j])
+    end = either[len(tokens), len(costs)]
+    if end is None:
+        return None
+    s = options.label_smoothing
+    return (1 - s) * end[0] + s * end[1] if s else end[0]
+
+
+def _check(
+    options: AxeOptions, logits: Tensor, observed_mask: Tensor | None, observed: Tensor | None
+) -> None:
+    """Refuses options and logits out of range, and observed tokens that nothing says where."""
+    finite = 0.0 if options.delta == math.inf else options.delta
+    check_options(replace(options, delta=finite), "none", None)
+    check_logits(logits, inplace_backward=False)
+    if not isinstance(options.allow_repetition, bool):
+        raise TypeError(f"`allow_repetition` must be a bool, got {options.allow_repetition!r}.")
+    if not isinstance(options.temperature, int | float):
+        raise TypeError(f"`temperature` must be a number, got {options.temperature!r}.")
+    if not 0 <= options.temperature < math.inf:
+        expected = "a finite number of at least 0"
+        raise ValueError(f"`temperature` must be {expected}, got {options.temperature}.")
+    if observed is None:
+        return
+    check_kind("observed_tokens", observed, logits.shape[:2])
+    if observed_mask is None:
+        raise ValueError("`observed_tokens` need `observed_mask`, which says where they are.")
+    check_kind("observed_mask", observed_mask, logits.shape[:2], is_mask=True)
+    check_ids("observed_tokens", observed.masked_fill(~observed_mask, 0), logits.shape[2])
+    if not options.allow_repetition and options.temperature == 0:
+        advice = "Set `allow_repetition` or a `temperature`, or leave them out."
+        raise ValueError(f"`observed_tokens` are not for the paper's AXE. {advice}")
 
 
 @dataclass

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .cmlm import CmlmForConditionalGeneration, MaskPredictOutput
-from .cmlm.generation_cmlm import settings_of_call
+from .cmlm.generation_cmlm import distinct_first, settings_of_call
 from .cmlm.loss_axe import IGNORE_INDEX
 from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
 from .data.collator import padded
@@ -68,7 +68,10 @@ def generate_rescored(
     candidates = [[texts[i] for i in row] for row in rows.tolist()]
     sources = tokenizer.batch_decode(input_ids, **DECODED | {"use_source_tokenizer": True})
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
-    best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
+    best = scores.argsort(dim=1, descending=True, stable=True)  # (batch, candidates)
+    number = {text: i for i, text in enumerate(texts)}
+    says = best.new_tensor([[number[text] for text in row] for row in candidates])
+    best = distinct_first(best, says[:, :, None])[:, :num_returned]
     chosen = rows.gather(1, best).flatten()
     kept = {name: value[chosen] for name, value in output.items() if name != "history"}
     kept["ranking_scores"] = scores.gather(1, best).flatten()

@@ -38,8 +38,8 @@ decoding = {"num_iterations": options.num_iterations, "max_length": options.max_
 model = AutoModelForSeq2SeqLM.from_pretrained(options.model).eval()
 tokenizer = AutoTokenizer.from_pretrained(options.model)
 
-# 2. Export. The settings are fixed in the graph; it tries one length, and leaves repeated tokens.
-decoding |= {"num_length_candidates": 1, "collapse_repeats": False}
+# 2. Export. The settings are fixed in the graph; it tries one length.
+decoding |= {"num_length_candidates": 1}
 paths = export_onnx(
     model, options.folder, tokenizer=tokenizer, overwrite=options.overwrite, **decoding
 )
@@ -51,17 +51,17 @@ session = onnxruntime.InferenceSession(paths["mask_predict"])
 batch = tokenizer(options.texts, padding=True, return_tensors="np")
 inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
 tokens, log_probs, lengths = session.run(["tokens", "log_probs", "lengths"], inputs)
-for text in tokenizer.batch_decode(tokens, skip_special_tokens=True):
+translations = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+for text in translations:
     print(f"  {text}")
 
-# 4. Compare the canvas with that of model.generate.
+# 4. Compare with model.generate.
 kept = {"output_history": True, "return_dict_in_generate": True}
 tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
 output = model.generate(**tensors, **decoding, **kept)
-expected = {name: values[-1].numpy() for name, values in output.history.items()}
-width = expected["tokens"].shape[1]  # the longest canvas of this batch
-is_equal = (tokens[:, :width] == expected["tokens"]).all()
-difference = abs(log_probs[:, :width] - expected["log_probs"]).max()
+expected = output.history["log_probs"][-1].numpy()  # (batch, longest canvas of this batch)
+is_equal = translations == tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+difference = abs(log_probs[:, : expected.shape[1]] - expected).max()
 print(f"tokens: {'equal' if is_equal else 'different'}")
 print(f"largest difference of a log-probability: {difference:.1e} nats")
 

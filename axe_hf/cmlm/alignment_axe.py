@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .family_axe import Moves, Posterior, posterior_of
+
 # Of probability zero, since inf - inf is not a number. Far above any honest path.
 IMPOSSIBLE_COST = 1e6
 # Cells of all sentences' tables that a CPU works on at once: about 10 MiB of scratch.
@@ -33,6 +35,7 @@ class AxeTargets:
     target_lengths: Tensor  # (batch,) long
     canvas_lengths: Tensor | None = None  # (batch,) long; None: the whole canvas
     observed_mask: Tensor | None = None  # (batch, canvas) bool: True where it shows its own token
+    observed_tokens: Tensor | None = None  # (batch, canvas) long: or where it shows one of these
 
     def __getitem__(self, sentences: slice) -> AxeTargets:
         parts = vars(self).items()
@@ -41,7 +44,9 @@ class AxeTargets:
     def num_scored(self) -> Tensor:
         """Targets that are neither padding nor observed, a scalar, long."""
         number = self.target_lengths.sum()
-        return number if self.observed_mask is None else number - self.observed_mask.sum()
+        if self.observed_mask is None or self.observed_tokens is not None:
+            return number
+        return number - self.observed_mask.sum()
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,14 @@ class AxeOptions:
     blank_token_id: int | None  # None for a path without blanks: plain cross entropy
     delta: float = 0.0  # factor on the cost of a skipped target
     label_smoothing: float = 0.0  # share of the uniform distribution in the target distribution
+    allow_repetition: bool = False  # a token may stand on several positions in a row
+    temperature: float = 0.0  # of the soft minimum over all alignments; 0: the best one
+    with_alignment: bool = True  # whether the best one is wanted where the loss does without it
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether this is the AXE of the paper, which is not looked for among the family."""
+        return not self.allow_repetition and self.temperature == 0 and self.delta != torch.inf
 
 
 @dataclass(frozen=True)
@@ -58,15 +71,17 @@ class AxeAlignment:
     """The cheapest monotonic alignment of a batch of targets with a batch of canvases.
 
     Args:
-        target_to_position: `(batch, target)`, long. The canvas position a target is aligned with
-            or, if it is skipped, the position it was skipped at; -1 at padding.
+        target_to_position: `(batch, target)`, long. The canvas position a target is aligned with,
+            the first of several, or, if it is skipped, the position it was skipped at; -1 at
+            padding, and where no alignment exists.
         is_aligned: `(batch, target)`, bool. True where the target is aligned, observed ones
             included; False where it is skipped, and at padding.
         position_to_target: `(batch, canvas)`, long. The target that a position is aligned with; -1
             where the prediction is skipped (it should say blank) and behind the canvas's end.
         num_skipped_targets: `(batch,)`, long.
         num_skipped_predictions: `(batch,)`, long.
-        cost: `(batch,)`, float. The cost of the path in nats per sentence, without label smoothing.
+        cost: `(batch,)`, float. The cost of the path in nats per sentence, without label smoothing;
+            infinite where no alignment exists.
     """
 
     target_to_position: Tensor
@@ -75,6 +90,14 @@ class AxeAlignment:
     num_skipped_targets: Tensor
     num_skipped_predictions: Tensor
     cost: Tensor
+
+
+@dataclass(frozen=True)
+class ExpectedSkips:
+    """What a loss over all alignments tells in place of the best one; both `(batch,)`, float."""
+
+    num_skipped_targets: Tensor
+    num_skipped_predictions: Tensor
 
 
 @torch.no_grad()
@@ -86,21 +109,27 @@ def align_axe(
     target_lengths: Tensor | None = None,
     canvas_lengths: Tensor | None = None,
     observed_mask: Tensor | None = None,
+    allow_repetition: bool = False,
+    tokens: Tensor | None = None,
 ) -> AxeAlignment:
     """Finds the cheapest alignment; it carries no gradient.
 
-    On equal cost, align comes before skip prediction before skip target. Costs above 1e6 nats (and
-    infinite ones) count as 1e6 while the path is chosen.
+    On equal cost, align comes before repeat before skip prediction before skip target. Costs above
+    1e6 nats (and infinite ones) count as 1e6 while the path is chosen; with repetition or infinite
+    `delta` they count as they are, and a sentence may have no alignment.
 
     Args:
         target_costs: `(batch, target, canvas)`, float. `-log P_j(Y_i)` in nats.
         blank_costs: `(batch, canvas)`, float. `-log P_j(blank)` in nats.
-        delta: Factor on the cost of a skipped target, at least 0.
+        delta: Factor on the cost of a skipped target, at least 0; infinite: none is skipped.
         target_lengths: `(batch,)`, long. Default: all targets count.
         canvas_lengths: `(batch,)`, long. Default: all positions count.
         observed_mask: `(batch, canvas)`, bool. True where the canvas shows its own token: position
             j then is aligned with target j, costs nothing, and the rest is aligned on either side
             of it. Default: none.
+        allow_repetition: Whether a target may be said by several positions in a row.
+        tokens: `(batch, target)`, long. With repetition, to know where neighbours are equal: then
+            something must stand between them.
 
     Example:
         >>> import torch
@@ -119,6 +148,14 @@ def align_axe(
         target_lengths = torch.full((batch,), target, device=device)
     if canvas_lengths is None:
         canvas_lengths = torch.full((batch,), canvas, device=device)
+    if allow_repetition or delta == torch.inf:
+        if allow_repetition and tokens is None:
+            raise ValueError(
+                "`allow_repetition` needs `tokens`, to know where neighbours are equal."
+            )
+        lengths = (target_lengths, canvas_lengths, observed_mask)
+        moves = Moves(-target_costs, -blank_costs, delta, allow_repetition, tokens, *lengths)
+        return best_alignment(posterior_of(moves, is_best=True), moves)
     is_target = torch.arange(target, device=device) < target_lengths[:, None]
     position, is_aligned = _cheapest_path(
         target_costs, blank_costs, delta, is_target, canvas_lengths, observed_mask
@@ -146,6 +183,29 @@ def align_axe(
         num_skipped_targets=is_skipped.sum(1),
         num_skipped_predictions=is_blank.sum(1),
         cost=cost,
+    )
+
+
+def best_alignment(best: Posterior, moves: Moves) -> AxeAlignment:
+    """The alignment whose moves have posterior 1."""
+    (_, target, canvas), device = moves.say.shape, moves.say.device
+    says, skips, is_blank = best.says > 0, best.skip_target > 0, best.skip_prediction > 0
+    first = says & ~F.pad(says, (1, 0))[:, :, :canvas]
+    paid = says if moves.observed_mask is None else says & ~moves.observed_mask[:, None]
+    # where, not a product with 0: a weight may be infinite
+    cost = -torch.where(is_blank, moves.skip_prediction, 0).sum(1)
+    cost -= torch.where(paid, moves.say, 0).sum((1, 2))
+    if 0 < moves.delta < torch.inf:
+        cost -= moves.delta * torch.where(skips, moves.say, 0).sum((1, 2))
+    # from 1, so that nothing is -1
+    numbers, positions = (torch.arange(1, n + 1, device=device) for n in (target, canvas))
+    return AxeAlignment(
+        target_to_position=((first | skips) * positions).sum(2) - 1,
+        is_aligned=says.any(2),
+        position_to_target=(says * numbers[:, None]).sum(1) - 1,
+        num_skipped_targets=skips.sum((1, 2)),
+        num_skipped_predictions=is_blank.sum(1),
+        cost=cost.masked_fill(best.value == -torch.inf, torch.inf),
     )
 
 

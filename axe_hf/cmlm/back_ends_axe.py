@@ -15,8 +15,16 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets
-from .path_axe import AxePath, PathLoss, axe_along_path, path_gradient
+from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets, ExpectedSkips
+from .path_axe import (
+    AxePath,
+    FamilyPath,
+    PathLoss,
+    axe_along_path,
+    family_along_path,
+    family_gradient,
+    path_gradient,
+)
 
 try:
     from axe_hf import kernels
@@ -38,22 +46,34 @@ class BackEnd:
 
 
 TORCH = BackEnd("torch", axe_along_path, path_gradient, AxePath)
+FAMILY = BackEnd("family", family_along_path, family_gradient, FamilyPath)
 
 
-def back_end(implementation: str) -> BackEnd:
-    """Returns the back end of that name; `"auto"` is PyTorch until a GPU has run the kernels."""
+def back_end(implementation: str, options: AxeOptions) -> BackEnd:
+    """Returns who computes a loss: `"auto"` is PyTorch until a GPU has run the kernels."""
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"`implementation` must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}."
         )
     if implementation != "triton":
-        return TORCH
+        return TORCH if options.is_paper else FAMILY
+    if not options.is_paper:
+        raise ValueError(
+            "`implementation='triton'` knows the paper's AXE only: neither `allow_repetition`, nor "
+            "`temperature`, nor an infinite `delta`. Leave the choice to implementation='auto'."
+        )
     if kernels is None:
         raise ImportError(
             "`implementation='triton'` needs the axe_hf package beside the checkpoint's code. Run "
             "`pip install axe_hf triton`, or leave the choice to implementation='auto'."
         )
-    return BackEnd("triton", _triton_along_path, kernels.path_gradient, kernels.TritonPath)
+    return _named("triton")
+
+
+def _named(name: str) -> BackEnd:
+    if name == "triton":
+        return BackEnd(name, _triton_along_path, kernels.path_gradient, kernels.TritonPath)
+    return FAMILY if name == FAMILY.name else TORCH
 
 
 def _triton_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> PathLoss:
@@ -69,14 +89,18 @@ def differentiable_along_path(
     inplace_backward: bool,
 ) -> PathLoss:
     """Returns the loss per sentence, whose gradient goes to the logits, and the path."""
-    chosen = back_end(implementation)
+    chosen = back_end(implementation, options)
     if torch.compiler.is_compiling():
         inputs = (*vars(targets).values(), *vars(options).values())
         loss, alignment, path = _along_path_operator(chosen.name, logits.detach(), *inputs)
-        result = PathLoss(loss, AxeAlignment(*alignment), chosen.path_type(*path))
+        result = PathLoss(loss, _alignment_type(options)(*alignment), chosen.path_type(*path))
     else:
         result = chosen.along_path(logits, targets, options)
     return with_gradient(logits, result, options, chosen, inplace_backward)
+
+
+def _alignment_type(options: AxeOptions) -> type:
+    return AxeAlignment if options.temperature == 0 or options.with_alignment else ExpectedSkips
 
 
 def with_gradient(
@@ -102,7 +126,7 @@ class _AlongPath(torch.autograd.Function):
     def backward(ctx, grad_loss):
         logits, *tensors = ctx.saved_tensors
         none = (None,) * (4 + len(tensors))
-        chosen = back_end(ctx.implementation)
+        chosen = _named(ctx.implementation)
         if torch.compiler.is_compiling():
             how = (ctx.options.blank_token_id, ctx.options.label_smoothing)
             return _compiled_gradient(chosen.name, logits, tensors, grad_loss, *how), *none
@@ -146,15 +170,14 @@ NAMESPACE = "axe_" + re.sub(r"\W", "_", __name__)
     f"{NAMESPACE}::along_path",
     mutates_args=(),
     schema="(str implementation, Tensor logits, Tensor tokens, Tensor target_lengths, "
-    "Tensor? canvas_lengths, Tensor? observed_mask, int blank_token_id, float delta, "
-    "float label_smoothing) -> (Tensor, Tensor[], Tensor[])",
+    "Tensor? canvas_lengths, Tensor? observed_mask, Tensor? observed_tokens, int blank_token_id, "
+    "float delta, float label_smoothing, bool allow_repetition, float temperature, "
+    "bool with_alignment) -> (Tensor, Tensor[], Tensor[])",
 )
-def _along_path_operator(
-    implementation, logits, tokens, target_lengths, canvas_lengths, observed_mask, *options
-):
-    targets = AxeTargets(tokens, target_lengths, canvas_lengths, observed_mask)
-    chosen = back_end(implementation)
-    loss, alignment, path = chosen.along_path(logits, targets, AxeOptions(*options))
+def _along_path_operator(implementation, logits, *inputs):
+    num_targets = len(fields(AxeTargets))
+    targets, options = AxeTargets(*inputs[:num_targets]), AxeOptions(*inputs[num_targets:])
+    loss, alignment, path = _named(implementation).along_path(logits, targets, options)
 
     # an operator's results may share memory neither with its arguments nor with each other
     def copies(tensors):
@@ -164,8 +187,10 @@ def _along_path_operator(
 
 
 @_along_path_operator.register_fake
-def _(implementation, logits, tokens, *_):
+def _(implementation, logits, *inputs):
     batch, canvas, _ = logits.shape
+    num_targets = len(fields(AxeTargets))
+    tokens, options = inputs[0], AxeOptions(*inputs[num_targets:])
     target, dtype = tokens.shape[1], torch.promote_types(logits.dtype, torch.float32)
     per_target, per_position = (batch, target), (batch, canvas)
     kinds = {
@@ -180,12 +205,19 @@ def _(implementation, logits, tokens, *_):
         **dict.fromkeys(("num_skipped_targets", "num_skipped_predictions"), (batch, torch.long)),
         **dict.fromkeys(("loss", "cost"), (batch, dtype)),
     }
+    names = ALIGNMENT_FIELDS
+    if implementation == FAMILY.name:
+        kinds["tokens"] = ((batch, target + 1), torch.long)
+        kinds["entries"] = ((batch, canvas, target + 1), dtype)
+    if (kind := _alignment_type(options)) is ExpectedSkips:
+        names = tuple(field.name for field in fields(kind))
+        kinds |= dict.fromkeys(names, (batch, dtype))
 
     def new(names):  # each tensor its own, in alignment and path alike
         return [logits.new_empty(kinds[name][0], dtype=kinds[name][1]) for name in names]
 
-    path_fields = back_end(implementation).path_type._fields
-    return *new(["loss"]), new(ALIGNMENT_FIELDS), new(path_fields)
+    path_fields = _named(implementation).path_type._fields
+    return *new(["loss"]), new(names), new(path_fields)
 
 
 @torch.library.custom_op(
@@ -195,7 +227,7 @@ def _(implementation, logits, tokens, *_):
     "int blank_token_id, float label_smoothing) -> Tensor",
 )
 def _compiled_gradient(implementation, logits, path, grad_loss, blank_token_id, label_smoothing):
-    chosen, options = back_end(implementation), AxeOptions(blank_token_id, 0.0, label_smoothing)
+    chosen, options = _named(implementation), AxeOptions(blank_token_id, 0.0, label_smoothing)
     return chosen.path_gradient(logits, chosen.path_type(*path), grad_loss, options, False)
 
 

@@ -1,6 +1,7 @@
 """Configuration of the conditional masked language model (CMLM)."""
 
 import copy
+import math
 import os
 import re
 import textwrap
@@ -27,7 +28,8 @@ CONFIG_RANGES = {
     "at most 1000": _LAYERS,  # making a model of more would not end
     "at most 10000000": _SIZES,
     "positive": "layer_norm_eps",
-    ">= 0": "init_std axe_delta axe_temperature length_loss_weight",
+    ">= 0": "init_std axe_temperature length_loss_weight",
+    ">= 0 or infinite": "axe_delta",
     "in [0, 1)": "label_smoothing dropout attention_dropout activation_dropout",
 }
 
@@ -36,6 +38,24 @@ def canvas_recipe(of: Any) -> dict[str, Any]:
     """How canvases are made in training, as a config, arguments or a collator have it, if so."""
     names = ("masking", "length_multiplier", "length_jitter")
     return {name: value for name in names if (value := getattr(of, name)) is not None}
+
+
+def needs_room(config: Any) -> bool:
+    """Whether a canvas must hold its whole target, a blank between equal neighbours too."""
+    return config.allow_repetition or config.axe_delta == math.inf
+
+
+def check_family(config: Any, masking: str = "full") -> None:
+    """Refuse settings of the alignment, of a config, that its loss or the masks have no use for."""
+    for name in ("allow_repetition", "axe_temperature"):
+        if config.training_loss != "axe" and (value := getattr(config, name)):
+            reason = "cross entropy aligns nothing: every position has its label"
+            advice = f"Set it to {type(value)()}, or `training_loss` to 'axe'."
+            raise ValueError(f"`{name}` is {value}, but {reason}. {advice}")
+    if masking == "uniform" and config.allow_repetition and config.axe_delta == math.inf:
+        reason = "between tokens that are shown equal neighbours have no room for a blank"
+        advice = "Use masking='full', or a finite `axe_delta`."
+        raise ValueError(f"`axe_delta` is infinite, but with uniform masks {reason}. {advice}")
 
 
 def check_canvas_recipe(recipe: dict[str, Any], training_loss: str = "axe") -> None:
@@ -90,9 +110,11 @@ class CmlmConfig(PreTrainedConfig):
             defaults are those of `axe_hf.train_tokenizer`. The blank is AXE's epsilon.
         training_loss: `"axe"`, or `"cross_entropy"` for the position-wise loss of Mask-Predict.
         axe_delta: penalty factor (>= 0) of leaving a target token without a prediction of its own.
-            With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33).
+            With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33);
+            infinite, `inf`: no token is ever left out.
         allow_repetition: a token may be said by several positions in a row, which decoding
-            collapses (ours; with `axe_temperature` 1 and an infinite `axe_delta` it is CTC).
+            collapses (ours; with `axe_temperature` 1 and an infinite `axe_delta` it is CTC). It
+            belongs to the recipe of the canvas: canvases have room for a blank between neighbours.
         axe_temperature: 0 trains on the best alignment, as the paper; over 0 on the soft minimum
             over all alignments, 1: minus the logarithm of the sum of their probabilities (ours).
         label_smoothing: share of the loss, in [0, 1), of the uniform distribution over all symbols.
@@ -175,6 +197,7 @@ class CmlmConfig(PreTrainedConfig):
         require(CONFIG_RANGES, vars(self))
         # With uniform masks the multiplier is one of decoding alone.
         check_canvas_recipe(canvas_recipe(self) | {"masking": "full"}, self.training_loss)
+        check_family(self)
 
     def validate_special_tokens(self):
         """Pad, end, mask and blank are four different symbols of the vocabulary."""

@@ -81,10 +81,15 @@ class Setting:
 
 
 def _is_of_kind(value: Any, kind: Any) -> bool:
-    """No bool is a number here, nor are NaN and infinity."""
+    """No bool is a number here, nor are NaN and infinity, but where the kind is `_OR_INFINITE`."""
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         return False
+    if kind is _OR_INFINITE and value == math.inf:
+        return True
     return kind is str or -math.inf < value < math.inf  # an int may be too long for isfinite
+
+
+_OR_INFINITE = (Real,)
 
 
 _SCHEDULE = f"one of {', '.join(SCHEDULES)}"
@@ -94,7 +99,9 @@ _RANGES: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "positive": (Real, lambda value: value > 0),
     "> 0": (Real, lambda value: value > 0),
     ">= 0": (Real, lambda value: value >= 0),
+    ">= 0 or infinite": (_OR_INFINITE, lambda value: value >= 0),
     "in [0, 1)": (Real, lambda value: 0 <= value < 1),
+    "in [0, 1]": (Real, lambda value: 0 <= value <= 1),
     "between 0 and 1 or None": (Real, lambda value: 0 < value < 1),
     "a probability in (0, 1] or None": (Real, lambda value: 0 < value <= 1),
     "an integer": (int, lambda value: True),
@@ -124,7 +131,8 @@ def require(ranges: Mapping[str, str], values: Mapping[str, Any], optional: bool
         for name in (n for n in names.split() if not optional or values.get(n) is not None):
             is_of_kind = _is_of_kind(value := values[name], kind)
             if not (is_of_kind and is_kept(value)):
-                also = "" if is_of_kind else f" ({'finite' if kind is Real else 'whole'})"
+                words = {Real: " (finite)", _OR_INFINITE: ""}
+                also = "" if is_of_kind else words.get(kind, " (whole)")
                 raise ValueError(f"`{name}` must be {expected}{also}, got {value!r}.")
 
 
@@ -159,10 +167,11 @@ _SETTINGS = (
     Setting("early_stop", False, bool,
             "a sentence of which an iteration changes no token is done and leaves the batch.",
             ("True or False",)),
-    Setting("collapse_repeats", False, bool,
+    Setting("collapse_repeats", None, bool,
             "keep one token of each run of equal tokens on the canvas; a blank between two keeps "
-            "both.",
-            ("True or False",)),
+            "both. By default the `allow_repetition` of the model's configuration, with which it "
+            "was trained.",
+            ("True, False or None",), in_graph="fixed"),
     # No option, as it changes what `generate` returns; `translate --show-steps` shows it.
     Setting("output_history", False, bool, "keep canvas and predictions of every iteration.",
             ("True or False",), is_option=False, in_graph="indifferent"),

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .alignment_axe import AxeAlignment, AxeOptions
+from .alignment_axe import AxeOptions, AxeTargets
 from .back_ends_axe import (
-    ALIGNMENT_FIELDS,
     BackEnd,
     RefuseSecondDerivative,
     back_end,
@@ -27,9 +26,8 @@ from .loss_axe import (
     check_derivatives,
     check_log_probs,
     check_options,
-    check_tensors,
+    checked_targets,
     reduce_loss,
-    targets_of,
 )
 from .path_axe import PathLoss
 
@@ -52,7 +50,10 @@ def linear_axe_loss(
     delta: float,
     canvas_lengths: Tensor | None = None,
     observed_mask: Tensor | None = None,
+    observed_tokens: Tensor | None = None,
     label_smoothing: float = 0.0,
+    allow_repetition: bool = False,
+    temperature: float = 0.0,
     reduction: str = "mean",
     num_items_in_batch: int | Tensor | None = None,
     return_alignment: bool = False,
@@ -88,27 +89,42 @@ def linear_axe_loss(
         >>> weight.grad.shape
         torch.Size([7, 8])
     """
-    options = AxeOptions(blank_token_id, delta, label_smoothing)
+    options = AxeOptions(
+        *(blank_token_id, delta, label_smoothing, allow_repetition, temperature),
+        with_alignment=return_alignment,
+    )
     check_options(options, reduction, num_items_in_batch)
-    chosen = back_end(implementation)
     check_projection(hidden_states, weight, bias)
-    shape = (*hidden_states.shape[:2], len(weight))
-    check_tensors(shape, labels, blank_token_id, canvas_lengths, observed_mask)
-    targets = targets_of(labels, options, canvas_lengths, observed_mask)
-    if torch.compiler.is_compiling():
-        logits = F.linear(hidden_states, weight, bias)
-        result = differentiable_along_path(logits, targets, options, implementation, False)
-    else:
-        result = linear_along_path(
-            Projection(hidden_states, weight, bias),
-            lambda logits, chunk: chosen.along_path(logits, targets[chunk], options),
-            options,
-            chosen,
-            is_summed=reduction != "none",
-        )
-        check_log_probs(result.path.blank_log_prob, canvas_lengths)
+    projection, is_summed = Projection(hidden_states, weight, bias), reduction != "none"
+    targets = checked_targets(
+        *(projection.shape, labels, options, canvas_lengths, observed_mask, observed_tokens)
+    )
+    result = linear_path_loss(projection, targets, options, implementation, is_summed)
     loss = reduce_loss(result.loss, reduction, targets, num_items_in_batch)
     return AxeOutput(loss, result.alignment) if return_alignment else loss  # type: ignore[arg-type]
+
+
+def linear_path_loss(
+    projection: Projection,
+    targets: AxeTargets,
+    options: AxeOptions,
+    implementation: str = "auto",
+    is_summed: bool = True,
+) -> PathLoss:
+    """`loss_axe.logits_path_loss` of what `projection` makes; its sum if `is_summed`."""
+    chosen = back_end(implementation, options)
+    if torch.compiler.is_compiling():
+        logits = F.linear(projection.hidden_states, projection.weight, projection.bias)
+        return differentiable_along_path(logits, targets, options, implementation, False)
+    result = linear_along_path(
+        projection,
+        lambda logits, chunk: chosen.along_path(logits, targets[chunk], options),
+        options,
+        chosen,
+        is_summed=is_summed,
+    )
+    check_log_probs(result.path.blank_log_prob, targets.canvas_lengths)
+    return result
 
 
 def check_projection(hidden_states: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -138,6 +154,11 @@ class Projection:
     hidden_states: Tensor  # (batch, canvas, hidden)
     weight: Tensor  # (vocab, hidden)
     bias: Tensor | None  # (vocab,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the logits."""
+        return (*self.hidden_states.shape[:2], len(self.weight))
 
     def in_one_dtype(self) -> Projection:
         """Cast as `F.linear` casts under autocast."""
@@ -271,8 +292,9 @@ def _joined(parts: list[PathLoss]) -> PathLoss:
 
     first, alignment = parts[0], None
     if first.alignment is not None:
-        names = ALIGNMENT_FIELDS
-        alignment = AxeAlignment(*(join([getattr(p.alignment, n) for p in parts]) for n in names))
+        names = vars(first.alignment)
+        columns = (join([getattr(part.alignment, name) for part in parts]) for name in names)
+        alignment = type(first.alignment)(*columns)
     path = type(first.path)(*map(join, zip(*(part.path for part in parts), strict=True)))
     return PathLoss(join([part.loss for part in parts]), alignment, path)
 

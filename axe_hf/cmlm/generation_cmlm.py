@@ -23,6 +23,7 @@ from .mask_predict import (
     DecoderPass,
     TokenChoice,
     TokenPredictor,
+    is_first_of_run,
     length_candidates,
     mask_predict,
     masked_canvas,
@@ -210,12 +211,16 @@ class MaskPredictGenerationMixin:
             problem = f"The model's log-probabilities are not numbers in {self.dtype}"
             advice = "Load it in torch.float32, or take another checkpoint."
             raise ValueError(f"{problem}: its weights hold NaN or infinity, or overflow. {advice}")
-        num_returned = config.num_return_sequences or 1
-        best = ranking.argsort(dim=1, descending=True, stable=True)[:, :num_returned]
+        num_returned, is_collapsed = config.num_return_sequences or 1, config.collapse_repeats
+        best = ranking.argsort(dim=1, descending=True, stable=True)  # (batch, candidates)
+        if num_returned > 1:
+            every, _ = kept_tokens(state.tokens, state.log_probs, self.config, is_collapsed)
+            best = distinct_first(best, every.view(*best.shape, -1))
+        best = best[:, :num_returned]
         first = torch.arange(0, ranking.numel(), ranking.shape[1], device=best.device)
         rows = (first[:, None] + best).flatten()  # of the canvases
         sequences, token_scores = kept_tokens(
-            state.tokens[rows], state.log_probs[rows], self.config, config.collapse_repeats
+            state.tokens[rows], state.log_probs[rows], self.config, is_collapsed
         )
         history = None
         if steps := state.history:
@@ -254,14 +259,15 @@ class MaskPredictOutput(ModelOutput):
     """Result of `generate(..., return_dict_in_generate=True)`.
 
     A row is a sentence, or with `num_return_sequences` = n the n best candidates of a sentence one
-    after the other.
+    after the other: different ones first, then those that say the same as a better one.
 
     Args:
         sequences: (rows, longest output) long; blanks and `</s>` removed, then `<pad>`.
         sequences_scores: (rows,) mean log-probability of what was predicted, nats per token.
         ranking_scores: (rows,) what the candidates of a sentence were ranked by: `sequences_scores`
             + `length_score_weight` * `length_log_probs`; nats per token.
-        token_scores: (rows, longest output) nats of each token kept; 0 at padding and if observed.
+        token_scores: (rows, longest output) nats of each token kept, of a collapsed run the
+            largest; 0 at padding and if observed.
         lengths: (rows,) long, positions of the canvas, `</s>` included.
         num_iterations: (rows,) long, decoder passes used.
         history: `canvas` that each iteration saw, `tokens` and `log_probs` after it: (iterations,
@@ -294,11 +300,19 @@ class MaskPredictOutput(ModelOutput):
 def kept_tokens(
     tokens: torch.Tensor, log_probs: torch.Tensor, config: CmlmConfig, collapse_repeats: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both (rows, canvas) without blanks and `</s>`: (rows, longest output), then `<pad>` and 0."""
+    """Both (rows, canvas) without blanks and `</s>`: (rows, longest output), then `<pad>` and 0.
+
+    Of a run that is collapsed the largest log-probability stays: that one position says a token is
+    enough to have it said. A token of a run that was given in part has 0, as any that was given.
+    """
     special = [config.pad_token_id, config.eos_token_id, config.blank_token_id]
     is_kept = ~torch.isin(tokens, torch.tensor(special, device=tokens.device))
     if collapse_repeats:
-        is_kept[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
+        is_first = is_first_of_run(tokens)
+        is_kept &= is_first
+        run = is_first.cumsum(dim=1) - 1  # (rows, canvas), from 0
+        best = torch.full_like(log_probs, -torch.inf).scatter_reduce(1, run, log_probs, "amax")
+        log_probs = best.gather(1, run)
     order = (~is_kept).to(torch.uint8).argsort(dim=1, stable=True)  # kept tokens first
     width = max(int(is_kept.sum(dim=1).max()), 1) if len(tokens) else 1
     is_removed = ~is_kept.gather(1, order)[:, :width]
@@ -306,6 +320,17 @@ def kept_tokens(
         tokens.gather(1, order)[:, :width].masked_fill(is_removed, config.pad_token_id),
         log_probs.gather(1, order)[:, :width].masked_fill(is_removed, 0.0),
     )
+
+
+def distinct_first(order: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """`order` (batch, candidates), best first, with those behind that say what a better one says.
+
+    `outputs` (batch, candidates, any) long are the candidates' own, in their own order.
+    """
+    ranked = outputs.gather(1, order[:, :, None].expand_as(outputs))
+    is_same = (ranked[:, :, None] == ranked[:, None]).all(dim=3)  # (batch, candidates, candidates)
+    is_again = is_same.tril(-1).any(dim=2)  # (batch, candidates)
+    return order.gather(1, is_again.to(torch.uint8).argsort(dim=1, stable=True))
 
 
 class DraftStream:
@@ -363,6 +388,8 @@ def settings_of_call(
     config = MaskPredictGenerationConfig(**settings)
     if config.length_multiplier is None:
         config.length_multiplier = model_config.length_multiplier
+    if config.collapse_repeats is None:
+        config.collapse_repeats = model_config.allow_repetition
     if config.compile and config.use_onednn:
         raise ValueError("`use_onednn` has no part in `compile=True`: leave one of the two out.")
     if config.temperature not in (None, 1, 1.0) and not config.do_sample:

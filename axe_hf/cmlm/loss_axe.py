@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets
 from .back_ends_axe import differentiable_along_path
+from .path_axe import PathLoss
 
 # Of labels that are not to be scored, as in `torch.nn.functional.cross_entropy`.
 IGNORE_INDEX = -100
@@ -49,7 +50,10 @@ def axe_loss(
     delta: float,
     canvas_lengths: Tensor | None = None,
     observed_mask: Tensor | None = None,
+    observed_tokens: Tensor | None = None,
     label_smoothing: float = 0.0,
+    allow_repetition: bool = False,
+    temperature: float = 0.0,
     reduction: str = "mean",
     num_items_in_batch: int | Tensor | None = None,
     return_alignment: bool = False,
@@ -64,6 +68,13 @@ def axe_loss(
     position j costs `(1 - s) * -log P_j(token) + s * mean over the vocabulary of -log P_j`; the
     path is chosen without it.
 
+    The family around it, ours: with `allow_repetition` the position behind one that says a token
+    may say it again (repeat), which decoding collapses; hence something else must stand between two
+    equal targets. With a `temperature` t over 0 the loss is the soft minimum over all alignments,
+    `-t log sum exp(-cost / t)`, and its gradient that of their posterior mixture. With repetition,
+    t = 1 and infinite `delta` it is CTC. A sentence without any alignment costs infinity and has a
+    gradient of zero.
+
     Args:
         logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays), without a
             copy of them.
@@ -71,16 +82,22 @@ def axe_loss(
             behind its end.
         blank_token_id: Id of the blank, a symbol of its own that is never a label.
         delta: Price of skipping a target, at least 0. With 1 or less a model can collapse to
-            blanks.
+            blanks. Infinite: no target is skipped.
         canvas_lengths: `(batch,)`, long. Predictions per sentence. Default: the whole canvas.
         observed_mask: `(batch, canvas)`, bool. True where the canvas already shows target number j
             at position j; such a pair adds nothing and splits the alignment. Sentences that have
             one need as many targets as positions. Default: none.
+        observed_tokens: `(batch, canvas)`, long, for canvases of any length, with repetition or a
+            temperature: position j, where `observed_mask` is True, says this token (a target's or
+            the blank) for nothing, and nothing else. Default: none.
         label_smoothing: In [0, 1). Default 0.
+        allow_repetition: Default: False, the paper's.
+        temperature: Of the soft minimum, in nats. Default: 0, the best alignment, the paper's.
         reduction: `"mean"` divides the sum by the number of targets scored (not observed, not
             padding; at least 1) or by `num_items_in_batch`; `"sum"`; `"none"` gives `(batch,)`.
         num_items_in_batch: Divisor of `"mean"`, int or scalar tensor: targets in all micro-batches.
-        return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss.
+        return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss. At a temperature
+            the alignment is the best one all the same, and is looked for separately.
         inplace_backward: Write the gradient over the logits, which saves a tensor of their size.
             The logits must not be a leaf and nothing else may need them, neither a backward pass
             nor the caller afterwards.
@@ -104,28 +121,52 @@ def axe_loss(
         >>> round(axe_loss(logits, labels, blank_token_id=3, delta=4.0).item(), 4)
         0.0
     """
-    options = AxeOptions(blank_token_id, delta, label_smoothing)
+    options = AxeOptions(
+        *(blank_token_id, delta, label_smoothing, allow_repetition, temperature),
+        with_alignment=return_alignment,
+    )
     check_options(options, reduction, num_items_in_batch)
     check_logits(logits, inplace_backward)
-    check_derivatives(logits)
-    check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, observed_mask)
-    targets = targets_of(labels, options, canvas_lengths, observed_mask)
-    result = differentiable_along_path(logits, targets, options, implementation, inplace_backward)
-    check_log_probs(result.path.blank_log_prob, canvas_lengths)
+    targets = checked_targets(
+        *(logits.shape, labels, options, canvas_lengths, observed_mask, observed_tokens)
+    )
+    result = logits_path_loss(logits, targets, options, implementation, inplace_backward)
     loss = reduce_loss(result.loss, reduction, targets, num_items_in_batch)
     return AxeOutput(loss, result.alignment) if return_alignment else loss  # type: ignore[arg-type]
 
 
-def targets_of(
+def logits_path_loss(
+    logits: Tensor,
+    targets: AxeTargets,
+    options: AxeOptions,
+    implementation: str = "auto",
+    inplace_backward: bool = False,
+) -> PathLoss:
+    """The loss `(batch,)` of checked arguments, with what `AxeOptions` ask for beside it."""
+    check_derivatives(logits)
+    result = differentiable_along_path(logits, targets, options, implementation, inplace_backward)
+    check_log_probs(result.path.blank_log_prob, targets.canvas_lengths)
+    return result
+
+
+def checked_targets(
+    shape: tuple[int, ...],
     labels: Tensor,
     options: AxeOptions,
     canvas_lengths: Tensor | None,
     observed_mask: Tensor | None,
+    observed_tokens: Tensor | None = None,
 ) -> AxeTargets:
     """The arguments of `axe_loss` in one, with the blank in the place of padding."""
+    blank: int = options.blank_token_id  # type: ignore[assignment]
+    own_mask = observed_mask if observed_tokens is None else None
+    check_tensors(shape, labels, blank, canvas_lengths, own_mask)
+    if observed_tokens is not None:
+        check_observed_tokens(shape, options, observed_mask, observed_tokens)
     is_padding = labels == IGNORE_INDEX
-    tokens = labels.long().masked_fill(is_padding, options.blank_token_id)
-    return AxeTargets(tokens, (~is_padding).sum(1), canvas_lengths, observed_mask)
+    tokens = labels.long().masked_fill(is_padding, blank)
+    lengths = (~is_padding).sum(1)
+    return AxeTargets(tokens, lengths, canvas_lengths, observed_mask, observed_tokens)
 
 
 def reduce_loss(
@@ -148,8 +189,8 @@ class AlignedCrossEntropyLoss(nn.Module):
     """`axe_loss` as a module.
 
     Args:
-        blank_token_id, delta, label_smoothing, reduction, inplace_backward, implementation: As in
-            `axe_loss`.
+        blank_token_id, delta, label_smoothing, allow_repetition, temperature, reduction,
+            inplace_backward, implementation: As in `axe_loss`.
 
     Example:
         >>> import torch
@@ -164,6 +205,8 @@ class AlignedCrossEntropyLoss(nn.Module):
         blank_token_id: int,
         delta: float,
         label_smoothing: float = 0.0,
+        allow_repetition: bool = False,
+        temperature: float = 0.0,
         reduction: str = "mean",
         inplace_backward: bool = False,
         implementation: str = "auto",
@@ -171,6 +214,7 @@ class AlignedCrossEntropyLoss(nn.Module):
         super().__init__()
         self.blank_token_id, self.delta = blank_token_id, delta
         self.label_smoothing, self.reduction = label_smoothing, reduction
+        self.allow_repetition, self.temperature = allow_repetition, temperature
         self.inplace_backward, self.implementation = inplace_backward, implementation
 
     def forward(
@@ -180,6 +224,7 @@ class AlignedCrossEntropyLoss(nn.Module):
         *,
         canvas_lengths: Tensor | None = None,
         observed_mask: Tensor | None = None,
+        observed_tokens: Tensor | None = None,
         num_items_in_batch: int | Tensor | None = None,
         return_alignment: bool = False,
     ) -> Tensor | AxeOutput:
@@ -189,18 +234,21 @@ class AlignedCrossEntropyLoss(nn.Module):
             labels,
             canvas_lengths=canvas_lengths,
             observed_mask=observed_mask,
+            observed_tokens=observed_tokens,
             num_items_in_batch=num_items_in_batch,
             return_alignment=return_alignment,
             blank_token_id=self.blank_token_id,
             delta=self.delta,
             label_smoothing=self.label_smoothing,
+            allow_repetition=self.allow_repetition,
+            temperature=self.temperature,
             reduction=self.reduction,
             inplace_backward=self.inplace_backward,
             implementation=self.implementation,
         )
 
     def extra_repr(self) -> str:
-        names = ("blank_token_id", "delta", "reduction")
+        names = ("blank_token_id", "delta", "allow_repetition", "temperature", "reduction")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
@@ -219,11 +267,16 @@ def check_options(
         advice = "of a token of its own, e.g. tokenizer.convert_tokens_to_ids('<blank>')."
         got = f"got {options.blank_token_id!r}. It is the id {advice}"
         raise TypeError(f"`blank_token_id` must be an int, {got}")
-    for name in ("delta", "label_smoothing"):
+    for name in ("delta", "label_smoothing", "temperature"):
         if not isinstance(getattr(options, name), int | float):
             raise TypeError(f"`{name}` must be a number, got {getattr(options, name)!r}.")
-    if not 0 <= options.delta < float("inf"):
-        raise ValueError(f"`delta` must be a finite number of at least 0, got {options.delta}.")
+    if not isinstance(options.allow_repetition, bool):
+        raise TypeError(f"`allow_repetition` must be a bool, got {options.allow_repetition!r}.")
+    if not options.delta >= 0:
+        raise ValueError(f"`delta` must be a number of at least 0, got {options.delta}.")
+    if not 0 <= options.temperature < float("inf"):
+        expected = "a finite number of at least 0"
+        raise ValueError(f"`temperature` must be {expected}, got {options.temperature}.")
     if not 0 <= options.label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must be in [0, 1), got {options.label_smoothing}.")
     if reduction not in REDUCTIONS:
@@ -307,6 +360,21 @@ def check_tensors(
             "of sentence {at[0]}.": observed & is_behind,
         }
     refuse(wrong, labels=labels, targets=targets, lengths=lengths)
+
+
+def check_observed_tokens(
+    shape: tuple[int, ...], options: AxeOptions, observed_mask: Tensor | None, tokens: Tensor
+) -> None:
+    """Refuses observed tokens that fit no logits of that `shape`, or that nothing says where."""
+    batch, canvas, vocab = shape
+    check_kind("observed_tokens", tokens, (batch, canvas))
+    if observed_mask is None:
+        raise ValueError("`observed_tokens` need `observed_mask`, which says where they are.")
+    check_kind("observed_mask", observed_mask, (batch, canvas), is_mask=True)
+    check_ids("observed_tokens", tokens.masked_fill(~observed_mask, 0), vocab)
+    if not options.allow_repetition and options.temperature == 0:
+        advice = "Set `allow_repetition` or a `temperature`, or leave them out."
+        raise ValueError(f"`observed_tokens` are not for the paper's AXE. {advice}")
 
 
 def check_kind(

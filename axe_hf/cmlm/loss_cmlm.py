@@ -7,13 +7,14 @@ Cross entropy, the baseline, is the path of AXE in which nothing is skipped. Its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .alignment_axe import AxeOptions
+from .alignment_axe import AxeOptions, AxeTargets
 from .back_ends_axe import TORCH, with_gradient
 from .configuration_cmlm import CmlmConfig
 from .fused_loss_axe import (
@@ -22,15 +23,16 @@ from .fused_loss_axe import (
     is_fusing_worthwhile,
     is_plain_linear,
     linear_along_path,
-    linear_axe_loss,
+    linear_path_loss,
 )
 from .loss_axe import (
     IGNORE_INDEX,
-    axe_loss,
     check_derivatives,
     check_ids,
     check_options,
+    checked_targets,
     is_readable,
+    logits_path_loss,
     refuse,
 )
 from .path_axe import AxePath, PathLoss, gather_log_probs, smooth
@@ -73,7 +75,11 @@ def CmlmForConditionalGenerationLoss(
         hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.
         lm_head: The output projection, of which weight and bias are read.
     """
-    options = AxeOptions(config.blank_token_id, config.axe_delta, config.label_smoothing)
+    options = AxeOptions(
+        *(config.blank_token_id, config.axe_delta, config.label_smoothing),
+        *(config.allow_repetition, config.axe_temperature),
+        with_alignment=False,
+    )
     check_options(options, "sum", num_items_in_batch)
     if (length := labels.shape[1]) > (limit := config.max_target_length):
         problem = f"`labels` have {length} positions but `config.max_target_length` is {limit}"
@@ -83,21 +89,18 @@ def CmlmForConditionalGenerationLoss(
         message = "`labels` must hold -100 where there is no token, not <pad> ({labels} at {at})."
         refuse({message: labels == config.pad_token_id}, labels=labels)
     target, is_observed = whole_target(labels, canvas, config)
-    skips = {}
+    skips: dict[str, Tensor] = {}
     if config.training_loss == "axe":
-        canvas_lengths = None if canvas is None else (canvas != config.pad_token_id).sum(dim=1)
-        how: dict[str, Any] = {"canvas_lengths": canvas_lengths, "observed_mask": is_observed}
-        how |= {"blank_token_id": config.blank_token_id, "delta": config.axe_delta}
-        how |= {"label_smoothing": config.label_smoothing, "reduction": "sum"}
-        how["return_alignment"] = True
         if logits is not None:
-            output = axe_loss(logits, target, **how)
+            shape, path_loss = logits.shape, partial(logits_path_loss, logits)
         else:
-            how["bias"] = lm_head.bias
-            output = linear_axe_loss(hidden_states, lm_head.weight, target, **how)
-        token_loss = output.loss
+            check_projection(hidden_states, lm_head.weight, lm_head.bias)
+            projection = Projection(hidden_states, lm_head.weight, lm_head.bias)
+            shape, path_loss = projection.shape, partial(linear_path_loss, projection)
+        result = path_loss(_targets(shape, target, canvas, is_observed, config, options), options)
+        token_loss = result.loss.sum()
         names = ("num_skipped_targets", "num_skipped_predictions")
-        skips = {name: getattr(output.alignment, name) for name in names}
+        skips = {name: getattr(result.alignment, name) for name in names}
     elif logits is not None:
         token_loss = cross_entropy(logits, labels, config.label_smoothing)
     else:
@@ -120,6 +123,24 @@ def CmlmForConditionalGenerationLoss(
     )
 
 
+def _targets(
+    shape: tuple[int, ...],
+    target: Tensor,
+    canvas: Tensor | None,
+    is_observed: Tensor | None,
+    config: CmlmConfig,
+    options: AxeOptions,
+) -> AxeTargets:
+    """What AXE and its family read of target and canvas; `is_observed` is of `whole_target`."""
+    if canvas is None:
+        return checked_targets(shape, target, options, None, None)
+    observed_tokens = None
+    if is_observed is None and (options.allow_repetition or options.temperature > 0):
+        is_observed, observed_tokens = _is_token(canvas, config), canvas
+    canvas_lengths = (canvas != config.pad_token_id).sum(dim=1)
+    return checked_targets(shape, target, options, canvas_lengths, is_observed, observed_tokens)
+
+
 def whole_target(
     labels: Tensor, canvas: Tensor | None, config: CmlmConfig
 ) -> tuple[Tensor, Tensor | None]:
@@ -130,9 +151,12 @@ def whole_target(
     """
     if canvas is None or canvas.shape != labels.shape:
         return labels, None
-    is_token = (canvas != config.mask_token_id) & (canvas != config.pad_token_id)
-    is_observed = (labels == IGNORE_INDEX) & is_token
+    is_observed = (labels == IGNORE_INDEX) & _is_token(canvas, config)
     return torch.where(is_observed, canvas, labels), is_observed
+
+
+def _is_token(canvas: Tensor, config: CmlmConfig) -> Tensor:
+    return (canvas != config.mask_token_id) & (canvas != config.pad_token_id)
 
 
 def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 from transformers.generation.configuration_utils import CompileConfig
 
-from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
+from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig, needs_room
 from .configuration_mask_predict import num_masked_again
 from .fused_loss_axe import is_plain_linear
 from .loss_axe import IGNORE_INDEX
@@ -398,11 +398,31 @@ class Canvases:
         return (log_probs.sum(dim=1) / num_predicted).view(self.lengths.shape)
 
 
+def is_first_of_run(tokens: torch.Tensor) -> torch.Tensor:
+    """Where a run of equal `tokens` (canvases, canvas) begins, (canvases, canvas) bool."""
+    is_other = tokens[:, 1:] != tokens[:, :-1]
+    return torch.cat([torch.ones_like(tokens[:, :1], dtype=torch.bool), is_other], dim=1)
+
+
 def masked_canvas(lengths: torch.Tensor, width: int, config: CmlmConfig) -> torch.Tensor:
     """`<mask>` at `lengths` (...) positions each, `<pad>` behind: (..., width) long."""
     is_masked = torch.arange(width, device=lengths.device) < lengths[..., None]
     canvas = torch.full_like(is_masked, config.pad_token_id, dtype=torch.long)
     return canvas.masked_fill_(is_masked, config.mask_token_id)
+
+
+def needed_positions(labels: torch.Tensor) -> torch.Tensor:
+    """Positions (batch,) that say all of `labels` (batch, target), -100 behind the end: a token
+    each, and a blank between equal neighbours, which would be collapsed."""
+    is_token = labels != IGNORE_INDEX
+    is_repeat = (labels[:, 1:] == labels[:, :-1]) & is_token[:, 1:]
+    return is_token.sum(dim=1) + is_repeat.sum(dim=1)
+
+
+def no_room(needed: int, limit: int) -> str:
+    """What to say of a target that no canvas is long enough for."""
+    problem = f"{needed} positions, one between equal neighbours too, but a canvas has {limit}"
+    return f"{problem} at most. Leave it out, or build a model by --max-target-length {needed}."
 
 
 def masked_canvas_of_labels(
@@ -411,9 +431,15 @@ def masked_canvas_of_labels(
     """A fully masked canvas (batch, canvas) for each target of `labels` (batch, target)."""
     limit = config.max_target_length
     num_tokens = (labels != IGNORE_INDEX).sum(dim=1)
-    lengths = (num_tokens * length_multiplier).round().long().clamp(1, limit)
+    lengths = (num_tokens * length_multiplier).round().long()
     width = min(max(1, round(labels.shape[1] * length_multiplier)), limit)
-    return masked_canvas(lengths, width, config).to(labels.dtype)
+    if needs_room(config):
+        lengths = torch.maximum(lengths, needed := needed_positions(labels))
+        if len(labels) and (most := int(needed.max())) > limit:
+            row = int(needed.argmax())
+            raise ValueError(f"`labels` of sentence {row} need {no_room(most, limit)}")
+        width = max(width, min(int(lengths.max()), limit)) if len(labels) else width
+    return masked_canvas(lengths.clamp(1, limit), width, config).to(labels.dtype)
 
 
 def possible_lengths(num_classes: int, settings: MaskPredictGenerationConfig) -> list[int]:

@@ -4,18 +4,28 @@ Every prediction is used once, by align (its label is the target) or skip predic
 the blank), and again, weighted with delta, by each target that is skipped at it. So the gradient of
 a position that is used with total weight S is `S * softmax - (onehots of its labels, weighted)`: a
 softmax and a few single entries. Both halves pass over the logits once, in blocks of rows that fit
-the cache.
+the cache. A mixture of all alignments differs in the entries, which are posteriors then, and many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .alignment_axe import AxeAlignment, AxeOptions, AxeTargets, align_axe
+from .alignment_axe import (
+    AxeAlignment,
+    AxeOptions,
+    AxeTargets,
+    ExpectedSkips,
+    align_axe,
+    best_alignment,
+)
+from .family_axe import Moves, posterior_of
 
 # A block stays in a core's cache between the passes over it; a GPU wants few large launches.
 BLOCK_BYTES_CPU = 2**21
@@ -34,12 +44,21 @@ class AxePath(NamedTuple):
     uses: Tensor  # (batch, canvas): total weight S of the labels; 0 where nothing is scored
 
 
+class FamilyPath(NamedTuple):
+    """The same of many alignments: what to write over the softmax."""
+
+    tokens: Tensor  # (batch, target + 1) long: the target tokens, the blank at padding and last
+    entries: Tensor  # (batch, canvas, target + 1): the whole gradient at these tokens
+    uses: Tensor  # (batch, canvas): total weight of the labels, as in `AxePath`
+    blank_log_prob: Tensor  # (batch, canvas): log P_j(blank)
+
+
 class PathLoss(NamedTuple):
     """A loss along a path; no tensor of it carries a gradient."""
 
     loss: Tensor  # (batch,): nats per sentence, label smoothing included
-    alignment: AxeAlignment | None  # None for cross entropy, which needs none
-    path: AxePath  # or a back end's own
+    alignment: AxeAlignment | ExpectedSkips | None  # None for cross entropy, which needs none
+    path: AxePath | FamilyPath  # or a back end's own
 
 
 @torch.no_grad()
@@ -115,6 +134,66 @@ def axe_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> 
     return PathLoss(loss, alignment, path)
 
 
+@torch.no_grad()
+def family_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> PathLoss:
+    """Returns the loss over all alignments, or along the best, that are not the paper's."""
+    (batch, canvas, vocab), temperature = logits.shape, options.temperature
+    observed_mask, smoothing = targets.observed_mask, options.label_smoothing
+    tokens = F.pad(targets.tokens, (0, 1), value=options.blank_token_id)
+    log_probs, mean_log_probs = gather_log_probs(logits, tokens[:, None], smoothing > 0)
+    moves = _moves(log_probs, tokens, targets, options)
+    alignment: AxeAlignment | ExpectedSkips
+    if temperature == 0 or options.with_alignment:
+        posterior = posterior_of(moves, is_best=True)
+        alignment = best_alignment(posterior, moves)
+        cost = alignment.cost
+    if temperature > 0:
+        say, blank = (part.double() / temperature for part in (moves.say, moves.skip_prediction))
+        posterior = posterior_of(replace(moves, say=say, skip_prediction=blank), is_best=False)
+        cost = (-temperature * posterior.value).to(log_probs.dtype)
+        if not options.with_alignment:
+            skips = posterior.skip_target.sum((1, 2)), posterior.skip_prediction.sum(1)
+            alignment = ExpectedSkips(*(part.to(log_probs.dtype) for part in skips))
+    delta = options.delta if options.delta != torch.inf else 0.0
+    labels = torch.add(posterior.says, posterior.skip_target, alpha=delta)
+    labels = torch.cat((labels, posterior.skip_prediction[:, None]), 1).transpose(1, 2)
+    if observed_mask is not None:
+        labels = labels.masked_fill(observed_mask[:, :, None], 0.0)
+    uses = labels.sum(2)
+    # equal tokens have one entry in the gradient, that of all
+    labels = labels @ (tokens[:, :, None] == tokens[:, None]).to(labels.dtype)
+    total = uses[:, :, None]
+    entries = total * log_probs.expm1() + (1 - smoothing) * (total - labels)
+    entries += total * (smoothing - smoothing / vocab)
+    entries = entries.masked_fill(total == 0, 0.0).to(log_probs.dtype)
+    uses = uses.to(log_probs.dtype)
+    path = FamilyPath(tokens, entries, uses, log_probs[:, :, -1].contiguous())
+    return PathLoss(smooth(cost, uses, mean_log_probs, smoothing), alignment, path)
+
+
+def _moves(log_probs: Tensor, tokens: Tensor, targets: AxeTargets, options: AxeOptions) -> Moves:
+    """What may be done on the canvases, at temperature 1."""
+    batch, canvas, _ = log_probs.shape
+    observed_mask, canvas_lengths = targets.observed_mask, targets.canvas_lengths
+    if targets.observed_tokens is not None and observed_mask is not None:
+        # such a position says its token, for nothing, and nothing else
+        is_shown = tokens[:, None] == targets.observed_tokens[:, :, None]
+        shown = torch.zeros_like(log_probs).masked_fill_(~is_shown, -torch.inf)
+        log_probs, observed_mask = torch.where(observed_mask[:, :, None], shown, log_probs), None
+    if canvas_lengths is None:
+        canvas_lengths = torch.full((batch,), canvas, device=log_probs.device)
+    return Moves(
+        say=log_probs[:, :, :-1].transpose(1, 2),
+        skip_prediction=log_probs[:, :, -1],
+        delta=options.delta,
+        allow_repetition=options.allow_repetition,
+        tokens=targets.tokens,
+        target_lengths=targets.target_lengths,
+        canvas_lengths=canvas_lengths,
+        observed_mask=observed_mask,
+    )
+
+
 def smooth(
     cost: Tensor, uses: Tensor, mean_log_probs: Tensor | None, label_smoothing: float
 ) -> Tensor:
@@ -141,25 +220,7 @@ def path_gradient(
     vocab, dtype, smoothing = logits.shape[-1], path.uses.dtype, options.label_smoothing
     grad_loss = grad_loss.to(dtype)[:, None]
     softmax_weight = path.uses * grad_loss  # (batch, canvas)
-    flat = logits.detach().reshape(-1, vocab)
-    grad = flat if inplace else torch.empty_like(flat, memory_format=torch.contiguous_format)
-    size = _rows_per_block(logits, dtype)
-    buffer = None  # in low precision it keeps the rounding to one, at the end
-    if grad.dtype != dtype:
-        buffer = flat.new_empty((min(size, len(flat)), vocab), dtype=dtype)
-    # elsewhere a look at the weights would make the host wait
-    is_on_cpu = logits.device.type == "cpu"
-    blocks = (flat.split(size), grad.split(size), softmax_weight.reshape(-1, 1).split(size))
-    for block, out, weight in zip(*blocks, strict=True):
-        target = out if buffer is None else buffer[: len(block)]
-        torch.softmax(block, -1, dtype=dtype, out=target)
-        target *= weight
-        if not is_on_cpu or not weight.all():
-            target.masked_fill_(weight == 0, 0.0)  # what is not scored may be NaN
-        if smoothing > 0:
-            target -= weight * (smoothing / vocab)
-        if buffer is not None:
-            out.copy_(target)
+    grad = _weighted_softmax(logits, softmax_weight, smoothing, inplace)
 
     # The labels' entries are written whole, since p - 1 must be formed before it is rounded.
     def entry(weight, log_prob, label_weight):
@@ -167,7 +228,6 @@ def path_gradient(
         value = weight * log_prob.expm1() + (weight * (1 - smoothing / vocab) - label_weight)
         return value.masked_fill(weight == 0, 0.0).to(grad.dtype)
 
-    grad = grad.view(logits.shape)
     # index_put_, because scatter_ on a CPU makes a float32 copy of the whole of a low-precision
     # tensor. Tokens first: the entries of padding are blanks, which the second call sets right.
     sentences = torch.arange(len(grad), device=grad.device)[:, None]
@@ -178,6 +238,61 @@ def path_gradient(
         blank_entry = entry(softmax_weight, path.blank_log_prob, path.is_blank)
         grad[:, :, options.blank_token_id] = blank_entry
     return grad
+
+
+@torch.no_grad()
+def family_gradient(
+    logits: Tensor, path: FamilyPath, grad_loss: Tensor, options: AxeOptions, inplace: bool
+) -> Tensor:
+    """As `path_gradient`, of many alignments."""
+    grad_loss = grad_loss.to(path.uses.dtype)[:, None]
+    entries = (path.entries * grad_loss[:, :, None]).flatten(0, 1)  # (rows, target + 1)
+    canvas = logits.shape[1]
+    rows = torch.arange(len(entries), device=logits.device)
+
+    def write(block, start):  # while the block is in the cache, before it is rounded
+        part = slice(start, start + len(block))
+        block.scatter_(1, path.tokens[rows[part] // canvas], entries[part])
+
+    smoothing = options.label_smoothing
+    return _weighted_softmax(logits, path.uses * grad_loss, smoothing, inplace, write)
+
+
+def _weighted_softmax(
+    logits: Tensor,
+    weights: Tensor,
+    smoothing: float,
+    inplace: bool,
+    write: Callable[[Tensor, int], None] | None = None,
+) -> Tensor:
+    """The gradient but for the labels' entries, `weights` being `(batch, canvas)`.
+
+    What is there to `write` gets blocks of rows in the weights' dtype, and where they start.
+    """
+    vocab, dtype = logits.shape[-1], weights.dtype
+    flat = logits.detach().reshape(-1, vocab)
+    grad = flat if inplace else torch.empty_like(flat, memory_format=torch.contiguous_format)
+    size = _rows_per_block(logits, dtype)
+    buffer = None  # in low precision it keeps the rounding to one, at the end
+    if grad.dtype != dtype:
+        buffer = flat.new_empty((min(size, len(flat)), vocab), dtype=dtype)
+    # elsewhere a look at the weights would make the host wait
+    is_on_cpu, start = logits.device.type == "cpu", 0
+    blocks = (flat.split(size), grad.split(size), weights.reshape(-1, 1).split(size))
+    for block, out, weight in zip(*blocks, strict=True):
+        target = out if buffer is None else buffer[: len(block)]
+        torch.softmax(block, -1, dtype=dtype, out=target)
+        target *= weight
+        if not is_on_cpu or not weight.all():
+            target.masked_fill_(weight == 0, 0.0)  # what is not scored may be NaN
+        if smoothing > 0:
+            target -= weight * (smoothing / vocab)
+        if write is not None:
+            write(target, start)
+        if buffer is not None:
+            out.copy_(target)
+        start += len(block)
+    return grad.view(logits.shape)
 
 
 def _rows_per_block(logits: Tensor, dtype: torch.dtype) -> int:

@@ -106,6 +106,8 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     translations = translate(model, tokenizer, [pair[source] for pair in pairs], **settings)
     seconds = time.perf_counter() - start
     decoding = {name: getattr(model.generation_config, name) for name in models.OFFERED_SETTINGS}
+    if decoding["collapse_repeats"] is None:
+        decoding["collapse_repeats"] = model.config.allow_repetition
     asked = ("model", "data", "source_lang", "target_lang", "int8", "rescore_with", "batch_size")
     facts = {name: getattr(options, name) for name in asked} | {
         "split": rows.split and str(rows.split),

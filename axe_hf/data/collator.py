@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
 from ..cmlm.configuration_mask_predict import require
 from ..cmlm.loss_axe import IGNORE_INDEX
-from ..cmlm.mask_predict import masked_canvas
+from ..cmlm.mask_predict import masked_canvas, needed_positions, no_room
 from .tokenizer import check_special_tokens
 
 # What a collator needs and a target must not hold.
@@ -39,6 +39,9 @@ class DataCollatorForCmlm:
         length_jitter: Share, in [0, 1), by which every canvas is drawn longer or shorter.
             A model that has seen canvases of wrong lengths learns to leave the rest blank. Ours.
         max_canvas_length: Longest canvas made; the model's `max_target_length`.
+        allow_repetition: Whether the model may say a token on several positions in a row. Then no
+            canvas is shorter than its target and a blank between each two equal neighbours, so that
+            there is an alignment that leaves no token out.
 
     Returns:
         When called with a list of features, each with `input_ids` and `labels` (sequences of ids,
@@ -65,10 +68,12 @@ class DataCollatorForCmlm:
     length_multiplier: float = 1.0
     length_jitter: float = 0.0
     max_canvas_length: int | None = None
+    allow_repetition: bool = False
 
     def __post_init__(self):
         check_canvas_recipe(canvas_recipe(self) | {"masking": self.masking})
         require({"at least 1": "pad_to_multiple_of max_canvas_length"}, vars(self))
+        require({"True or False": "allow_repetition"}, vars(self), optional=False)
         check_special_tokens(self.tokenizer, _RESERVED_TOKENS)
 
     def for_evaluation(self) -> "DataCollatorForCmlm":
@@ -87,12 +92,17 @@ class DataCollatorForCmlm:
         content, is_full = (self.seed, sources, targets), self.masking == "full"
         is_masked = is_target if is_full else _draw_masks(is_target, _generator(content))
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
-        if self.length_multiplier != 1 or self.length_jitter > 0:
+        if is_full and (self.length_multiplier != 1 or self.length_jitter or self.allow_repetition):
             lengths = is_target.sum(dim=1) * self.length_multiplier  # (batch,)
             if self.length_jitter > 0:
                 drawn = torch.rand(len(lengths), generator=_generator(content))  # (batch,)
                 lengths = lengths * (1 + self.length_jitter * (2 * drawn - 1))
-            lengths = lengths.round().long().clamp(1, self.max_canvas_length)
+            lengths = lengths.round().long()
+            if self.allow_repetition:
+                needed = needed_positions(target_ids.masked_fill(~is_target, IGNORE_INDEX))
+                check_room(needed.tolist(), self.max_canvas_length, "feature")
+                lengths = torch.maximum(lengths, needed)
+            lengths = lengths.clamp(1, self.max_canvas_length)
             width = _round_up(int(lengths.max()), multiple)
             canvas = masked_canvas(lengths, width, self.tokenizer)
         return self.pad_sources(features) | {
@@ -109,6 +119,13 @@ class DataCollatorForCmlm:
                 raise ValueError(f"{wrong}. Tokenize without padding, it is added here.")
         input_ids, is_source = padded(sources, pad_token_id, self.pad_to_multiple_of)
         return {"input_ids": input_ids, "attention_mask": is_source.long()}
+
+
+def check_room(needed: Sequence[int], limit: int | None, name: str) -> None:
+    """Raise ValueError for the first number of positions that is over `limit`."""
+    for row, number in enumerate(needed):
+        if limit is not None and number > limit:
+            raise ValueError(f"'labels' of {name} {row} need {no_room(number, limit)}")
 
 
 def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:

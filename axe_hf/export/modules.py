@@ -9,7 +9,7 @@ from torch.export import Dim
 from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
 from ..cmlm.configuration_mask_predict import SETTINGS, num_masked_again
 from ..cmlm.generation_cmlm import settings_of_call
-from ..cmlm.mask_predict import masked_canvas, possible_lengths
+from ..cmlm.mask_predict import is_first_of_run, masked_canvas, possible_lengths
 from ..cmlm.modeling_cmlm import check_class
 
 Tensors = tuple[torch.Tensor, ...]
@@ -127,13 +127,15 @@ class ExportableMaskPredict(nn.Module):
         model: as in `ExportableEncoder`.
         **overrides: settings of `MaskPredictGenerationConfig` in place of those of
             `model.generation_config`: `num_iterations`, `schedule`, `length_multiplier`,
-            `min_length`, `max_length`, `suppress_tokens`. The graph holds them fixed.
+            `min_length`, `max_length`, `suppress_tokens`, `collapse_repeats`. The graph holds them
+            fixed.
 
     Inputs: as in `ExportableEncoder`.
 
     Outputs: `tokens` (batch, max_length) long, the canvas with its blanks and `</s>`, `<pad>`
-    behind each length: decode with `skip_special_tokens=True`; `log_probs` (batch, max_length) fp32
-    (fp64 of a model in fp64), in nats, 0 behind each length; `lengths` (batch,) long.
+    behind each length: decode with `skip_special_tokens=True`. With `collapse_repeats` blanks stand
+    in place of all but the first of a run. `log_probs` (batch, max_length) fp32 (fp64 of a model in
+    fp64), in nats, 0 behind each length, of every position as it was said; `lengths` (batch,) long.
 
     Raises:
         TypeError, ValueError: as `ExportableEncoder` and `generate`, or for a setting that the
@@ -206,6 +208,9 @@ class ExportableMaskPredict(nn.Module):
             new_log_probs = torch.where(is_masked, new_log_probs, kept_log_probs)
             tokens = tokens.scatter(1, order, new_tokens)
             log_probs = log_probs.scatter(1, order, new_log_probs)
+        if self.settings["collapse_repeats"]:
+            is_again = ~is_first_of_run(tokens) & is_inside
+            tokens = tokens.masked_fill(is_again, self.config.blank_token_id)
         return tokens, log_probs, lengths
 
     def _choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

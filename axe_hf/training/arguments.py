@@ -10,7 +10,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.utils import is_in_notebook
 
 from ..cmlm.configuration_cmlm import CONFIG_RANGES, CmlmConfig, canvas_recipe, check_canvas_recipe
-from ..cmlm.configuration_mask_predict import require
+from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..declarations import argument_texts
 
 _T = TypeVar("_T")
@@ -20,6 +20,7 @@ _RANGES = {
     ">= 0": "learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps logging_steps "
     "eval_steps save_steps eval_delay neftune_noise_alpha",
     "in [0, 1)": "label_smoothing_factor adam_beta1 adam_beta2",
+    "in [0, 1]": "align_first",
     "between 0 and 1 or None": "ema_decay",
     "at least 1": "max_tokens_per_batch per_device_train_batch_size per_device_eval_batch_size "
     "gradient_accumulation_steps eval_accumulation_steps dataloader_prefetch_factor ddp_timeout",
@@ -70,6 +71,14 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
             and saving not counted. The learning rate follows max(step / max_steps, elapsed /
             budget), and training ends with it. Resuming continues the same budget.
+        align_first (default 0): share of the run, in [0, 1], that trains by the paper's AXE before
+            the model's own loss of that family takes over: the best alignment, no repetition, and 3
+            where `axe_delta` is infinite. A cold model leaves the plateau on which it says blanks
+            only by the best path; over all paths it may stay there. Evaluation goes by the model's
+            own loss throughout. The share is counted as the learning rate counts it.
+        num_iterations (default None): passes of the decoder that the model is trained for: those of
+            evaluation, saved as what decoding takes by default. None is as the model was saved; a
+            new one: 1.
         ema_decay (default None): decay of a moving average of the weights, such as 0.999, which is
             what gets evaluated and saved.
         bleu_tokenize (default None): tokenizer of sacreBLEU's for the scores of translations; in a
@@ -106,6 +115,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     length_multiplier: float | None = None
     length_jitter: float | None = None
     train_minutes: float | None = None
+    align_first: float = 0.0
+    num_iterations: int | None = None
     ema_decay: float | None = None
     bleu_tokenize: str | None = None
 
@@ -149,6 +160,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     def check(self) -> None:
         """Refuse numbers out of range, and canvases that cannot be whatever the model adds."""
         require(_RANGES, vars(self))
+        if self.num_iterations is not None:
+            SETTINGS["num_iterations"].check(self.num_iterations)
         check_canvas_recipe(canvas_recipe(self))
 
 
@@ -254,6 +267,8 @@ class ModelArguments:
     activation_dropout: float | None = None
     training_loss: Literal["axe", "cross_entropy"] | None = None
     axe_delta: float | None = None
+    allow_repetition: bool | None = None
+    axe_temperature: float | None = None
     label_smoothing: float | None = None
     length_loss_weight: float | None = None
 

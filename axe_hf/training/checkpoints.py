@@ -24,8 +24,10 @@ logger = logging.get_logger(__name__)
 _ARGUMENTS = (
     "seed data_seed per_device_train_batch_size gradient_accumulation_steps max_tokens_per_batch "
     "train_sampling_strategy optim bf16 learning_rate lr_scheduler_type warmup_steps weight_decay "
-    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay"
+    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay align_first"
 )
+# What checkpoints of before November 27th, 2026 do not say, and how it was.
+_SINCE = {"allow_repetition": False, "axe_temperature": 0.0, "align_first": 0.0}
 _OF_OPTIMIZER = {"learning_rate", "weight_decay", "adam_epsilon", "adam_beta1", "adam_beta2"}
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
@@ -97,7 +99,7 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
         if not any(folder.rglob(pattern)):
             logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
     for name in sorted(before.keys() | recipe.keys()):
-        if (was := before.get(name)) != (now := recipe.get(name)):
+        if (was := before.get(name, _SINCE.get(name))) != (now := recipe.get(name)):
             is_kept = name in _OF_OPTIMIZER and any(folder.rglob(_STATES["optimizer.pt"]))
             result = f"{was} stays, by {folder}" if is_kept else "the run goes on as another one"
             logger.warning(f"`{name}` is {now}, but was {was}: {result}.")

@@ -1,5 +1,6 @@
 """The README.md that goes with a trained model."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,30 @@ class ModelCardDetails:
     adapter: str | None = None  # what of PEFT was trained in place of the whole, such as "LORA"
 
 
+def loss_in_words(config: CmlmConfig) -> str:
+    """Which loss a model was trained with, as it follows "trained with".
+
+    >>> print(loss_in_words(CmlmConfig(axe_temperature=1)))
+    a relative of Aligned Cross Entropy (AXE): the sum over all alignments
+    """
+    if config.training_loss != "axe":
+        return "cross entropy at every position"
+    temperature, traits = config.axe_temperature, []
+    soft = f"the soft minimum over all alignments, at temperature {temperature}"
+    paths = {0: "the best alignment", 1: "the sum over all alignments"}.get(temperature, soft)
+    if config.allow_repetition:
+        traits += ["a token may be said by several positions in a row, which decoding collapses"]
+    if config.axe_delta == math.inf:
+        traits += ["no token may be left out"]
+    if not temperature and not traits:
+        about = "which forgives words that are right but a little out of place"
+        return f"Aligned Cross Entropy (AXE), {about}"
+    is_ctc = len(traits) == 2 and temperature == 1
+    relative = "a relative of Aligned Cross Entropy (AXE)"
+    name = "connectionist temporal classification (CTC)" if is_ctc else relative
+    return f"{name}: {'; '.join([paths, *traits])}"
+
+
 def model_card_text(details: ModelCardDetails) -> str:
     """The card in Markdown, with the Hub's metadata on top.
 
@@ -53,6 +78,7 @@ def model_card_text(details: ModelCardDetails) -> str:
         eval_results=_eval_results(details) or None,
     )
     fields = {"template_path": str(_TEMPLATE), "details": details, "config": details.config}
+    fields["loss"] = loss_in_words(details.config)
     return str(ModelCard.from_template(data, **fields))
 
 
@@ -84,6 +110,8 @@ def details_of_training(trainer: Any, **details: Any) -> ModelCardDetails:
         details["base_model"] = details.pop("finetuned_from")
     args, model = trainer.args, trainer.model
     decoding = vars(model.generation_config)
+    if decoding.get("collapse_repeats", ...) is None:
+        decoding = decoding | {"collapse_repeats": model.config.allow_repetition}
     found: dict[str, Any] = {
         "model_name": Path(args.hub_model_id or args.output_dir).resolve().name,
         "config": model.config,
@@ -111,6 +139,7 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
         "canvases in training": f"{config.masking} masking, {config.length_multiplier} positions "
         f"per token, jitter {config.length_jitter}",
         "steps": state.global_step,
+        **({"share of AXE, before the loss itself": first} if (first := args.align_first) else {}),
         "epochs": round(state.epoch or 0, 2),
         "minutes of training": round(trainer.elapsed_minutes, 1),
         "batch": f"{batch}, {args.world_size} device(s), "

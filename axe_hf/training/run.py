@@ -3,26 +3,37 @@
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
-from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS, canvas_recipe, check_canvas_recipe
+from ..cmlm.configuration_cmlm import (
+    SPECIAL_TOKEN_IDS,
+    canvas_recipe,
+    check_canvas_recipe,
+    check_family,
+    needs_room,
+)
 from ..data import load_translations, tokenize_translations, train_tokenizer
 from ..data.tokenizer import check_tokenizer, encode_targets
 from ..output import check_new_folder, only_writer
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
-from .trainer import AxeTrainer, check_model_and_tokenizer
+from .trainer import AxeTrainer, check_model_and_tokenizer, target_sizes
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.get_logger(__name__)
+
 # What a model to fine-tune may change; all else is the shape of its weights or hidden states.
 _CHANGEABLE = {"training_loss", "axe_delta", "label_smoothing", "length_loss_weight"}
 _CHANGEABLE |= {"dropout", "attention_dropout", "activation_dropout"}
+_CHANGEABLE |= {"allow_repetition", "axe_temperature"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,7 @@ def run_training(
     if checkpoint is None and model_args.model_name_or_path is None:
         config = CmlmConfig(**model_args.given(), **canvas_recipe(training_args))
         check_canvas_recipe(canvas_recipe(config), config.training_loss)  # before any work
+        check_family(config, config.masking)
     if str(asked or "false").lower() == "false":
         advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
         check_new_folder(output_dir, "output_dir", advice)
@@ -99,6 +111,8 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
         if limit > (most := getattr(config, name)):
             raise ValueError(f"`{name}` is {limit}, over the model's limit of {most}.")
     train_dataset = tokenize_translations(raw.pop("train"), tokenizer, **languages, **limits)
+    if needs_room(config):
+        train_dataset = _with_room(train_dataset, config.max_target_length)
     needed = (tokenizer, config, languages)
     scored = {split: _tokenize_for_scoring(data, *needed) for split, data in raw.items()}
     sets = {"train_dataset": train_dataset, "eval_dataset": scored.get("validation")}
@@ -186,6 +200,25 @@ def _make_model(
     return model
 
 
+def _with_room(dataset: "Dataset", limit: int) -> "Dataset":
+    """The pairs whose targets a canvas of `limit` positions can hold."""
+    _, needed = target_sizes(dataset)
+    kept = (needed <= limit).nonzero()[0]
+    if num_dropped := len(dataset) - len(kept):
+        dropped = f"{num_dropped} of {len(dataset)} sentence pairs"
+        reason = f"with a blank between equal neighbours over max_target_length={limit}"
+        logger.warning(f"Dropped {dropped}: {reason}.")
+    return dataset.select(kept) if num_dropped else dataset
+
+
+def _cut_to_room(token_ids: list[int], limit: int) -> list[int]:
+    """The beginning of a target that a canvas of `limit` positions holds, and `</s>`."""
+    *pieces, end = token_ids
+    is_repeat = [a == b for a, b in zip([None, *pieces], pieces, strict=False)]
+    needed = accumulate(1 + again for again in is_repeat)
+    return [*(token for token, n in zip(pieces, needed, strict=True) if n < limit), end]
+
+
 def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "Dataset":
     """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
 
@@ -193,9 +226,12 @@ def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "
         pairs = batch["translation"]
         sources, targets = ([pair[lang] or "" for pair in pairs] for lang in languages.values())
         cut = {"truncation": True, "max_length": config.max_source_length, "verbose": False}
+        labels = encode_targets(tokenizer, targets, config.max_target_length)
+        if needs_room(config):
+            labels = [_cut_to_room(ids, config.max_target_length) for ids in labels]
         return {
             "input_ids": tokenizer(sources, **cut).input_ids,
-            "labels": encode_targets(tokenizer, targets, config.max_target_length),
+            "labels": labels,
             "references": batch.get("references") or [[target] for target in targets],
         }
 

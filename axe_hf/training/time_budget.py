@@ -83,13 +83,19 @@ def timed_schedule(
     elapsed_minutes: Callable[[], float],
 ) -> LambdaLR:
     """A schedule over `args.train_minutes` or `num_training_steps`, whichever is over first."""
-    budget = args.train_minutes or math.inf
 
     def factor(step: int) -> float:
-        progress = max(step / num_training_steps, elapsed_minutes() / budget)
+        progress = progress_of_run(args, step, num_training_steps, elapsed_minutes())
         return timed_factor(progress, step, args.warmup_steps, args.lr_scheduler_type.value)
 
     return LambdaLR(optimizer, factor)
+
+
+def progress_of_run(
+    args: AxeTrainingArguments, step: int, num_training_steps: int, minutes: float
+) -> float:
+    """Share of a run that is done, from 0 to 1, by its steps or its budget of time."""
+    return max(step / num_training_steps, minutes / (args.train_minutes or math.inf))
 
 
 def timed_factor(progress: float, step: int, warmup_steps: float, shape: str) -> float:

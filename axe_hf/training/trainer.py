@@ -3,13 +3,14 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
@@ -22,12 +23,18 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, Predictio
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
-from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
+from ..cmlm.configuration_cmlm import (
+    canvas_recipe,
+    check_canvas_recipe,
+    check_family,
+    needs_room,
+)
 from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH, settings_of_call
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
+from ..data.collator import check_room
 from ..data.tokenizer import check_tokenizer
 from ..output import write_text
 from ..pipeline import DECODED
@@ -35,9 +42,11 @@ from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .model_card import details_of_training, model_card_text
-from .time_budget import BudgetProgressCallback, TrainingClock, timed_schedule
+from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 
 logger = logging.get_logger(__name__)
+# Delta of the paper's AXE in the first part of a run to an infinite one.
+FIRST_DELTA = 3.0
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
 
@@ -121,6 +130,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self.data_collator = data_collator
         self._made_collator: DataCollatorForCmlm | None = None
         self._honour_arguments()
+        self._check_canvases()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
         self.add_callback(TrainingClock)  # last: it sees what the others decided
@@ -153,7 +163,10 @@ class AxeTrainer(Seq2SeqTrainer):
             if own != own | given:
                 raise ValueError(f"`data_collator` has {own}, but `args` {given}: leave one out.")
             given, longest = own, self.data_collator.max_canvas_length or config.max_target_length
-            self.data_collator = replace(self.data_collator, max_canvas_length=longest)
+            has_room = self.data_collator.allow_repetition or needs_room(config)
+            self.data_collator = replace(
+                self.data_collator, max_canvas_length=longest, allow_repetition=has_room
+            )
         decoded, is_loaded = getattr(decoding, "length_multiplier", None), bool(config.name_or_path)
         recipe = present | given
         is_silent = is_loaded and present == canvas_recipe(CmlmConfig) and decoded not in (None, 1)
@@ -164,6 +177,9 @@ class AxeTrainer(Seq2SeqTrainer):
         if recipe["masking"] == "uniform" and not given:  # the multiplier is one of decoding alone
             made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
         check_canvas_recipe(made, config.training_loss)
+        check_family(config, made["masking"])
+        if (share := args.align_first) and config.training_loss != "axe":
+            raise ValueError(f"`align_first` is {share}, but cross entropy aligns nothing.")
         hint = " An adapter does not keep it." if hasattr(self.model, "get_base_model") else ""
         is_anew = decoded is not None and "length_multiplier" in given
         had = present | ({"length_multiplier": decoded} if is_anew else {})
@@ -173,8 +189,15 @@ class AxeTrainer(Seq2SeqTrainer):
             setattr(config, name, value)
         if "length_multiplier" in given or decoded is None:
             decoding.length_multiplier = config.length_multiplier
+        if config.allow_repetition and getattr(decoding, "collapse_repeats", None) is False:
+            text = "None from now on, which collapses; the model had False, of another loss"
+            logger.warning(f"`collapse_repeats` of decoding is {text}.")
+            decoding.collapse_repeats = None
+        if args.num_iterations is not None:
+            decoding.num_iterations = args.num_iterations
         if not is_own:
             made |= {"seed": self._data_seed, "max_canvas_length": config.max_target_length}
+            made["allow_repetition"] = needs_room(config)
             collator = DataCollatorForCmlm(self.processing_class, **made)
             self.data_collator = self._made_collator = collator
         self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
@@ -197,6 +220,12 @@ class AxeTrainer(Seq2SeqTrainer):
     def elapsed_minutes(self) -> float:
         """Minutes of training so far, without evaluation and saving, with those before a resume."""
         return self._clock.seconds() / 60
+
+    @property
+    def _progress(self) -> float:
+        """Share of the run that is done, from 0 to 1."""
+        step, num_steps = self.state.global_step, max(self.state.max_steps, 1)
+        return progress_of_run(self.args, step, num_steps, self.elapsed_minutes)
 
     def _averaged_weights(self) -> AbstractContextManager:
         return nullcontext() if self._ema is None else self._ema.applied()
@@ -307,9 +336,11 @@ class AxeTrainer(Seq2SeqTrainer):
         self, model, inputs, return_outputs: bool = False, num_items_in_batch=None
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """The model's own loss; its parts are added up for the log."""
-        loss, outputs = super().compute_loss(
-            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
+        is_first = model.training and self._progress < self.args.align_first
+        with best_path_only(self.model.config) if is_first else nullcontext():
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
         if model.training and self.compute_loss_func is None:
             self._train_losses.add(outputs, inputs)
         return (loss, outputs) if return_outputs else loss
@@ -366,6 +397,29 @@ class AxeTrainer(Seq2SeqTrainer):
         if labels is not None and end not in (last := [*labels][-1:]):
             wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
             raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
+
+    def _check_canvases(self) -> None:
+        """Refuse targets that no canvas holds, tell of canvases cut short; no stream is read."""
+        if not isinstance(self.data_collator, DataCollatorForCmlm):
+            return
+        config, collator = self.model.config, self.data_collator
+        limit, multiplier = collator.max_canvas_length, collator.length_multiplier
+        sets = {"train_dataset": self.train_dataset, "eval_dataset": self.eval_dataset}
+        for name, data in sets.items():
+            row = next(rows_of(data), {}) if hasattr(data, "__len__") else {}
+            if "labels" not in row or not (collator.allow_repetition or multiplier > 1):
+                continue
+            lengths, needed = target_sizes(data)
+            if collator.allow_repetition:
+                check_room(needed.tolist(), limit, f"`{name}`, row")
+            wanted = (lengths * multiplier).round()
+            if num_cut := int((wanted > limit).sum()):
+                problem = f"{num_cut} of {len(wanted)} targets get a canvas of {limit} positions"
+                needs = f"`length_multiplier` {multiplier} asks for up to {wanted.max():.0f}"
+                logger.warning(
+                    f"`{name}`: {problem}, where {needs}. Is --max-target-length too small? "
+                    f"The model's is {config.max_target_length}."
+                )
 
     def evaluate(
         self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs: Any
@@ -507,6 +561,34 @@ def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
     dataset = () if dataset is None or isinstance(dataset, dict) else dataset
     is_iterable = hasattr(dataset, "__iter__")
     return iter(dataset) if is_iterable else (dataset[i] for i in range(len(dataset)))
+
+
+def target_sizes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of each target, and positions that say them all, one between equal neighbours too."""
+    if hasattr(dataset, "select_columns"):
+        table = dataset.select_columns("labels").with_format("arrow")[:]
+        rows = table["labels"].combine_chunks()
+        lengths, tokens = rows.value_lengths().to_numpy(), rows.flatten().to_numpy()
+    else:
+        targets = [[int(token) for token in row["labels"]] for row in rows_of(dataset)]
+        lengths, tokens = np.array([*map(len, targets)]), np.array([*chain(*targets)])
+    row_of_token: np.ndarray = np.repeat(np.arange(len(lengths)), lengths)
+    is_repeat = (tokens[1:] == tokens[:-1]) & (row_of_token[1:] == row_of_token[:-1])
+    return lengths, lengths + np.bincount(row_of_token[1:][is_repeat], minlength=len(lengths))
+
+
+@contextmanager
+def best_path_only(config: CmlmConfig) -> Iterator[None]:
+    """Inside, the loss is the paper's AXE, whichever of its family `config` is of."""
+    own = {name: getattr(config, name) for name in ("allow_repetition", "axe_temperature")}
+    own["axe_delta"] = delta = config.axe_delta
+    config.allow_repetition, config.axe_temperature = False, 0.0
+    config.axe_delta = FIRST_DELTA if delta == math.inf else delta
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(config, name, value)
 
 
 class RunningLosses:

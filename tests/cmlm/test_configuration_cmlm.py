@@ -63,7 +63,9 @@ CHANGED = {
     "length_loss_weight": 0.5,
     "fused_loss": "always",
     "masking": "full",
-    "length_multiplier": 1,  # what cross entropy can be trained with
+    "allow_repetition": False,  # this and what follows: what cross entropy can be trained with
+    "axe_temperature": 0,
+    "length_multiplier": 1,
     "length_jitter": 0,
 }
 
@@ -91,7 +93,7 @@ def test_the_list_of_changed_options_above_is_complete():
         ({"decoder_attention_heads": 0}, "`decoder_attention_heads` must divide `d_model`, got 0"),
         ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\), got 1.0"),
         ({"activation_dropout": -0.1}, r"`activation_dropout` must be in \[0, 1\), got -0.1"),
-        ({"axe_delta": -1.0}, "`axe_delta` must be >= 0, got -1.0"),
+        ({"axe_delta": -1.0}, "`axe_delta` must be >= 0 or infinite, got -1.0"),
         ({"label_smoothing": 1.0}, r"`label_smoothing` must be in \[0, 1\), got 1.0"),
         ({"length_loss_weight": -0.5}, "`length_loss_weight` must be >= 0, got -0.5"),
         ({"pad_token_id": None}, "`pad_token_id` must be .*, got None"),
@@ -209,7 +211,7 @@ def test_canvases_that_cannot_be_are_refused(recipe, complaint):
         CmlmConfig(**recipe)
 
 
-FLOATS = ("axe_delta", "length_loss_weight", "init_std", "layer_norm_eps", "label_smoothing")
+FLOATS = ("axe_temperature", "length_loss_weight", "init_std", "layer_norm_eps", "label_smoothing")
 FLOATS += ("dropout", "attention_dropout", "activation_dropout", "length_multiplier")
 
 
@@ -218,6 +220,53 @@ FLOATS += ("dropout", "attention_dropout", "activation_dropout", "length_multipl
 def test_no_number_of_the_configuration_is_nan_infinite_or_negative(name, value):
     with pytest.raises(Exception, match=f"`{name}` must be .*, got {value}"):
         CmlmConfig(masking="full", **{name: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, -0.5, True])
+def test_delta_may_be_infinite_but_not_this(value):
+    with pytest.raises(Exception, match="axe_delta"):
+        CmlmConfig(axe_delta=value)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        {"allow_repetition": True, "axe_temperature": 1, "axe_delta": math.inf},
+        {"allow_repetition": True, "axe_temperature": 0.3, "axe_delta": 2.5},
+        {"allow_repetition": False, "axe_temperature": 0.0, "axe_delta": math.inf},
+    ],
+)
+def test_the_alignment_family_is_saved_and_loaded(tmp_path, family):
+    CmlmConfig(**family).save_pretrained(tmp_path)
+    strict = {"parse_constant": lambda name: pytest.fail(f"{name} is no JSON")}
+    json.loads((tmp_path / "config.json").read_text(), **strict)
+    for kind in (CmlmConfig, AutoConfig):
+        loaded = kind.from_pretrained(tmp_path)
+        assert {name: getattr(loaded, name) for name in family} == family
+    assert CmlmConfig.from_dict(CmlmConfig(**family).to_dict()).axe_delta == family["axe_delta"]
+
+
+def test_a_configuration_of_before_the_family_is_that_of_the_paper(tmp_path):
+    CmlmConfig().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["allow_repetition"], saved["axe_temperature"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    config = CmlmConfig.from_pretrained(tmp_path)
+    assert (config.allow_repetition, config.axe_temperature) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("family", "complaint"),
+    [
+        ({"allow_repetition": True}, "`allow_repetition` is True, but .* Set it to False"),
+        ({"axe_temperature": 0.5}, "`axe_temperature` is 0.5, but cross entropy aligns nothing"),
+        ({"allow_repetition": 1}, "allow_repetition"),
+        ({"axe_temperature": "1"}, "axe_temperature"),
+    ],
+)
+def test_cross_entropy_has_no_alignment_to_set(family, complaint):
+    with pytest.raises(Exception, match=complaint):
+        CmlmConfig(training_loss="cross_entropy", **family)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,33 @@ def test_the_best_candidates_come_back_in_order(make_model, make_sources):
     assert all(len(set(row)) == 3 for row in several.lengths.view(3, 3).tolist())
 
 
+@pytest.mark.parametrize("collapse_repeats", [True, False])
+def test_different_outputs_come_before_those_that_were_there_already(
+    make_model, make_sources, collapse_repeats
+):
+    model, sources = make_model(seed=4), make_sources([3, 9, 5, 7, 8, 2])
+    decoding = {"num_length_candidates": 8, "collapse_repeats": collapse_repeats, **FULL}
+    every = model.generate(**sources, **decoding, num_return_sequences=8)
+    num_repeated = 0
+    for row in range(6):
+        part = slice(8 * row, 8 * row + 8)
+        outputs = [tuple(ids) for ids in every.sequences[part].tolist()]
+        scores, num_distinct = every.ranking_scores[part], len(set(outputs))
+        assert len(set(outputs[:num_distinct])) == num_distinct
+        for group in (scores[:num_distinct], scores[num_distinct:]):
+            assert group.equal(group.sort(descending=True).values)
+        for i, output in enumerate(outputs[num_distinct:], start=num_distinct):
+            assert scores[outputs.index(output)] >= scores[i]
+        num_repeated += 8 - num_distinct
+    assert num_repeated > 0  # blanks, too, leave nothing to tell canvases apart by
+    three = model.generate(**sources, **decoding, num_return_sequences=3)
+    width = three.sequences.shape[1]
+    expected = every.sequences.view(6, 8, -1)[:, :3].flatten(0, 1)
+    assert three.sequences.equal(expected[:, :width]) and (expected[:, width:] == PAD).all()
+    best = model.generate(**sources, **decoding)
+    assert best.ranking_scores.equal(every.ranking_scores[::8])
+
+
 # Streaming
 
 
@@ -94,6 +121,22 @@ def test_the_last_draft_is_the_translation(make_model, make_sources, length_scor
             streamer=streamer,
         )
         assert streamer.events[-3] == ("draft", sequence.tolist())
+
+
+def test_drafts_are_collapsed_as_the_translation_is(make_model, make_sources):
+    for seed in range(5):
+        streamer = RecordingStreamer()
+        model = make_model(seed=seed, allow_repetition=True)
+        sequence = model.generate(
+            **make_sources([9], seed=seed),
+            num_iterations=3,
+            target_lengths=torch.tensor([12]),
+            streamer=streamer,
+        )
+        drafts = [value[0] for kind, value in streamer.events if kind == "draft"]
+        assert drafts[-1] == sequence[0].tolist()
+        for draft in drafts:
+            assert len(draft) <= 12
 
 
 def test_transformers_own_streamers_work(make_model, make_sources, capsys):

@@ -7,6 +7,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from axe_hf import CmlmForConditionalGeneration, MaskPredictGenerationConfig, MaskPredictOutput
 from axe_hf.cmlm.configuration_mask_predict import SETTINGS
+from axe_hf.cmlm.generation_cmlm import kept_tokens
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
 
@@ -50,6 +51,54 @@ def test_runs_of_one_token_stay_unless_told_otherwise(make_model, make_sources):
     assert model.generate(**make_sources([3]), **fixed_length).tolist() == [[17] * 6]
     collapsed = model.generate(**make_sources([3]), **fixed_length, collapse_repeats=True)
     assert collapsed.tolist() == [[17]]
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_runs_are_collapsed_by_models_trained_with_repetition(
+    make_model, make_sources, is_allowed, tmp_path
+):
+    model = make_model(allow_repetition=is_allowed)
+    model.lm_head = FixedHead({17: 5.0})
+    sources, length = make_sources([3]), {"min_length": 6, "max_length": 6}
+    expected = {True: [[17]], False: [[17] * 6]}
+    assert model.generation_config.collapse_repeats is None
+    assert model.generate(**sources, **length).tolist() == expected[is_allowed]
+    given = model.generate(**sources, **length, collapse_repeats=not is_allowed)
+    assert given.tolist() == expected[not is_allowed]
+    assert (
+        model.generate(**sources, **length, collapse_repeats=None).tolist()
+        == (expected[is_allowed])
+    )
+    # A generation config that says so, as those saved before there was repetition, has the word.
+    model.generation_config = MaskPredictGenerationConfig(collapse_repeats=not is_allowed)
+    assert model.generate(**sources, **length).tolist() == expected[not is_allowed]
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+@pytest.mark.parametrize("saved", [{"collapse_repeats": False}, {}])
+def test_settings_saved_before_there_was_repetition_mean_what_they_meant(
+    make_model, make_sources, tmp_path, is_allowed, saved
+):
+    make_model(allow_repetition=is_allowed).save_pretrained(tmp_path)
+    path = tmp_path / "generation_config.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("collapse_repeats") is None
+    path.write_text(json.dumps(settings | saved))
+    model = CmlmForConditionalGeneration.from_pretrained(tmp_path)
+    model.lm_head = FixedHead({17: 5.0})
+    found = model.generate(**make_sources([3]), min_length=4, max_length=4).tolist()
+    assert found == ([[17]] if is_allowed and not saved else [[17] * 4])
+
+
+def test_a_blank_keeps_both_of_two_equal_tokens_and_a_run_its_best_score(make_config):
+    tokens = torch.tensor([[7, 7, BLANK, 7, 9, 9, 9, EOS, EOS, PAD], [BLANK] * 4 + [8] * 6])
+    log_probs = torch.tensor([[-3, -1, -9, -4, -2, -5, 0, -1, -6, 0]] * 2).float()
+    kept, scores = kept_tokens(tokens, log_probs, make_config(), True)
+    assert kept.tolist() == [[7, 7, 9], [8, PAD, PAD]]
+    assert scores.tolist() == [[-1, -4, 0], [0, 0, 0]]
+    kept, scores = kept_tokens(tokens, log_probs, make_config(), False)
+    assert kept[0].tolist() == [7, 7, 7, 9, 9, 9]
+    assert scores[0].tolist() == [-3, -1, -4, -2, -5, 0]
 
 
 def test_without_asking_there_is_no_history(make_model, make_sources):

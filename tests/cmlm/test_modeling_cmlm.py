@@ -279,3 +279,17 @@ def test_a_canvas_made_of_labels_is_that_of_the_recipe(make_model, multiplier):
         assert (canvas == MASK).sum(1).tolist() == [4 * multiplier, 2 * multiplier]
     plain = model.prepare_decoder_input_ids_from_labels(labels, 1.0)
     assert (plain == MASK).sum(1).tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("family", [{"allow_repetition": True}, {"axe_delta": float("inf")}])
+@pytest.mark.parametrize("multiplier", [0.5, 1.0, 1.5])
+def test_a_canvas_made_of_labels_has_room_for_all_of_them(make_model, family, multiplier):
+    model = make_model(masking="full", length_multiplier=multiplier, **family)
+    labels = torch.tensor([[7, 7, 7, 7, 1], [7, 8, 8, 1, -100], [1, -100, -100, -100, -100]])
+    canvas = model.prepare_decoder_input_ids_from_labels(labels)
+    expected = [8, 6, 2] if multiplier == 1.5 else [8, 5, 1]
+    assert (canvas == MASK).sum(1).tolist() == expected
+    assert canvas.shape[1] == 8
+    labels = torch.tensor([[8] * 5 + [1] + [-100] * 16, [7] * 16 + [1] + [-100] * 5])
+    with pytest.raises(ValueError, match="`labels` of sentence 1 need 32 positions.* has 30 at"):
+        model.prepare_decoder_input_ids_from_labels(labels)

@@ -210,7 +210,9 @@ def test_wrong_usage(fails, settings, tmp_path):
     [
         ("length_multiplier", ("inf", "nan", "0", "-1.4")),
         ("length_jitter", ("nan", "1", "-0.1")),
-        ("axe_delta", ("nan", "-1", "inf")),
+        ("axe_delta", ("nan", "-1")),
+        ("axe_temperature", ("nan", "-1", "inf")),
+        ("align_first", ("nan", "-0.1", "1.5")),
         ("length_loss_weight", ("nan", "inf", "-0.1")),
         ("dropout", ("nan", "1")),
         ("label_smoothing", ("nan", "-1")),

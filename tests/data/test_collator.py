@@ -313,6 +313,49 @@ def test_jitter_draws_lengths_around_the_multiplier_from_the_batch_alone(tokeniz
     assert without.tolist() == [50] * 200
 
 
+REPEATING = [[150] * 7, [150, 151, 151, 151, 152], [150, 151], [], [150, 150, 151, 151]]
+NEEDED = [14, 8, 3, 1, 7]
+
+
+@pytest.mark.parametrize("recipe", [{}, {"length_jitter": 0.9}, {"length_multiplier": 0.5}])
+@pytest.mark.parametrize("is_evaluation", [False, True])
+def test_with_repetition_every_canvas_has_room_for_its_target(tokenizer, recipe, is_evaluation):
+    features = [{"input_ids": [EOS], "labels": [*ids, EOS]} for ids in REPEATING] * 9
+    plain = DataCollatorForCmlm(tokenizer, masking="full", **recipe)
+    roomy = DataCollatorForCmlm(tokenizer, masking="full", allow_repetition=True, **recipe)
+    if is_evaluation:
+        plain, roomy = plain.for_evaluation(), roomy.for_evaluation()
+    before, after = (c(features)["decoder_input_ids"] for c in (plain, roomy))
+    before, after = ((canvas == MASK).sum(dim=1).tolist() for canvas in (before, after))
+    assert after == [max(pair) for pair in zip(before, NEEDED * 9, strict=True)]
+    assert after != before
+    assert roomy(features)["labels"].equal(plain(features)["labels"])
+
+
+def test_a_canvas_with_room_is_as_wide_as_a_multiple_says(tokenizer):
+    features = [{"input_ids": [EOS], "labels": [*ids, EOS]} for ids in REPEATING]
+    how = {"masking": "full", "allow_repetition": True, "pad_to_multiple_of": 8}
+    canvas = DataCollatorForCmlm(tokenizer, **how)(features)["decoder_input_ids"]
+    assert canvas.shape == (5, 16) and (canvas == MASK).sum(dim=1).tolist() == NEEDED
+
+
+@pytest.mark.parametrize(("limit", "row"), [(13, 0), (7, 1)])
+def test_a_target_that_no_canvas_has_room_for_is_named(tokenizer, limit, row):
+    features = [{"input_ids": [EOS], "labels": [*ids, EOS]} for ids in REPEATING[row:]]
+    how = {"masking": "full", "allow_repetition": True, "length_multiplier": 2.0}
+    problem = f"'labels' of feature 0 need {NEEDED[row]} positions.*has {limit} at most"
+    with pytest.raises(ValueError, match=f"{problem}.*--max-target-length {NEEDED[row]}"):
+        DataCollatorForCmlm(tokenizer, max_canvas_length=limit, **how)(features)
+    DataCollatorForCmlm(tokenizer, max_canvas_length=NEEDED[row], **how)(features)
+
+
+def test_masks_that_show_tokens_are_what_they_were_with_repetition(tokenizer):
+    features = random_features(9)
+    found = DataCollatorForCmlm(tokenizer, allow_repetition=True)(features)
+    for name, tensor in DataCollatorForCmlm(tokenizer)(features).items():
+        assert found[name].equal(tensor)
+
+
 @pytest.mark.parametrize("name", ["input_ids", "labels"])
 @pytest.mark.parametrize(
     ("ids", "found"),

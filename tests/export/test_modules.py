@@ -112,6 +112,36 @@ def test_it_follows_the_settings(make_model, make_batch, assert_equals_generate,
         assert_equals_generate(model, batch, outputs, **settings)
 
 
+@pytest.mark.parametrize("is_exported", [False, True])
+def test_a_graph_collapses_runs(make_model, make_batch, is_exported):
+    num_collapsed = 0
+    for seed in range(1 if is_exported else 5):
+        model, batch = make_model(seed, allow_repetition=True), make_batch((9, 7), seed)
+        decode = ExportableMaskPredict(model, num_iterations=2, length_multiplier=2.0)
+        assert decode.settings["collapse_repeats"] is True
+        decode = export_program(decode).module() if is_exported else decode
+        tokens, log_probs, lengths = decode(*batch)
+        how = {"num_iterations": 2, "length_multiplier": 2.0, "return_dict_in_generate": True}
+        expected = model.generate(*batch, **how, output_history=True)
+        canvases = expected.history["tokens"][-1]
+        special = torch.tensor([model.config.pad_token_id, 1, model.config.blank_token_id])
+        for row, canvas, output in zip(tokens, canvases, expected.sequences, strict=True):
+            assert row[~torch.isin(row, special)].tolist() == output[output != 0].tolist()
+            row = row[: len(canvas)]
+            assert row[row != canvas].eq(model.config.blank_token_id).all()
+            num_collapsed += int((row != canvas).sum())
+        width = canvases.shape[1]
+        torch.testing.assert_close(log_probs[:, :width], expected.history["log_probs"][-1])
+        assert lengths.equal(expected.lengths)
+    assert num_collapsed > 9
+
+
+def test_a_graph_leaves_runs_where_the_call_says_so(make_model, make_batch, assert_equals_generate):
+    model, batch = make_model(allow_repetition=True), make_batch((9, 7))
+    how = {"num_iterations": 2, "collapse_repeats": False}
+    assert_equals_generate(model, batch, ExportableMaskPredict(model, **how)(*batch), **how)
+
+
 def test_settings_are_by_default_the_models_own(make_model, make_batch, assert_equals_generate):
     model, batch = make_model(), make_batch((4, 6))
     model.generation_config.update(num_iterations=5, length_multiplier=1.3, max_length=12)
@@ -163,7 +193,6 @@ def test_ranking_is_a_stable_sort(values):
     ("settings", "message"),
     [
         ({"num_length_candidates": 5}, "`num_length_candidates` is 5.*num_length_candidates=1"),
-        ({"collapse_repeats": True}, "`collapse_repeats` is True.*model.generate"),
         ({"early_stop": True}, "`early_stop` is True"),
         ({"confidence_threshold": 0.9}, "`confidence_threshold` is 0.9"),
         ({"do_sample": True}, "`do_sample` is True.*`do_sample=False`"),

@@ -93,6 +93,19 @@ def test_the_tokenizer_lies_beside_the_files_and_nothing_else(paths, tokenizer):
 
 
 @pytest.mark.slow
+def test_a_file_collapses_runs(make_model, make_batch, tmp_path):
+    model, batch = make_model(seed=2, allow_repetition=True), make_batch((6, 8))
+    paths = export_onnx(model, tmp_path, length_multiplier=2.0)
+    inputs = dict(zip(("input_ids", "attention_mask"), batch, strict=True))
+    tokens = run(paths["mask_predict"], **inputs)["tokens"]
+    special = torch.tensor([model.config.pad_token_id, 1, model.config.blank_token_id])
+    for row, output in zip(tokens, model.generate(*batch, length_multiplier=2.0), strict=True):
+        assert row[~torch.isin(row, special)].tolist() == output[output != 0].tolist()
+    metadata = onnxruntime.InferenceSession(paths["mask_predict"]).get_modelmeta()
+    assert metadata.custom_metadata_map["collapse_repeats"] == "true"
+
+
+@pytest.mark.slow
 def test_eager_attention_is_exported_too(make_model, make_batch, assert_equals_generate, tmp_path):
     model = make_model(seed=1, attention="eager", decoder_layers=1)
     paths = export_onnx(model, tmp_path, num_iterations=2)

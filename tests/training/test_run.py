@@ -258,6 +258,86 @@ def test_fine_tuning_keeps_the_length_multiplier(run, tmp_path):
     assert resumed.trainer.data_collator.length_jitter == 0.2
 
 
+FAMILY = {"allow_repetition": True, "axe_temperature": 1.0}
+
+
+def test_fine_tuning_keeps_the_alignment_family_or_changes_it_when_asked(run, tmp_path):
+    run(test_file=None, masking="full", length_multiplier=2.0, max_steps=1, **FAMILY)
+    same = {name: None for name in SIZES} | {"vocab_size": None, "max_source_length": None}
+    same |= {"max_target_length": None, "test_file": None, "max_steps": 1}
+    cases = [("out", {}, FAMILY), ("out", {"allow_repetition": False}, {"allow_repetition": False})]
+    cases += [("tuned1", FAMILY, FAMILY), ("tuned2", {"axe_temperature": 0.0}, {})]
+    for number, (source, given, changed) in enumerate(cases):
+        tuned = run(
+            f"tuned{number}", **same | {"model_name_or_path": str(tmp_path / source)} | given
+        )
+        assert tuned.model.generation_config.collapse_repeats is None
+        expected = FAMILY | given | changed
+        for config in (
+            tuned.model.config,
+            AutoModelForSeq2SeqLM.from_pretrained(tmp_path / f"tuned{number}").config,
+        ):
+            assert {name: getattr(config, name) for name in FAMILY} == expected
+        assert tuned.trainer.data_collator.allow_repetition == expected["allow_repetition"]
+
+
+def test_a_model_saved_before_there_was_repetition_collapses_once_it_has_learnt_it(run, tmp_path):
+    run(test_file=None, max_steps=1)
+    path = tmp_path / "out" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"collapse_repeats": False}))
+    same = {name: None for name in SIZES} | {"vocab_size": None, "max_source_length": None}
+    same |= {"model_name_or_path": str(tmp_path / "out"), "test_file": None, "max_steps": 1}
+    assert run("same", **same).model.generation_config.collapse_repeats is False
+    tuned = run("tuned", **same, masking="full", **FAMILY)
+    assert tuned.model.generation_config.collapse_repeats is None
+
+
+def test_pairs_without_room_for_repetition_are_left_out_of_training_and_cut_in_scoring(
+    run, files, tmp_path
+):
+    short, doubled = "eins zwei drei", " ".join(["eins"] * 7)
+    for name in ("train_file", "validation_file"):
+        rows = [{"translation": {"en": "one two", "de": text}} for text in (short, doubled) * 4]
+        Path(files[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    how = {"test_file": None, "masking": "full", "length_multiplier": 2.0, "max_target_length": 9}
+    assert len(run("plain", **how).trainer.train_dataset) == 8
+    result = run("out", **how, **FAMILY)
+    assert len(result.trainer.train_dataset) == 4
+    scored = result.trainer.get_eval_dataloader().dataset
+    lengths = {len(row["labels"]) for row in result.trainer.eval_dataset}
+    assert len(scored) == 8 and lengths == {4, 5}  # four times "eins" takes seven positions
+    assert "eval_bleu" in result.metrics
+
+
+def test_the_number_of_passes_is_saved_with_the_model(run, tmp_path):
+    for number in (3, 2):
+        result = run(f"out{number}", num_iterations=number, max_steps=1)
+        assert result.model.generation_config.num_iterations == number
+        model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / f"out{number}")
+        assert model.generation_config.num_iterations == number
+        card = (tmp_path / f"out{number}" / "README.md").read_text()
+        assert f"`num_iterations={number}`" in card and f"num_iterations={number})" in card
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ({}, "Aligned Cross Entropy (AXE), which forgives words"),
+        ({"axe_temperature": 0.3}, "a relative of .* the soft minimum .* at temperature 0.3, by"),
+        ({"allow_repetition": True}, "a relative of .* the best alignment; a token may be said by"),
+        ({"axe_delta": math.inf}, "a relative of .* the best alignment; no token may be left out"),
+        (FAMILY, "a relative of .* the sum over all alignments; a token may be said by several"),
+        (FAMILY | {"axe_delta": math.inf}, "connectionist temporal classification (CTC): the sum"),
+        ({"training_loss": "cross_entropy"}, "cross entropy at every position, by"),
+    ],
+)
+def test_a_card_names_the_loss_in_words(family, words):
+    text = " ".join(model_card_text(ModelCardDetails("m", CmlmConfig(**family))).split())
+    assert re.search(f"It was trained with {re.escape(words)}".replace("\\.\\*", ".*"), text)
+    told = "| repetition | allowed |" in text
+    assert told == family.get("allow_repetition", False)
+
+
 def test_foreign_tokenizers_train_and_score_by_their_targets(
     run, tmp_path, foreign_tokenizer, monkeypatch
 ):
@@ -353,7 +433,8 @@ class TestBadInput:
         for name in ("d_model", "decoder_layers", "encoder_attention_heads", "decoder_ffn_dim"):
             with pytest.raises(ValueError, match=f"`{name}` must be at least 1.*, got {value}"):
                 ModelArguments(**{name: value})
-        names = ("dropout", "attention_dropout", "activation_dropout", "axe_delta")
+        names = ("dropout", "attention_dropout", "activation_dropout", "axe_temperature")
+        names += ("axe_delta",) if value != math.inf else ()
         for name in (*names, "label_smoothing", "length_loss_weight") if value else ():
             with pytest.raises(ValueError, match=f"`{name}` must be .*, got {value}"):
                 ModelArguments(model_name_or_path="m", **{name: value})
@@ -367,6 +448,11 @@ class TestBadInput:
             run(length_multiplier=1.4, train_file="not read")
         with pytest.raises(Exception, match="cross entropy needs a label"):
             run(masking="full", length_jitter=0.1, training_loss="cross_entropy")
+        for family in ({"allow_repetition": True}, {"axe_temperature": 1.0}):
+            with pytest.raises(Exception, match="cross entropy aligns nothing"):
+                run(training_loss="cross_entropy", **family)
+        with pytest.raises(Exception, match="`axe_delta` is infinite, but with uniform masks"):
+            run(allow_repetition=True, axe_delta=math.inf, train_file="not read")
         assert not (tmp_path / "out").exists()
 
 

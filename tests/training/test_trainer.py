@@ -591,6 +591,75 @@ class TestRecipeOfTheCanvas:
         (line,) = logged()
         assert f"`length_multiplier` is 1.0 from now on; the model had {multiplier}" in line
 
+    @pytest.mark.parametrize("family", [{"allow_repetition": True}, {"axe_delta": math.inf}])
+    @pytest.mark.parametrize("is_own", [False, True])
+    def test_the_collator_makes_room_where_the_loss_needs_it(
+        self, make_trainer, make_model, dataset, tokenizer, family, is_own
+    ):
+        args, model = make_trainer(masking="full").args, make_model(**family)
+        collator = DataCollatorForCmlm(tokenizer, masking="full") if is_own else None
+        trainer = AxeTrainer(model, args, collator, dataset, processing_class=tokenizer)
+        assert trainer.data_collator.allow_repetition
+        assert not make_trainer(masking="full").data_collator.allow_repetition
+
+    @pytest.mark.parametrize("length", [7, 11])
+    @pytest.mark.parametrize("is_of_datasets", [False, True])
+    def test_targets_without_room_are_refused_at_the_start(
+        self, make_trainer, make_model, dataset, length, is_of_datasets
+    ):
+        rows = [dict(row) for row in dataset] + [
+            {"input_ids": [9, 1], "labels": [9] * length + [1]}
+        ]
+        short = [dict(row) for row in dataset] + [{"input_ids": [9, 1], "labels": [9] * 6 + [1]}]
+        make = Dataset.from_list if is_of_datasets else list
+        rows, short = make(rows), make(short)
+        how = {"masking": "full", "length_multiplier": 1.5}
+        for name in ("train_dataset", "eval_dataset"):
+            with pytest.raises(
+                ValueError, match=f"'labels' of `{name}`, row 60 need {2 * length} po"
+            ):
+                make_trainer(make_model(allow_repetition=True), **how, **{name: rows})
+            make_trainer(make_model(allow_repetition=True), **how, **{name: short})
+            make_trainer(make_model(), **how, **{name: rows})
+
+    def test_canvases_that_are_cut_short_are_told_of_at_the_start(
+        self, make_trainer, make_model, dataset, logged
+    ):
+        make_trainer(masking="full", length_multiplier=1.5)
+        assert not logged()
+        num_long = sum(len(row["labels"]) > 6 for row in dataset)
+        longest = 2 * max(len(row["labels"]) for row in dataset)
+        make_trainer(masking="full", length_multiplier=2.0, eval_dataset=None)
+        (line,) = logged()
+        assert f"`train_dataset`: {num_long} of 60 targets get a canvas of 12 positions" in line
+        assert f"asks for up to {longest}" in line and "--max-target-length" in line
+
+    def test_repetition_and_infinite_delta_need_whole_canvases(self, make_trainer, make_model):
+        family = {"allow_repetition": True, "axe_delta": math.inf}
+        with pytest.raises(ValueError, match="with uniform masks between tokens that are shown"):
+            make_trainer(make_model(**family))
+        make_trainer(make_model(**family), masking="full")
+        make_trainer(make_model(allow_repetition=True))
+        for name, value in (("allow_repetition", True), ("axe_temperature", 0.5)):
+            model = make_model(training_loss="cross_entropy")
+            setattr(model.config, name, value)
+            with pytest.raises(ValueError, match=f"`{name}` is {value}, but cross entropy aligns"):
+                make_trainer(model)
+
+    def test_decoding_collapses_what_training_allowed_to_repeat(
+        self, make_trainer, make_model, logged
+    ):
+        for was in (None, True, False):
+            model = make_model(allow_repetition=True)
+            model.generation_config.collapse_repeats = was
+            make_trainer(model, masking="full")
+            assert model.generation_config.collapse_repeats == (was or None)
+        assert [line.split("`")[1] for line in logged()] == ["collapse_repeats"]
+        for was in (None, True, False):
+            model = make_model()
+            model.generation_config.collapse_repeats = was
+            assert make_trainer(model).model.generation_config.collapse_repeats is was
+
     def test_a_collator_of_ours_says_the_recipe_too(self, make_model, dataset, tokenizer, tmp_path):
         def trainer(collator, **given):
             args = AxeTrainingArguments(str(tmp_path / "out"), max_steps=1, use_cpu=True, **given)
