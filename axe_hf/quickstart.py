@@ -18,7 +18,8 @@ from typing import Any
 from .output import check_new_folder, whole_folder, write_text
 
 LANGUAGES: dict[str, Any] = {"source_lang": "en", "target_lang": "de"}  # as in the phrasebook
-MODELS = {"cross_entropy": "cross entropy", "axe": "AXE", "autoregressive": "autoregressive"}
+# The models by their folders.
+MODELS = {"cross_entropy": "cross entropy", "axe": "AXE, {}", "autoregressive": "autoregressive"}
 PICTURES = ("losses.png", "alignment.png", "decoding.png")
 
 # Sizes, sentences, batches and minutes are the same for all three models; the two that write all
@@ -36,7 +37,6 @@ RECIPE: dict[str, Any] = {
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
         **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 768),
         "dropout": 0.1,  # Mask-Predict's 0.3 slows learning where sentences are seen a few times
-        "axe_delta": 3.0,  # with less the model leaves words out, with 1 most of them
         "label_smoothing": 0.0,  # blurs the alignment; pays only in long training
         "attn_implementation": "eager",  # with bf16 on CPUs PyTorch's SDPA is slower
     },
@@ -54,9 +54,16 @@ RECIPE: dict[str, Any] = {
     # AXE is meant for one pass: each step trains on the canvas that decoding starts with. It is
     # longer, for blanks, without which AXE is cross entropy on a full mask; and by a fifth more or
     # less, because in decoding lengths are guessed.
-    "canvases": {
-        "cross_entropy": {"masking": "uniform"},
-        "axe": {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2},
+    "cross_entropy": {"model": {}, "training": {"masking": "uniform"}},
+    "paper": {
+        "model": {"axe_delta": 3.0},  # with less the model leaves words out, with 1 most of them
+        "training": {"masking": "full", "length_multiplier": 1.4, "length_jitter": 0.2},
+    },
+    # Positions cannot agree which of them says a word: here all alignments count, not the best, and
+    # where several in a row say a word, decoding writes it once. Repeating needs room.
+    "ours": {
+        "model": {"allow_repetition": True, "axe_temperature": 1.0, "axe_delta": 3.0},
+        "training": {"masking": "full", "length_multiplier": 2.0, "length_jitter": 0.2},
     },
     # A stock MarianMTModel, trained and decoded by Transformers alone: what one would take instead.
     "autoregressive": {
@@ -87,6 +94,12 @@ class QuickstartArguments:
     minutes: float = _option(6.6, "Minutes of training of all three models, a third of it each.")
     seed: int = _option(0, "Of the first weights, the batches and the masks.")
     overwrite: bool = _option(False, "Replace the results of an earlier quick start in the folder.")
+    paper: bool = _option(False, "Train the second model with the paper's AXE instead of ours.")
+
+    @property
+    def axe(self) -> str:
+        """What the recipe calls the AXE asked for."""
+        return "paper" if self.paper else "ours"
 
     def __post_init__(self):
         if not (math.isfinite(self.minutes) and self.minutes > 0):
@@ -141,8 +154,9 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     _say(f"\n[1/6] Reading {recipe['num_pairs']:,} sentence pairs")
     sources, references = _write_data(folder / "data", recipe)
     trained, models = {}, {}
-    for number, (name, shown) in enumerate(MODELS.items(), start=2):
-        _say(f"\n[{number}/6] Training ({shown}) for {arguments.minutes / 3:.2g} minutes")
+    shown = {name: text.format(arguments.axe) for name, text in MODELS.items()}
+    for number, name in enumerate(MODELS, start=2):
+        _say(f"\n[{number}/6] Training ({shown[name]}) for {arguments.minutes / 3:.2g} minutes")
         train = _train_autoregressive if name == "autoregressive" else _train
         trained[name] = train(name, folder, arguments, recipe)
     _say(f"\n[5/6] Translating {len(sources)} sentences never seen before")
@@ -150,6 +164,7 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     about: dict[str, Any] = LANGUAGES | {"dataset": "the phrasebook of axe_hf, made by a grammar"}
     for name, (trainer, ways) in trained.items():
         models[name], texts[name] = _score(trainer, ways, sources, references, recipe)
+        models[name]["name"] = shown[name]
         if name != "autoregressive":
             about["model_name"] = f"{Path(arguments.output_dir).name}-{name}"
             scores = models[name]["scores"][str(recipe["num_iterations"][0])]
@@ -158,7 +173,7 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     reference_rate = repetition_rate(texts["reference"])
     _say("\n" + _table(models, reference_rate) + "\n\n" + _verdict(models))
     _say("\n[6/6] Loading the AXE model from its folder, and watching it decode")
-    _show(folder, texts, models if has_matplotlib else None, recipe)
+    _show(folder, texts, models, recipe, has_matplotlib)
     libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
     return {
         "arguments": asdict(arguments),
@@ -198,8 +213,9 @@ def _train(loss: Any, folder: Path, arguments, recipe) -> Trained:
         data = {"tokenizer_name_or_path": str(first)}
     data |= {f"{name}_file": f"{folder}/data/{name}.jsonl" for name in ("train", "validation")}
     data |= dict.fromkeys(("max_source_length", "max_target_length"), recipe["max_length"])
-    training_args = _training_arguments(folder / loss, arguments, recipe, recipe["canvases"][loss])
-    model_args = ModelArguments(training_loss=loss, **recipe["model"])
+    own = recipe[arguments.axe if loss == "axe" else loss]
+    training_args = _training_arguments(folder / loss, arguments, recipe, own["training"])
+    model_args = ModelArguments(training_loss=loss, **recipe["model"] | own["model"])
     data_args = DataArguments(**LANGUAGES, **data)
     with redirect_stdout(io.StringIO()):  # the lines of the log; progress bars are on stderr
         result = run_training(model_args, data_args, training_args)
@@ -371,8 +387,8 @@ def _table(models: dict[str, dict[str, Any]], reference_rate: float) -> str:
     rows = [(count, name, count) for count in models["axe"]["scores"] for name in parallel]
     rows += [("n", "autoregressive", way) for way in models["autoregressive"]["scores"]]
     for passes, name, way in rows:
-        shown = MODELS[name] if passes != "n" else f"{MODELS[name]}, {way}"
-        lines.append(line.format(passes, shown, **(row := models[name]["scores"][way])))
+        row, shown = models[name]["scores"][way], models[name]["name"]
+        lines.append(line.format(passes, shown if passes != "n" else f"{shown}, {way}", **row))
     key = f"""
 T: passes of the decoder, n: one for each token. repeated: tokens equal to the one before (of
 the references {reference_rate:.2%}). length: translations over references, in tokens.
@@ -394,8 +410,8 @@ def _verdict(models: dict[str, dict[str, Any]]) -> str:
       at {in_batches:.1f} times its speed in batches and {alone:.1f} times on a sentence alone."""
 
 
-def _show(folder: Path, texts: dict[str, list[str]], models: dict | None, recipe) -> None:
-    """Print sentences with the steps of the saved AXE model; draw pictures if given `models`."""
+def _show(folder: Path, texts: dict[str, list[str]], models, recipe, has_matplotlib: bool) -> None:
+    """Print sentences with the steps of the saved AXE model, and draw the pictures."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     from .history import format_history
@@ -417,10 +433,10 @@ def _show(folder: Path, texts: dict[str, list[str]], models: dict | None, recipe
         inputs = tokenizer([sources[i]], return_tensors="pt").to(model.device)
         histories.append(model.generate(**inputs, **settings))
         first, *others = format_history(histories[-1], tokenizer, width=90).splitlines()
-        rows = [(MODELS.get(name, name), column[i]) for name, column in texts.items()]
+        rows = [(models.get(n, {"name": n})["name"], column[i]) for n, column in texts.items()]
         rows += [(f"AXE, T={recipe['shown_iterations']}", first), *(("", step) for step in others)]
         _say("\n" + "\n".join(f"      {name:<14}  {text}".rstrip() for name, text in rows))
-    if models is None:
+    if not has_matplotlib:
         return
     from .plotting import plot_alignment, plot_history, plot_losses
 
@@ -428,7 +444,7 @@ def _show(folder: Path, texts: dict[str, list[str]], models: dict | None, recipe
     ids, labels = tokenizer(source).input_ids, tokenizer(text_target=reference).input_ids
     alignment = plot_alignment(model, labels, tokenizer, input_ids=ids, title=source)
     decoding = plot_history(histories[0], tokenizer, title=source)
-    losses = plot_losses({shown: models[name]["log"] for name, shown in MODELS.items()})
+    losses = plot_losses({model["name"]: model["log"] for model in models.values()})
     for name, figure in zip(PICTURES, (losses, alignment, decoding), strict=True):
         figure.savefig(folder / name)
 

@@ -33,6 +33,9 @@ RECIPE = quickstart.RECIPE | {
 }
 
 
+CANVAS = {n: v for n, v in RECIPE["ours"]["training"].items() if n != "align_first"}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A quick start of two seconds: its folder, its results, and what it printed."""
@@ -79,7 +82,7 @@ def test_both_parallel_models_are_trained_alike(finished):
     assert cross_entropy["num_parameters"] == axe["num_parameters"]
     for model in (cross_entropy, axe):
         assert model["training_minutes"] >= 0.01  # a third of the whole, and the end of a step
-    canvases = {"masking", "length_multiplier", "length_jitter"}
+    canvases = RECIPE["ours"]["training"].keys()
     others = {"output_dir", "logging_dir"}  # of each its own
     settings = []
     for name in ("cross_entropy", "axe"):
@@ -89,7 +92,8 @@ def test_both_parallel_models_are_trained_alike(finished):
     configs = [
         json.loads((folder / n / "config.json").read_text()) for n in ("cross_entropy", "axe")
     ]
-    assert configs[0] | {"training_loss": "axe"} | RECIPE["canvases"]["axe"] == configs[1]
+    own = {"training_loss": "axe"} | RECIPE["ours"]["model"] | CANVAS
+    assert configs[0] | own == configs[1]
     tokenizers = [(folder / n / "tokenizer.json").read_text() for n in ("cross_entropy", "axe")]
     assert tokenizers[0] == tokenizers[1]
 
@@ -134,9 +138,12 @@ def test_it_prints_the_scores_side_by_side_and_examples_with_steps(finished):
     _, _, printed = finished
     rows = [line.split() for line in printed.splitlines()]
     table = [row for row in rows if len(row) > 5 and row[0] in ("1", "3", "n")]
-    assert [row[:2] for row in table[:4]] == [[t, m] for t in "13" for m in ("cross", "AXE")]
+    assert [row[:2] for row in table[:4]] == [[t, m] for t in "13" for m in ("cross", "AXE,")]
     searches = [" ".join(row[:-6]) for row in table[4:6]]
-    assert searches == ["n autoregressive, greedy", "n autoregressive, beam 2"]
+    assert table[1][2] == "ours" and searches == [
+        "n autoregressive, greedy",
+        "n autoregressive, beam 2",
+    ]
     for part in (
         "BLEU nrefs:var",
         "chrF nrefs:var",
@@ -166,7 +173,7 @@ def test_the_commands_it_proposes_are_right(finished):
         if module is train:
             assert "masking" not in options.settings  # the model has it, and more
             saved = json.loads((folder / "axe" / "config.json").read_text(encoding="utf-8"))
-            assert RECIPE["canvases"]["axe"].items() <= saved.items()
+            assert CANVAS.items() <= saved.items()
             assert options.settings["model_name_or_path"] == str(folder / "axe")
 
 
@@ -235,7 +242,7 @@ def test_overwriting_replaces_its_own_files_and_no_others(tmp_path, monkeypatch,
     (tmp_path / "axe" / "old.bin").write_text("old")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     recipe = RECIPE | {"num_iterations": (1,), "num_shown": 1}
-    arguments = QuickstartArguments(str(tmp_path), minutes=0.01, overwrite=True)
+    arguments = QuickstartArguments(str(tmp_path), minutes=0.01, overwrite=True, paper=True)
     results = run_quickstart(arguments, recipe)
     # Without matplotlib everything but the pictures is there, and none of another model stays.
     names = {path.name for path in tmp_path.iterdir()}
@@ -243,7 +250,11 @@ def test_overwriting_replaces_its_own_files_and_no_others(tmp_path, monkeypatch,
     assert not (tmp_path / "axe" / "old.bin").exists()
     assert (tmp_path / "mine.txt").read_text() == "old"
     assert json.loads((tmp_path / "results.json").read_text())["seconds"] == results["seconds"]
-    assert ".png" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert ".png" not in printed and "AXE, paper" in printed and "AXE, ours" not in printed
+    saved = json.loads((tmp_path / "axe" / "config.json").read_text(encoding="utf-8"))
+    assert (saved["axe_temperature"], saved["allow_repetition"]) == (0.0, False)
+    assert RECIPE["paper"]["training"].items() <= saved.items()
 
 
 def test_missing_sacrebleu_stops_it_before_any_work(tmp_path, monkeypatch):
