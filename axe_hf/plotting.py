@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Costs from here on look alike: a probability of e^-8 is as good as none.
 _MAX_COST = 8.0
-_PATH, _BLANK = "#d94801", "#238b45"
+_PATH, _BLANK, _REPEAT = "#d94801", "#238b45", "#fd8d3c"
 _GREY, _DARK_GREY = "#e4e4e4", "#8a8a8a"
 # Dollar signs are text here, not formulas.
 _TEXT: dict[str, Any] = {"parse_math": False}
@@ -35,9 +35,10 @@ def plot_alignment(
     input_ids: torch.Tensor | Sequence[int] | None = None,
     decoder_input_ids: torch.Tensor | Sequence[int] | None = None,
     delta: float | None = None,
+    allow_repetition: bool | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draw which prediction AXE trains to say which target token.
+    """Draw which prediction AXE trains to say which target token, by the best alignment.
 
     The heat map holds -log P of each target token (rows) and of the blank (last row, "ε") at each
     canvas position (columns, labelled by their most probable token); on it, the cheapest path.
@@ -52,11 +53,14 @@ def plot_alignment(
             observed: they stand for the target's at their position. By default fully masked, as
             long as the target times the `length_multiplier` of `model.generation_config`.
         delta: price of skipping a target; with a model `model.config.axe_delta` by default.
+        allow_repetition: whether several positions may say one token; with a model, by default,
+            `model.config.allow_repetition`.
         title: above the picture.
 
     Raises:
         TypeError: neither logits nor a CMLM, or an argument that is missing or not for it.
-        ValueError: shapes that are not those of one sentence, or a tokenizer without a blank.
+        ValueError: shapes that are not those of one sentence, a tokenizer without a blank, or a
+            canvas too short for the target, of which nothing may be skipped.
 
     Example:
         >>> import torch
@@ -76,7 +80,10 @@ def plot_alignment(
     logits: Any = logits_or_model
     is_observed = None
     if isinstance(logits_or_model, CmlmForConditionalGeneration):
-        delta = logits_or_model.config.axe_delta if delta is None else delta
+        config = logits_or_model.config
+        delta = config.axe_delta if delta is None else delta
+        if allow_repetition is None:
+            allow_repetition = config.allow_repetition
         logits, is_observed = _predict(logits_or_model, labels, input_ids, decoder_input_ids)
     elif input_ids is not None or decoder_input_ids is not None:
         raise TypeError("`input_ids` and `decoder_input_ids` are for a model; logits were given.")
@@ -88,7 +95,12 @@ def plot_alignment(
         raise ValueError(f"{expected}, got {got}")
     logits, options = logits.detach().float(), {"delta": delta, "observed_mask": is_observed}
     options |= {"blank_token_id": tokenizer.blank_token_id, "return_alignment": True}
+    if allow_repetition:
+        options["allow_repetition"] = True
     axe: Any = axe_loss(logits[None], labels[None], **options)
+    if (axe.alignment.target_to_position < 0).any():
+        problem = f"{len(labels)} target tokens find no place on {len(logits)} positions"
+        raise ValueError(f"`logits_or_model`: {problem}. Take a longer canvas, or a finite delta.")
     return _draw_alignment(logits, labels, axe.alignment, tokenizer, title)
 
 
@@ -129,9 +141,12 @@ def _draw_alignment(logits, labels, alignment, tokenizer, title) -> "Figure":
     positions = alignment.target_to_position[0].cpu().numpy()
     axes.plot(positions, range(num_rows - 1), color=_PATH, linewidth=1.5, alpha=0.8)
     is_said = alignment.is_aligned[0].cpu().numpy()
-    blanks = (alignment.position_to_target[0] < 0).cpu().numpy().nonzero()[0]
+    said = alignment.position_to_target[0].cpu().numpy()  # (canvas,), -1 where nothing is
+    blanks = (said < 0).nonzero()[0]
+    again = ((said >= 0) & (positions[said] != range(num_positions))).nonzero()[0]
     marks = (
         ("align", positions[is_said], is_said.nonzero()[0], "o", _PATH),
+        ("repeat", again, said[again], "D", _REPEAT),
         ("skip target", positions[~is_said], (~is_said).nonzero()[0], "X", "black"),
         ("skip prediction (should be blank)", blanks, [num_rows - 1] * len(blanks), "s", _BLANK),
     )

@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .cmlm.loss_axe import (
-    AxeOptions,
-    check_ids,
-    check_kind,
-    check_logits,
-    check_options,
-    check_tensors,
-)
+from .cmlm.loss_axe import AxeOptions, check_logits, check_options, checked_targets
 
 
 def axe_loss_definition(
@@ -75,9 +68,10 @@ def axe_loss_definition(
         tensor([0.4057])
     """
     options = AxeOptions(blank_token_id, delta, label_smoothing, allow_repetition, temperature)
-    _check(options, logits, observed_mask, observed_tokens)
-    split_mask = observed_mask if observed_tokens is None else None
-    check_tensors(logits.shape, labels, blank_token_id, canvas_lengths, split_mask)
+    check_options(options, "none", None)
+    check_logits(logits, inplace_backward=False)
+    masks = (observed_mask, observed_tokens)
+    checked_targets(logits.shape, labels, options, canvas_lengths, *masks)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     losses = []
     for sentence, row in enumerate(labels.tolist()):
@@ -126,7 +120,7 @@ def _axe(
         if cell is None or weight == math.inf:
             return None
         cost = weight * costs[j - 1, token] if weight else 0.0
-        if cost == math.inf and (repetition or t > 0):
+        if cost == math.inf and not options.is_paper:
             return None
         return cell[0] + cost, cell[1] + weight * uniform[j - 1]
 
@@ -140,53 +134,27 @@ def _axe(
         return -t * (-costs / t).logsumexp(0), (posterior * uniforms).sum()
 
     zero = costs.new_zeros(())
-    said: dict = {(0, 0): None if said_before is None else (zero, zero)}
-    skipped: dict = {(0, 0): (zero, zero) if said_before is None else None}
-    either: dict = {(0, 0): (zero, zero)}
-    names = [said_before, *tokens]  # token i has number i, from 1
+    A: dict = {(0, 0): (zero, zero)}
+    S: dict = {(0, 0): None if said_before is None else A[0, 0]}
+    N: dict = {(0, 0): A[0, 0] if said_before is None else None}
+    names = [said_before, *tokens]  # from 1, as in the recursion
     for i, token in enumerate(names):
         for j in range(len(costs) + 1):
             if i + j == 0:
                 continue
-            before = skipped if repetition and i > 0 and token == names[i - 1] else either
-            align = step(before.get((i - 1, j - 1)), 1.0, j, token)
-            repeat = step(said.get((i, j - 1)), 1.0, j, token) if repetition else None
-            skip_prediction = step(either.get((i, j - 1)), 1.0, j, options.blank_token_id)
-            skip_target = step(either.get((i - 1, j)), options.delta, max(j, 1), token)
-            said[i, j] = best(align, repeat)
-            skipped[i, j] = best(skip_prediction, skip_target)
-            either[i, j] = best(said[i, j], skipped[i, j])
-    end = either[len(tokens), len(costs)]
+            is_twin = repetition and i > 0 and token == names[i - 1]
+            align = step((N if is_twin else A).get((i - 1, j - 1)), 1.0, j, token)
+            repeat = step(S.get((i, j - 1)), 1.0, j, token) if repetition else None
+            skip_prediction = step(A.get((i, j - 1)), 1.0, j, options.blank_token_id)
+            skip_target = step(A.get((i - 1, j)), options.delta, max(j, 1), token)
+            S[i, j] = best(align, repeat)
+            N[i, j] = best(skip_prediction, skip_target)
+            A[i, j] = best(S[i, j], N[i, j])
+    end = A[len(tokens), len(costs)]
     if end is None:
         return None
     s = options.label_smoothing
     return (1 - s) * end[0] + s * end[1] if s else end[0]
-
-
-def _check(
-    options: AxeOptions, logits: Tensor, observed_mask: Tensor | None, observed: Tensor | None
-) -> None:
-    """Refuses options and logits out of range, and observed tokens that nothing says where."""
-    finite = 0.0 if options.delta == math.inf else options.delta
-    check_options(replace(options, delta=finite), "none", None)
-    check_logits(logits, inplace_backward=False)
-    if not isinstance(options.allow_repetition, bool):
-        raise TypeError(f"`allow_repetition` must be a bool, got {options.allow_repetition!r}.")
-    if not isinstance(options.temperature, int | float):
-        raise TypeError(f"`temperature` must be a number, got {options.temperature!r}.")
-    if not 0 <= options.temperature < math.inf:
-        expected = "a finite number of at least 0"
-        raise ValueError(f"`temperature` must be {expected}, got {options.temperature}.")
-    if observed is None:
-        return
-    check_kind("observed_tokens", observed, logits.shape[:2])
-    if observed_mask is None:
-        raise ValueError("`observed_tokens` need `observed_mask`, which says where they are.")
-    check_kind("observed_mask", observed_mask, logits.shape[:2], is_mask=True)
-    check_ids("observed_tokens", observed.masked_fill(~observed_mask, 0), logits.shape[2])
-    if not options.allow_repetition and options.temperature == 0:
-        advice = "Set `allow_repetition` or a `temperature`, or leave them out."
-        raise ValueError(f"`observed_tokens` are not for the paper's AXE. {advice}")
 
 
 @dataclass

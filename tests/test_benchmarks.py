@@ -31,6 +31,8 @@ def run_benchmark(folder, monkeypatch, capsys):
 
 
 def test_the_benchmark_measures_and_leaves_a_table_and_a_picture(run_benchmark, tmp_path):
+    from loss_cases import FAMILY
+
     printed = run_benchmark("--quick", "--repeats", 2, "--output-dir", tmp_path)
     environment, *lines = (tmp_path / "loss_cpu.csv").read_text(encoding="utf-8").splitlines()
     assert torch.__version__ in environment and "1 thread" in environment
@@ -38,6 +40,7 @@ def test_the_benchmark_measures_and_leaves_a_table_and_a_picture(run_benchmark, 
     losses = {row["loss"] for row in rows}
     assert {"AXE", "AXE, in place", "CTC", "fused AXE"} <= losses
     assert "alignment alone, no gradient" in losses
+    assert {f"{name}AXE, {how}" for name in ("", "fused ") for how in FAMILY} <= losses
     assert {"float32", "bfloat16", "float16"} <= {row["case"].split()[5].strip(",") for row in rows}
     for row in rows:
         assert float(row["ms"]) > 0

@@ -1,4 +1,5 @@
 import io
+import math
 import sys
 import warnings
 
@@ -99,6 +100,22 @@ def test_an_alignment_shows_costs_path_and_tokens(sentence, tokenizer):
     assert labels(axes.get_yticklabels())[-2:] == ["</s>", "ε (blank)"]
     assert labels(axes.get_xticklabels())[:2] == ["ε  1", "Das  2"]
     assert as_png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("position", [2, 4])
+def test_an_alignment_shows_which_positions_say_a_token_again(sentence, tokenizer, position):
+    _, target = sentence
+    said = [*target[:position], target[position - 1], *target[position:]]
+    logits = torch.nn.functional.one_hot(torch.tensor(said), len(tokenizer)) * 9.0
+    figure = plot_alignment(logits, target, tokenizer, delta=math.inf, allow_repetition=True)
+    marks = {found.get_label(): found for found in figure.axes[0].collections}
+    assert marks["repeat"].get_offsets().tolist() == [[position, position - 1]]
+    assert len(marks["align"].get_offsets()) == len(target) and "skip target" not in marks
+    as_png(figure)
+    plain = plot_alignment(logits, target, tokenizer, delta=math.inf)
+    assert "repeat" not in {found.get_label() for found in plain.axes[0].collections}
+    with pytest.raises(ValueError, match="find no place on 2 positions"):
+        plot_alignment(logits[:2], target, tokenizer, delta=math.inf, allow_repetition=True)
 
 
 def test_an_alignment_takes_half_precision_gradients_padding_and_impossible_tokens(

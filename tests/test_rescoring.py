@@ -474,6 +474,22 @@ def test_another_model_chooses_among_the_candidates(make_model, rescorer):
     assert len(translate(model, tokenizer, texts, **bounds, rescore_with=rescorer)) == 3
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_n_best_by_another_model_are_different_ones(make_model, rescorer, seed):
+    texts = ["a dog barks", "cats", "ein hund"]
+    tokenizer = train_tokenizer([*texts, "Hund und Katze"] * 5, vocab_size=300)
+    model = make_model(seed=seed, vocab_size=len(tokenizer), allow_repetition=True)
+    how = {"num_length_candidates": 8, "rescore_with": rescorer}
+    num_repeated = 0
+    for row in translate_with_scores(model, tokenizer, texts, **how, num_return_sequences=8):
+        found = [best.text for best in row]
+        scores, num_distinct = [best.score for best in row], len(set(found))
+        assert len(set(found[:num_distinct])) == num_distinct
+        assert scores[:num_distinct] == sorted(scores[:num_distinct], reverse=True)
+        num_repeated += 8 - num_distinct
+    assert num_repeated
+
+
 @pytest.mark.parametrize("length_score_weight", [0.0, 5.0])
 def test_among_equal_scores_the_most_probable_length_wins(
     make_model, tokenizer, length_score_weight

@@ -21,6 +21,7 @@ from axe_hf import (
     CmlmForConditionalGeneration,
     CmlmModel,
     MaskPredictOutput,
+    quantize_int8,
     train_tokenizer,
 )
 from axe_hf.pipeline import CmlmTranslationPipeline
@@ -275,6 +276,42 @@ def test_wrong_models_and_tokenizers_are_named(model, tokenizer):
 def test_wrong_settings_are_named(model, tokenizer, wrong, complaint):
     with pytest.raises((ValueError, TypeError), match=complaint):
         translate(model, tokenizer, SENTENCES, **wrong)
+
+
+@pytest.mark.parametrize("num_iterations", [1, 3])
+def test_what_a_model_learnt_to_repeat_is_collapsed_by_all_that_translate(
+    model, tokenizer, num_iterations
+):
+    how = {"num_iterations": num_iterations, "length_multiplier": 2.0}
+    plain = one_by_one(model, tokenizer, SENTENCES, **how)
+    expected = one_by_one(model, tokenizer, SENTENCES, **how, collapse_repeats=True)
+    assert expected != plain
+    model.config.allow_repetition = True
+    assert translate(model, tokenizer, SENTENCES, **how) == expected
+    assert translate(model, tokenizer, SENTENCES, **how, collapse_repeats=False) == plain
+    found = CmlmTranslationPipeline(model, tokenizer)(SENTENCES, **how)
+    assert [record["translation_text"] for record in found] == expected
+    compiled = {"compile": True, "compile_config": CompileConfig(backend="eager")}
+    assert translate(model, tokenizer, SENTENCES, **how, **compiled) == expected
+    quantized = quantize_int8(model)
+    exact = translate(quantized, tokenizer, SENTENCES, **how, collapse_repeats=True)
+    assert translate(quantized, tokenizer, SENTENCES, **how) == exact
+    assert exact != translate(quantized, tokenizer, SENTENCES, **how, collapse_repeats=False)
+
+
+def test_the_n_best_are_different_translations_where_there_are_so_many(model, tokenizer):
+    model.config.allow_repetition = True
+    sentences, how = SENTENCES[:3], {"num_length_candidates": 8, "num_return_sequences": 8}
+    every = translate_with_scores(model, tokenizer, sentences, **how)
+    few = translate_with_scores(model, tokenizer, sentences, **how | {"num_return_sequences": 3})
+    num_repeated = 0
+    for best, row in zip(few, every, strict=True):
+        texts = [found.text for found in row]
+        num_distinct = len(set(texts))
+        assert len(set(texts[:num_distinct])) == num_distinct
+        assert best == row[:3]
+        num_repeated += 8 - num_distinct
+    assert num_repeated > 2
 
 
 def test_several_translations_in_the_models_settings_give_one_of_each(model, tokenizer):

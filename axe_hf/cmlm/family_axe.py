@@ -7,12 +7,11 @@ target (align, repeat) and N where it did not (skip prediction, skip target)::
     T[i,j] = l_j(Y_i) + ( S[i-1,j-1]  (+)  T[i,j-1] )                align, repeat
     N[i,j] = l_j(blank) + S[i,j-1]  (+)  delta l_j(Y_i) + S[i-1,j]   skip prediction, skip target
 
-`(+)` is the logarithm of the sum of exponentials, or, for the best alignment, the larger of the two,
-the first on a tie. Repeat is there with repetition only; then align comes from N[i-1,j-1] alone if
-Y_i = Y_{i-1}, as decoding would make one of the two. Each `(+)` notes the share of its first
-argument. On the way back a flow of 1 from the last cell is split by these shares: what arrives is
-the posterior of a move, 0 or 1 along the best alignment. So nothing can overflow, and value and
-posterior are as exact as float64.
+`(+)` is the logarithm of the sum of exponentials or, for the best alignment, the larger of the
+two, the first on a tie. Repeat is there with repetition only; then align comes from N[i-1,j-1]
+alone if Y_i = Y_{i-1}, as decoding would make one of the two. Each `(+)` notes the share of its
+first argument. On the way back a flow of 1 from the last cell is split by these shares: what
+arrives is the posterior of a move, 0 or 1 for the best alignment. So nothing can overflow.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 # Cells of all sentences' tables that a CPU works on at once: about 25 MiB of scratch.
-MAX_CELLS_CPU = 2**17
+MAX_CELLS_CPU = 2**18
 
 
 class Posterior(NamedTuple):
@@ -56,80 +55,44 @@ class Moves:
 
 @torch.no_grad()
 def posterior_of(moves: Moves, *, is_best: bool) -> Posterior:
-    """Returns the posterior of every move, in float64: of the mixture or along the best alignment."""
+    """Returns the posterior of every move in float64, for the mixture or the best alignment."""
     batch, target, canvas = moves.say.shape
     size = max(1, batch)  # whole sentences, on a GPU all at once
     if moves.say.device.type == "cpu":
         size = min(size, max(1, MAX_CELLS_CPU // max(1, target * canvas)))
     parts = [_posterior(moves[k : k + size], is_best) for k in range(0, max(1, batch), size)]
-    return Posterior(*map(torch.cat, zip(*parts, strict=True)))
+    return parts[0] if len(parts) == 1 else Posterior(*map(torch.cat, zip(*parts, strict=True)))
 
 
 class _Grid:
-    """Tables `(rows, columns, batch)` laid out front by front, `(fronts, rows, batch)`.
+    """Tables `(row, column, batch)` laid out front by front, `(front, row, batch)`.
 
-    The cells of a front follow from earlier fronts and are computed at once: an anti-diagonal
-    (`tilt` 1), or a column (`tilt` 0) where no move goes down a column.
+    The cells of a front follow from those of earlier ones and are computed at once: anti-diagonals
+    (`tilt` 1), or columns (`tilt` 0) where no move goes down a column. Cell (i, j) of the programme
+    is in row i + 1 and column j + 1; there is a border all around.
     """
 
-    def __init__(self, rows: int, columns: int, tilt: int, like: Tensor):
-        self.rows, self.columns, self.tilt = rows, columns, tilt
-        self.fronts, self.like = columns + tilt * (rows - 1), like
-
-    def new(self, border: float | None = None, is_behind: bool = False) -> Tensor:
-        """A table whose first row and column are `border`, or the last ones of what `is_behind`."""
-        table = self.like.new_empty((self.fronts, self.rows, self.like.shape[-1]))
-        if border is not None:
-            edge = -1 if is_behind else 0
-            self.cells(table)[edge] = border
-            self.cells(table)[:, edge] = border
-        return table
+    def __init__(self, target: int, canvas: int, batch: int, tilt: int):
+        self.rows, self.columns, self.batch, self.tilt = target + 3, canvas + 3, batch, tilt
+        self.num_fronts = self.columns + tilt * (self.rows - 1)
 
     def cells(self, table: Tensor) -> Tensor:
-        """The table seen by `(row, column, batch)`."""
-        batch = table.shape[2]
-        strides = ((self.tilt * self.rows + 1) * batch, self.rows * batch, 1)
-        return table.as_strided((self.rows, self.columns, batch), strides)
+        """The table seen as `(row, column, batch)`."""
+        strides = ((self.tilt * self.rows + 1) * self.batch, self.rows * self.batch, 1)
+        return table.as_strided((self.rows, self.columns, self.batch), strides)
 
-    def inner(self) -> list[tuple[int, int, int]]:
-        """Front, first row and row behind the last, of the cells that are not in row or column 0."""
+    def part(self, table: Tensor, front: int, start: int, stop: int) -> Tensor:
+        """Some rows of a front, `(rows, batch)`; quicker than by two indices."""
+        offset = (front * self.rows + start) * self.batch
+        return table.as_strided((stop - start, self.batch), (self.batch, 1), offset)
+
+    def fronts(self) -> list[tuple[int, int, int]]:
+        """Each front with the first of its rows, border aside, and that behind the last."""
+        first, last = 1 + self.tilt, self.num_fronts - 2 - self.tilt
         if not self.tilt:
-            return [(front, 1, self.rows) for front in range(1, self.columns)]
-        ends = range(2, self.fronts)
-        return [(f, max(1, f - self.columns + 1), min(self.rows, f)) for f in ends]
-
-
-@dataclass
-class _Weights:
-    """The weights of the moves into each cell; the cells of row and column 0 have a border."""
-
-    grid: _Grid
-    say: Tensor
-    skip_prediction: Tensor
-    skip_target: Tensor
-    is_twin: Tensor  # (rows + 1, batch) bool: the row's token is that of the row before
-
-
-def _posterior(moves: Moves, is_best: bool) -> Posterior:
-    batch, target, canvas = moves.say.shape
-    weights = _weights_by_front(moves)
-    grid, sentences = weights.grid, torch.arange(batch, device=moves.say.device)
-    either, shares = _forward(weights, moves, is_best)
-    ends = (moves.target_lengths, moves.canvas_lengths, sentences)
-    value = grid.cells(either)[1:, 1:][ends]
-    del either  # the way back takes as much again
-    value = value.masked_fill(value < _impossible(value.dtype) / 2, -torch.inf)
-    passing = torch.zeros_like(shares[0])
-    grid.cells(passing).index_put_(ends, (value != -torch.inf).to(value.dtype))
-    says, skips, blanks = _backward(weights, moves, shares, passing)
-    if moves.observed_mask is not None:  # what is skipped behind one is paid at the next
-        is_shown = moves.observed_mask.t()
-        behind = torch.where(is_shown, skips[:, 1:], 0)
-        skips[:, 1:] -= behind
-        skips[:, 2:] += behind[:, :-1]
-    if canvas:  # before the first position is paid at the first
-        skips[:, 1] += skips[:, 0]
-    return Posterior(value, says.permute(2, 0, 1), skips[:, 1:].permute(2, 0, 1), blanks.t())
+            return [(front, 1, self.rows - 1) for front in range(first, last + 1)]
+        end = self.columns - 2
+        return [(f, max(1, f - end), min(self.rows - 1, f)) for f in range(first, last + 1)]
 
 
 def _impossible(dtype: torch.dtype) -> float:
@@ -137,50 +100,103 @@ def _impossible(dtype: torch.dtype) -> float:
     return -(torch.finfo(dtype).max ** (1 / 3))
 
 
+@dataclass
+class _Weights:
+    """Of the moves into each cell, `(front, row, batch)`."""
+
+    grid: _Grid
+    say: Tensor
+    skip_prediction: Tensor
+    skip_target: Tensor
+    delta: float  # what is left to multiply `skip_target` with
+    is_twin: Tensor  # (row, batch) bool: its token is that of the row before
+
+
+def _posterior(moves: Moves, is_best: bool) -> Posterior:
+    """`posterior_of` all sentences at once."""
+    canvas = moves.say.shape[2]
+    weights = _weights_by_front(moves)
+    shares, last_column = _forward(weights, moves.allow_repetition, is_best)
+    value = last_column.gather(0, moves.target_lengths[None] + 1)[0]
+    value = value.masked_fill(value < _impossible(value.dtype) / 2, -torch.inf)
+    says, skips, blanks = _backward(weights, moves, shares, value != -torch.inf)
+    if moves.observed_mask is not None:  # what is skipped behind one is paid at the next
+        behind = torch.where(moves.observed_mask.t(), skips[:, 1:], 0)
+        skips[:, 1:] -= behind
+        skips[:, 2:] += behind[:, :-1]
+    if canvas:  # before the first position is paid at the first
+        skips[:, 1] += skips[:, 0]
+    is_inside = torch.arange(canvas, device=blanks.device)[:, None] < moves.canvas_lengths
+    blanks = torch.where(is_inside, blanks, 0)
+    return Posterior(value, says.permute(2, 0, 1), skips[:, 1:].permute(2, 0, 1), blanks.t())
+
+
 def _weights_by_front(moves: Moves) -> _Weights:
-    batch, target, canvas = moves.say.shape
-    device, observed = moves.say.device, moves.observed_mask
+    (batch, target, canvas), device = moves.say.shape, moves.say.device
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    nothing = moves.say.new_empty((0, batch), dtype=dtype)
-    grid = _Grid(target + 2, canvas + 2, int(moves.delta != torch.inf), nothing)
-    impossible = _impossible(dtype)
-    is_behind = torch.arange(canvas, device=device)[:, None] >= moves.canvas_lengths
-    say, blank = grid.new(impossible), grid.new(impossible)
-    cells, blanks = grid.cells(say), grid.cells(blank)
+    observed, impossible = moves.observed_mask, _impossible(dtype)
+    grid = _Grid(target, canvas, batch, tilt=int(moves.delta != torch.inf))
+    shape = (grid.num_fronts, grid.rows, batch)
+    say, blank = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+    cells, blanks = grid.cells(say)[:-1, :-1], grid.cells(blank)[:-1, :-1]
+    inner, position = cells[2:, 2:], torch.arange(canvas, device=device)
     cells[1], cells[2:, 1], blanks[:, 1] = 0.0, impossible, impossible
-    cells[2:, 2:] = moves.say.permute(1, 2, 0)
+    is_behind = position[:, None] >= moves.canvas_lengths  # (canvas, batch)
+    inner.copy_(moves.say.permute(1, 2, 0)).masked_fill_(is_behind, impossible)
+    inner.clamp_(min=impossible)
     blanks[1:, 2:] = moves.skip_prediction.t()
-    for inner in (cells[2:, 2:], blanks[1:, 2:]):
-        inner.masked_fill_(is_behind, impossible).clamp_(min=impossible)
+    # behind the canvas's end, where the last column is reached, nothing costs anything
+    blanks[1:, 2:].clamp_(min=impossible).masked_fill_(is_behind, 0.0)
     if canvas:  # a target that is skipped before the first position is paid there
         cells[2:, 1] = cells[2:, 2]
-    is_twin = torch.zeros((target + 3, batch), dtype=torch.bool, device=device)
+    is_twin = torch.zeros((grid.rows, batch), dtype=torch.bool, device=device)
     if moves.allow_repetition and moves.tokens is not None:
         is_twin[3:-1] = (moves.tokens[:, 1:] == moves.tokens[:, :-1]).t()
-    skip = say
+    weights = _Weights(grid, say, blank, say, moves.delta, is_twin)
+    if grid.tilt and (moves.delta < 1 or observed is not None):  # not a multiple of `say`
+        weights.skip_target, weights.delta = torch.empty_like(say), 1.0
+        skips = grid.cells(weights.skip_target)[1:-1, 1:-1]
+        skips.copy_(cells[1:, 1:])
+        skips.mul_(moves.delta)
+        skips[1:, 1:].masked_fill_(is_behind, impossible)
+        if observed is not None:  # what is skipped behind one is paid at the next
+            shown = observed.t()[:-1]
+            skips[1:, 1:-1] = torch.where(shown, skips[1:, 2:], skips[1:, 1:-1])
     if observed is not None:
-        skip = say.clone()
-        skips, shown = grid.cells(skip), observed.t()  # (canvas, batch)
-        skips[2:, 2:-1] = torch.where(shown[:-1], cells[2:, 3:], cells[2:, 2:-1])
-        diagonal = min(target, canvas)
-        own = torch.zeros((target, batch), dtype=torch.bool, device=device)
-        own[:diagonal] = shown[:diagonal]
-        is_twin[2:-1] &= ~own  # what is shown need not be told from its neighbour
-        number, position = (torch.arange(n, device=device) for n in (target, canvas))
-        is_early = own[:, None] & (position < number[:, None])[:, :, None]
-        cells[2:, 2:].masked_fill_(is_early | shown, impossible)
-        cells[2:, 2:].diagonal().masked_fill_(shown[:diagonal].t(), 0.0)
-        blanks[1:, 2:].masked_fill_(shown, impossible)
-    return _Weights(grid, say, blank, skip, is_twin)
+        _split_at_observed(inner, blanks[1:, 2:], is_twin[2:-1], observed.t())
+    return weights
 
 
-def _forward(weights: _Weights, moves: Moves, is_best: bool) -> tuple[Tensor, list[Tensor]]:
-    """The table S, and the shares of T in S, of align in T and of skip prediction in N."""
-    grid, delta, impossible = weights.grid, moves.delta, _impossible(weights.say.dtype)
-    tilt, repeats = grid.tilt, moves.allow_repetition
-    said, unsaid, either = (grid.new(impossible) for _ in range(3))
-    said_share, align_share, blank_share = shares = [torch.empty_like(said) for _ in range(3)]
-    tables = (said, unsaid, either, *shares, weights.say, weights.skip_prediction)
+def _split_at_observed(say: Tensor, blank: Tensor, is_twin: Tensor, observed: Tensor) -> None:
+    """Lets an observed position `(canvas, batch)` say its own target only, for nothing.
+
+    Changes its arguments, `(target, canvas, batch)`, `(rows, canvas, batch)`, `(target, batch)`.
+    """
+    target, canvas, _ = say.shape
+    diagonal = min(target, canvas)
+    own = torch.zeros_like(is_twin)
+    own[:diagonal] = observed[:diagonal]
+    is_twin &= ~own  # what is shown need not be told from its neighbour
+    number, position = (torch.arange(n, device=say.device) for n in (target, canvas))
+    is_early = own[:, None] & (position < number[:, None])[:, :, None]
+    say.masked_fill_(is_early | observed, _impossible(say.dtype))
+    say.diagonal().masked_fill_(observed[:diagonal].t(), 0.0)
+    blank.masked_fill_(observed, _impossible(say.dtype))
+
+
+def _forward(
+    weights: _Weights, repeats: bool, is_best: bool
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """The shares of T in S, of align in T and of skip prediction in N; S in the last column."""
+    grid, tilt, part = weights.grid, weights.grid.tilt, weights.grid.part
+    say, blank, skip = weights.say, weights.skip_prediction, weights.skip_target
+    said_share = torch.empty_like(say)
+    align_share = torch.empty_like(say) if repeats else said_share
+    blank_share = torch.empty_like(say) if tilt else said_share
+    # T, N and S of three fronts at a time; what is not reached is impossible
+    shape, impossible = (3, *say.shape[1:]), _impossible(say.dtype)
+    said, unsaid, either = (say.new_full(shape, impossible) for _ in range(3))
+    last_column = torch.empty_like(either[0])
 
     def join(first, second, out, share):
         if is_best:
@@ -190,68 +206,74 @@ def _forward(weights: _Weights, moves: Moves, is_best: bool) -> tuple[Tensor, li
             torch.logaddexp(first, second, out=out)
             torch.sub(first, out, out=share).exp_()
 
-    for front, start, stop in grid.inner():
-        rows, above = slice(start, stop), slice(start - 1, stop - 1)
-        t, n, s, said_part, align_part, blank_part, say, blank = (x[front, rows] for x in tables)
-        corner = front - 1 - tilt
-        enter = either[corner, above]
+    for front, start, stop in grid.fronts():
+        here, rows, above = (front, start, stop), (start, stop), (start - 1, stop - 1)
+        new, left, corner = front % 3, (front - 1) % 3, (front - 1 - tilt) % 3
+        t, n, s = (part(table, new, *rows) for table in (said, unsaid, either))
+        enter = part(either, corner, *above)
         if repeats:
-            enter = torch.where(weights.is_twin[rows], unsaid[corner, above], enter)
-            join(enter, said[front - 1, rows], t, align_part)
-            t += say
+            enter = torch.where(weights.is_twin[start:stop], part(unsaid, corner, *above), enter)
+            join(enter, part(said, left, *rows), t, part(align_share, *here))
+            t += part(say, *here)
         else:
-            torch.add(enter, say, out=t)
+            torch.add(enter, part(say, *here), out=t)
         if tilt:
-            below = torch.add(
-                either[front - 1, above], weights.skip_target[front, rows], alpha=delta
-            )
-            join(either[front - 1, rows] + blank, below, n, blank_part)
+            torch.add(part(either, left, *above), part(skip, *here), alpha=weights.delta, out=n)
+            skip_prediction = part(either, left, *rows) + part(blank, *here)
+            join(skip_prediction, n, n, part(blank_share, *here))
         else:
-            torch.add(either[front - 1, rows], blank, out=n)
-        if front == 1 + tilt:  # the cell that all begins in
+            torch.add(part(either, left, *rows), part(blank, *here), out=n)
+        if front == 1 + tilt:  # where everything begins
             n[0] = 0.0
-        join(t, n, s, said_part)
-    return either, shares
+        join(t, n, s, part(said_share, *here))
+        if front - tilt * start == grid.columns - 2:
+            last_column[start : start + 1 if tilt else stop] = s[: 1 if tilt else None]
+    return (said_share, align_share, blank_share), last_column
 
 
 def _backward(
-    weights: _Weights, moves: Moves, shares: list[Tensor], passing: Tensor
+    weights: _Weights, moves: Moves, shares: tuple[Tensor, Tensor, Tensor], is_possible: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Posteriors of say `(target, canvas, batch)`, skip target `(target, canvas + 1, batch)` and
-    skip prediction `(canvas, batch)`; `passing` has 1 in the last cells, 0 elsewhere."""
-    grid, (said_share, align_share, blank_share) = weights.grid, shares
-    tilt, repeats, is_twin = grid.tilt, moves.allow_repetition, weights.is_twin.to(passing.dtype)
-    by_align, by_repeat, by_blank = (grid.new(0.0, is_behind=True) for _ in range(3))
-    by_skip = grid.new(0.0, is_behind=True) if tilt else torch.zeros_like(by_align)
-    for front, start, stop in reversed(grid.inner()):
-        # Here the border is behind the last row and column: cells of `rows` are in row `cells`.
-        here, rows, cells = front - 1 - tilt, slice(start, stop), slice(start - 1, stop - 1)
-        flow = torch.add(passing[here, cells], by_blank[here + 1, cells])
-        if tilt:
-            flow += by_skip[here + 1, rows]
-        onward = by_align[front, rows]
-        if repeats:  # in front of a twin only what did not say it
-            past_twin = onward * is_twin[start + 1 : stop + 1]
-            flow += onward
+    skip prediction `(canvas, batch)`; writes over weights and shares."""
+    grid, tilt, part = weights.grid, weights.grid.tilt, weights.grid.part
+    said_share, align_share, blank_share = shares
+    repeats, is_twin = moves.allow_repetition, weights.is_twin.to(said_share.dtype)
+    # a share is read before what flows there is written over it
+    by_align, by_repeat = weights.say, align_share
+    by_blank, by_skip = weights.skip_prediction, blank_share
+    for table in (by_align, by_blank, *([by_repeat] * repeats), *([by_skip] * tilt)):
+        grid.cells(table)[-1] = 0.0
+        grid.cells(table)[:, -1] = 0.0
+    ends = (moves.target_lengths + 1, torch.arange(grid.batch, device=is_twin.device))
+    grid.cells(by_blank)[:, -1].index_put_(ends, is_possible.to(is_twin.dtype))
+    for front, start, stop in reversed(grid.fronts()):
+        here, below = (front, start, stop), (start + 1, stop + 1)
+        onward = part(by_align, front + 1 + tilt, *below)
+        flow = part(by_blank, front + 1, start, stop) + onward
+        if repeats:  # in front of a twin only what did not say it goes on
+            past_twin = onward * part(is_twin, 0, *below)
             flow -= past_twin
-        else:
-            flow += onward
-        said = said_share[front, rows] * flow
-        unsaid = flow - said
+        if tilt:
+            flow += part(by_skip, front + 1, *below)
+        said = part(said_share, *here)
+        said *= flow
+        unsaid = torch.sub(flow, said, out=flow)
         if repeats:
             unsaid += past_twin
-            said += by_repeat[here + 1, cells]
-            torch.mul(said, align_share[front, rows], out=by_align[here, cells])
-            torch.sub(said, by_align[here, cells], out=by_repeat[here, cells])
+            said += part(by_repeat, front + 1, start, stop)
+            torch.mul(said, part(align_share, *here), out=part(by_align, *here))
+            torch.sub(said, part(by_align, *here), out=part(by_repeat, *here))
         else:
-            by_align[here, cells] = said
+            part(by_align, *here).copy_(said)
         if tilt:
-            torch.mul(unsaid, blank_share[front, rows], out=by_blank[here, cells])
-            torch.sub(unsaid, by_blank[here, cells], out=by_skip[here, cells])
+            torch.mul(unsaid, part(blank_share, *here), out=part(by_blank, *here))
+            torch.sub(unsaid, part(by_blank, *here), out=part(by_skip, *here))
         else:
-            by_blank[here, cells] = unsaid
-    says = grid.cells(by_align)[1:-1, 1:-1]
+            part(by_blank, *here).copy_(unsaid)
+    says = grid.cells(by_align)[2:-1, 2:-1]
     if repeats:
-        says = says + grid.cells(by_repeat)[1:-1, 1:-1]
-    skips = grid.cells(by_skip)[1:-1, :-1]
-    return says, skips, grid.cells(by_blank)[:-1, 1:-1].sum(0)
+        says = says + grid.cells(by_repeat)[2:-1, 2:-1]
+    skips = grid.cells(by_skip if tilt else torch.zeros_like(by_align))[2:-1, 1:-1]
+    blanks = grid.cells(by_blank)[1:-1, 2:-1].sum(0)
+    return says, skips, blanks

@@ -127,6 +127,7 @@ def axe_loss(
     )
     check_options(options, reduction, num_items_in_batch)
     check_logits(logits, inplace_backward)
+    check_derivatives(logits)
     targets = checked_targets(
         *(logits.shape, labels, options, canvas_lengths, observed_mask, observed_tokens)
     )
@@ -143,7 +144,6 @@ def logits_path_loss(
     inplace_backward: bool = False,
 ) -> PathLoss:
     """The loss `(batch,)` of checked arguments, with what `AxeOptions` ask for beside it."""
-    check_derivatives(logits)
     result = differentiable_along_path(logits, targets, options, implementation, inplace_backward)
     check_log_probs(result.path.blank_log_prob, targets.canvas_lengths)
     return result

@@ -92,6 +92,7 @@ def CmlmForConditionalGenerationLoss(
     skips: dict[str, Tensor] = {}
     if config.training_loss == "axe":
         if logits is not None:
+            check_derivatives(logits)
             shape, path_loss = logits.shape, partial(logits_path_loss, logits)
         else:
             check_projection(hidden_states, lm_head.weight, lm_head.bias)
@@ -147,7 +148,7 @@ def whole_target(
     """The labels `(batch, target)` without the -100 of observed positions, and which these are.
 
     The second is `(batch, canvas)`, bool, or None where the canvas `(batch, canvas)` differs from
-    the labels in shape, or is not given, so that nothing can be observed.
+    the labels in shape, or is not given, so that no position shows the target of its number.
     """
     if canvas is None or canvas.shape != labels.shape:
         return labels, None

@@ -137,7 +137,7 @@ def axe_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> 
 @torch.no_grad()
 def family_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> PathLoss:
     """Returns the loss over all alignments, or along the best, that are not the paper's."""
-    (batch, canvas, vocab), temperature = logits.shape, options.temperature
+    vocab, temperature = logits.shape[-1], options.temperature
     observed_mask, smoothing = targets.observed_mask, options.label_smoothing
     tokens = F.pad(targets.tokens, (0, 1), value=options.blank_token_id)
     log_probs, mean_log_probs = gather_log_probs(logits, tokens[:, None], smoothing > 0)
@@ -161,7 +161,8 @@ def family_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) 
         labels = labels.masked_fill(observed_mask[:, :, None], 0.0)
     uses = labels.sum(2)
     # equal tokens have one entry in the gradient, that of all
-    labels = labels @ (tokens[:, :, None] == tokens[:, None]).to(labels.dtype)
+    first = (tokens[:, :, None] == tokens[:, None]).byte().argmax(2)[:, None].expand_as(labels)
+    labels = torch.zeros_like(labels).scatter_add_(2, first, labels).gather(2, first)
     total = uses[:, :, None]
     entries = total * log_probs.expm1() + (1 - smoothing) * (total - labels)
     entries += total * (smoothing - smoothing / vocab)

@@ -9,7 +9,13 @@ from typing import Any, Literal, TypeVar
 from transformers import Seq2SeqTrainingArguments
 from transformers.utils import is_in_notebook
 
-from ..cmlm.configuration_cmlm import CONFIG_RANGES, CmlmConfig, canvas_recipe, check_canvas_recipe
+from ..cmlm.configuration_cmlm import (
+    CONFIG_RANGES,
+    CmlmConfig,
+    canvas_recipe,
+    check_canvas_recipe,
+    check_family,
+)
 from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..declarations import argument_texts
 
@@ -73,9 +79,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             budget), and training ends with it. Resuming continues the same budget.
         align_first (default 0): share of the run, in [0, 1], that trains by the paper's AXE before
             the model's own loss of that family takes over: the best alignment, no repetition, and 3
-            where `axe_delta` is infinite. A cold model leaves the plateau on which it says blanks
-            only by the best path; over all paths it may stay there. Evaluation goes by the model's
-            own loss throughout. The share is counted as the learning rate counts it.
+            where `axe_delta` is infinite. A cold model leaves the plateau of blanks by the best
+            path first; trained on the sum over all, it may stay there. The share is counted as the
+            learning rate counts it; evaluation goes by the model's own loss throughout.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.
@@ -274,6 +280,8 @@ class ModelArguments:
 
     def __post_init__(self):
         require(CONFIG_RANGES, vars(self))
+        if self.training_loss is not None:
+            check_family(self)
 
     def given(self) -> dict[str, Any]:
         """The fields of `CmlmConfig` that were set, by name."""

@@ -15,6 +15,7 @@ from axe_hf.cmlm.loss_axe import AlignedCrossEntropyLoss, axe_loss
 from axe_hf.cmlm.loss_cmlm import cross_entropy, linear_cross_entropy
 
 OPTIONS = {"blank_token_id": 0, "delta": 3.0}
+BOTH = OPTIONS | {"allow_repetition": True, "temperature": 1.0}
 WEIGHT = torch.randn(11, 6, generator=torch.Generator().manual_seed(1))
 # Each takes decoder states (batch, 5, 6) and labels (batch, 5).
 LOSSES = {
@@ -24,6 +25,9 @@ LOSSES = {
     "axe, fused, per sentence": lambda h, y: linear_axe_loss(
         h, WEIGHT, y, reduction="none", **OPTIONS
     ).sum(),
+    "repetition": lambda h, y: axe_loss(h @ WEIGHT.T, y, allow_repetition=True, **OPTIONS),
+    "all alignments": lambda h, y: axe_loss(h @ WEIGHT.T, y, temperature=0.5, **OPTIONS),
+    "both, fused": lambda h, y: linear_axe_loss(h, WEIGHT, y, **BOTH),
     "cross entropy": lambda h, y: cross_entropy(h @ WEIGHT.T, y),
     "cross entropy, fused": lambda h, y: linear_cross_entropy(h, WEIGHT, y),
 }

@@ -223,6 +223,32 @@ def test_length_candidates_hold_no_duplicate():
     assert candidates(min_length=4, num_length_candidates=5)[0] == [4, 5]
 
 
+def test_length_candidates_of_canvases_twice_as_long_as_what_is_predicted():
+    twice = {"length_multiplier": 2.0, "num_length_candidates": 5}
+    assert candidates(**twice, max_length=12)[0] == [4, 6, 2, 8, 10]
+    # What is over the bounds, or under them, comes together at them, with the best probability.
+    lengths, probabilities = candidates(**twice, max_length=5)
+    assert lengths == [4, 5, 2]
+    expected = torch.tensor([0.5, 0.3, 0.1]) / LENGTH_LOG_PROBS.exp().sum()
+    torch.testing.assert_close(probabilities, expected)
+    assert candidates(**twice, min_length=5, max_length=7)[0] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("decoding", [{"num_iterations": 4}, {"confidence_threshold": 0.5}])
+def test_collapsing_changes_nothing_on_the_canvas(make_model, make_sources, decoding):
+    model, sources = make_model(seed=2), make_sources([9, 4, 6, 8])
+    how = {"num_iterations": 6, "num_length_candidates": 3, "length_multiplier": 2.0} | decoding
+    how |= {"output_history": True, "return_dict_in_generate": True}
+    plain, collapsed = (
+        model.generate(**sources, **how, collapse_repeats=value) for value in (False, True)
+    )
+    assert not collapsed.sequences.equal(plain.sequences)
+    for name in ("lengths", "num_iterations", "sequences_scores", "ranking_scores"):
+        assert collapsed[name].equal(plain[name])
+    for name, steps in plain.history.items():
+        assert collapsed.history[name].equal(steps)
+
+
 def test_fewer_lengths_than_candidates_give_fewer_candidates():
     assert sorted(candidates(num_length_candidates=99)[0]) == [1, 2, 3, 4, 5]
 

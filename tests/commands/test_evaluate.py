@@ -33,6 +33,23 @@ def test_a_model_is_scored_on_all_references_of_its_data(axe_hf, model, pairs, t
     assert scores["num_sentences"] == 4 and scores["sentences_per_second"] > 0
     assert scores["decoding"]["num_iterations"] == 2
     assert scores["decoding"]["num_length_candidates"] == 1
+    assert scores["decoding"]["collapse_repeats"] is False
+
+
+@pytest.mark.parametrize(
+    ("option", "is_collapsed"), [((), True), (("--no-collapse-repeats",), False)]
+)
+def test_scores_tell_whether_runs_were_collapsed(
+    axe_hf, model, pairs, tmp_path, option, is_collapsed
+):
+    folder, output = tmp_path / "model", tmp_path / "scores.json"
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"allow_repetition": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    code, _, _ = axe_hf("evaluate", folder, *languages, pairs, "--output", output, *option)
+    scores = json.loads(output.read_text(encoding="utf-8"))
+    assert code == 0 and scores["decoding"]["collapse_repeats"] is is_collapsed
 
 
 def test_a_model_is_scored_in_int8_and_with_candidates_ranked_by_another(

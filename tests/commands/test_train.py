@@ -250,6 +250,21 @@ def test_numbers_of_a_file_that_make_no_sense_are_wrong_usage(fails, settings, t
         assert f"`{name}` must be " in fails(2, "train", tmp_path / "run.yaml")
 
 
+@pytest.mark.parametrize("text", [".inf", "inf", "2.5"])
+def test_delta_may_be_infinite_in_a_file_and_as_an_option(settings, tmp_path, text):
+    family = f"axe_delta: {text}\nallow_repetition: yes\naxe_temperature: 1\nalign_first: 0.2\n"
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings) + family)
+    number = text.removeprefix(".")
+    (tmp_path / "run.json").write_text(json.dumps(settings | {"axe_delta": float(number)}))
+    options = ["--axe-delta", number, "--no-allow-repetition", "--num-iterations", "4"]
+    for words in (["run.yaml"], ["run.json", "--allow-repetition"], ["run.yaml", *options]):
+        words = [str(tmp_path / word) if word.startswith("run") else word for word in words]
+        model, _, training = parse(words).arguments()
+        assert model.axe_delta == float(number)
+        assert model.allow_repetition is ("--num-iterations" not in words)
+        assert training.num_iterations == (4 if "--num-iterations" in words else None)
+
+
 def test_fine_tuning_by_default_changes_no_translation(axe_hf, settings, tmp_path):
     recipe = {"masking": "full", "length_multiplier": 1.6, "length_jitter": 0.1}
     assert axe_hf("train", *as_options(settings | recipe | {"seed": 1}))[0] == 0
