@@ -19,7 +19,7 @@ from .output import check_new_folder, whole_folder, write_text
 
 LANGUAGES: dict[str, Any] = {"source_lang": "en", "target_lang": "de"}  # as in the phrasebook
 # The models by their folders.
-MODELS = {"cross_entropy": "cross entropy", "axe": "AXE, {}", "autoregressive": "autoregressive"}
+MODELS = {"autoregressive": "autoregressive", "cross_entropy": "cross entropy", "axe": "AXE, {}"}
 PICTURES = ("losses.png", "alignment.png", "decoding.png")
 
 # Sizes, sentences, batches and minutes are the same for all three models; the two that write all
@@ -28,6 +28,7 @@ PICTURES = ("losses.png", "alignment.png", "decoding.png")
 RECIPE: dict[str, Any] = {
     "num_pairs": 50_000,  # enough that no sentence is seen often in minutes of training
     "num_validation": 200,  # scored several times during training
+    "num_distilled": 16_000,  # of those of training, translated by the autoregressive model
     "num_test": 500,  # BLEU to within about a point and a half
     "vocab_size": 2000,  # most words stay whole: short canvases, hence quick steps
     "max_length": 64,  # in tokens; the phrasebook's sentences are shorter
@@ -36,6 +37,8 @@ RECIPE: dict[str, Any] = {
         **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
         **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 768),
+        "scale_embedding": True,  # as Marian's own models have it; so its weights fit the others
+        "init_std": 0.07,  # Xavier's for this width: BLEU 82 in 800 steps, where 0.02 has reached 1
         "dropout": 0.1,  # Mask-Predict's 0.3 slows learning where sentences are seen a few times
         "label_smoothing": 0.0,  # blurs the alignment; pays only in long training
         "attn_implementation": "eager",  # with bf16 on CPUs PyTorch's SDPA is slower
@@ -67,9 +70,6 @@ RECIPE: dict[str, Any] = {
     },
     # A stock MarianMTModel, trained and decoded by Transformers alone: what one would take instead.
     "autoregressive": {
-        # As Marian's own models have it; Xavier's deviation for this width, with which BLEU after
-        # 800 steps is 82, where Transformers' 0.02 has learned nothing yet (1).
-        "model": {"scale_embedding": True, "init_std": 0.07},
         "training": {"learning_rate": 1.5e-3, "label_smoothing_factor": 0.1},
         "num_beams": (1, 5),
         "batch_size": 128,
@@ -91,7 +91,7 @@ class QuickstartArguments:
     """What a user of the quick start chooses."""
 
     output_dir: str = _option("axe_hf_quickstart", "Folder for models, pictures and results.")
-    minutes: float = _option(6.6, "Minutes of training of all three models, a third of it each.")
+    minutes: float = _option(6.0, "Minutes of training of all three models, a third of it each.")
     seed: int = _option(0, "Of the first weights, the batches and the masks.")
     overwrite: bool = _option(False, "Replace the results of an earlier quick start in the folder.")
     paper: bool = _option(False, "Train the second model with the paper's AXE instead of ours.")
@@ -113,10 +113,10 @@ class QuickstartArguments:
 def run_quickstart(arguments: QuickstartArguments | None = None, recipe: dict = RECIPE) -> dict:
     """Train three small models on the phrasebook, and compare them.
 
-    Two write all words at once, trained by cross entropy and by AXE; a stock autoregressive one of
-    their size writes word by word. They get the same sentences, tokens a batch and minutes. Leaves
-    the data, the models, pictures and results.json, which it returns, in `arguments.output_dir`:
-    all or nothing.
+    The first is a stock autoregressive one. The two others write all words at once: they start from
+    the first one's weights and learn its translations, one by cross entropy, one by AXE. All get as
+    many minutes, and tokens a batch. Leaves the data, the models, pictures and results.json, which
+    it returns, in `arguments.output_dir`: all or nothing.
     """
     arguments = arguments or QuickstartArguments()
     output_dir = Path(arguments.output_dir)
@@ -125,13 +125,12 @@ def run_quickstart(arguments: QuickstartArguments | None = None, recipe: dict = 
         check_new_folder(output_dir, "output_dir", advice)
     from . import evaluation  # noqa: F401 (says what to install where sacrebleu is missing)
 
+    minutes = f"{arguments.minutes / 3:.2g} minutes"
     _say(
-        "Three small models learn to translate English to German. Two write all words at once, one"
+        "Three small models learn to translate English to German: one that writes word by word, and"
     )
-    _say(
-        "trained with cross entropy, one with AXE; the third, autoregressive, writes word by word:"
-    )
-    _say(f"{arguments.minutes / 3:.2g} minutes of training each, and a minute or two for the rest.")
+    _say("two that learn from it to write all words at once, by cross entropy and by AXE:")
+    _say(f"{minutes} of training each, and about two minutes for the rest.")
     has_matplotlib = util.find_spec("matplotlib") is not None
     if not has_matplotlib:
         _say('\nNo matplotlib, no pictures. For them: python -m pip install "axe-hf[plot]"')
@@ -151,28 +150,33 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     from . import __version__
     from .evaluation import repetition_rate
 
-    _say(f"\n[1/6] Reading {recipe['num_pairs']:,} sentence pairs")
-    sources, references = _write_data(folder / "data", recipe)
-    trained, models = {}, {}
     shown = {name: text.format(arguments.axe) for name, text in MODELS.items()}
-    for number, name in enumerate(MODELS, start=2):
-        _say(f"\n[{number}/6] Training ({shown[name]}) for {arguments.minutes / 3:.2g} minutes")
-        train = _train_autoregressive if name == "autoregressive" else _train
-        trained[name] = train(name, folder, arguments, recipe)
-    _say(f"\n[5/6] Translating {len(sources)} sentences never seen before")
-    texts = {"source": sources}
+    minutes = f"{arguments.minutes / 3:.2g} minutes"
+    _say(f"\n[1/7] Reading {recipe['num_pairs']:,} sentence pairs")
+    data = _read(folder / "data", recipe)
+    _say(f"\n[2/7] Training the autoregressive model for {minutes}")
+    trained = {"autoregressive": _train_autoregressive(data, folder, arguments, recipe)}
+    _say(f"\n[3/7] Translating {recipe['num_distilled']:,} sentences with it, to learn from")
+    distilled = _distil(trained["autoregressive"], data, folder / "data", recipe)
+    for number, name in enumerate(("cross_entropy", "axe"), start=4):
+        _say(f"\n[{number}/7] Training with {shown[name]} for {minutes}")
+        teacher = trained["autoregressive"][0].model
+        trained[name] = _train(name, teacher, distilled, data, folder, arguments, recipe)
+    _say(f"\n[6/7] Translating {len(data.sources)} sentences never seen before")
+    models, texts = {}, {"source": data.sources}
     about: dict[str, Any] = LANGUAGES | {"dataset": "the phrasebook of axe_hf, made by a grammar"}
+    about["dataset"] += ", as an autoregressive model translates it"
     for name, (trainer, ways) in trained.items():
-        models[name], texts[name] = _score(trainer, ways, sources, references, recipe)
+        models[name], texts[name] = _score(trainer, ways, data, recipe)
         models[name]["name"] = shown[name]
         if name != "autoregressive":
             about["model_name"] = f"{Path(arguments.output_dir).name}-{name}"
             scores = models[name]["scores"][str(recipe["num_iterations"][0])]
             trainer.create_model_card(**about, scores={"test": scores})
-    texts["reference"] = [right[0] for right in references]
+    texts["reference"] = [right[0] for right in data.references]
     reference_rate = repetition_rate(texts["reference"])
     _say("\n" + _table(models, reference_rate) + "\n\n" + _verdict(models))
-    _say("\n[6/6] Loading the AXE model from its folder, and watching it decode")
+    _say("\n[7/7] Loading the AXE model from its folder, and watching it decode")
     _show(folder, texts, models, recipe, has_matplotlib)
     libraries = ("torch", "transformers", "tokenizers", "datasets", "sacrebleu")
     return {
@@ -185,63 +189,92 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     }
 
 
-def _write_data(folder: Path, recipe) -> tuple[list[str], list[list[str]]]:
-    """Copy as much of the phrasebook as is wanted; returns the test's sources and references."""
-    from .data import PHRASEBOOK, load_translations, read_lines
+Way = Callable[[list[str]], list[str]]  # of translating
+Trained = tuple[Any, dict[str, Way]]  # a trainer, and the ways of its model
+
+
+@dataclass(frozen=True)
+class _Data:
+    tokenizer: Any
+    train: list[dict]  # rows of `input_ids` and `labels`
+    train_sources: list[str]
+    validation: list[dict]  # rows that have `references`, too: all right translations
+    sources: list[str]  # to test on
+    references: list[list[str]]
+
+
+def _read(folder: Path, recipe) -> _Data:
+    """Copy as much of the phrasebook as is wanted, and read it with a tokenizer made of it."""
+    from .data import load_translations, tokenize_translations, train_tokenizer
+
+    _write_data(folder, recipe)
+    splits = ("train", "validation", "test")
+    pairs = {name: load_translations(folder / f"{name}.jsonl", **LANGUAGES) for name in splits}
+    texts = {name: pairs[name]["translation"] for name in splits}
+    sources = {name: [pair["en"] for pair in texts[name]] for name in splits}
+    words = (text for pair in texts["train"] for text in pair.values())
+    tokenizer = train_tokenizer(words, vocab_size=recipe["vocab_size"])
+    options: dict[str, Any] = {"tokenizer": tokenizer} | LANGUAGES
+    options |= dict.fromkeys(("max_source_length", "max_target_length"), recipe["max_length"])
+    rows = {n: tokenize_translations(pairs[n], **options).to_list() for n in splits[:2]}
+    for row, right in zip(rows["validation"], pairs["validation"]["references"], strict=True):
+        row["references"] = right
+    test = (sources["test"], list(pairs["test"]["references"]))
+    return _Data(tokenizer, rows["train"], sources["train"], rows["validation"], *test)
+
+
+def _write_data(folder: Path, recipe) -> None:
+    from .data import PHRASEBOOK, read_lines
 
     folder.mkdir()
     sizes = {"train": "num_pairs", "validation": "num_validation", "test": "num_test"}
     for split, size in sizes.items():
         lines = read_lines(PHRASEBOOK / f"{split}.jsonl.gz")[: recipe[size]]
         write_text(folder / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
-    test = load_translations(folder / "test.jsonl", **LANGUAGES)
-    return [pair["en"] for pair in test["translation"]], list(test["references"])
 
 
-Way = Callable[[list[str]], list[str]]  # of translating
-Trained = tuple[Any, dict[str, Way]]  # a trainer, and the ways of its model
+def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments, recipe) -> Trained:
+    """Train and save a model that writes all words at once and starts as the teacher ended."""
+    from transformers import set_seed
 
-
-def _train(loss: Any, folder: Path, arguments, recipe) -> Trained:
-    """Train and save a model that writes all words at once."""
-    from .training import DataArguments, ModelArguments, run_training
+    from . import AxeTrainer, CmlmConfig, CmlmForConditionalGeneration
     from .translation import translate
 
-    first = folder / "cross_entropy"  # the other models take its tokenizer
-    data: dict[str, Any] = {"vocab_size": recipe["vocab_size"]}
-    if first.exists():
-        data = {"tokenizer_name_or_path": str(first)}
-    data |= {f"{name}_file": f"{folder}/data/{name}.jsonl" for name in ("train", "validation")}
-    data |= dict.fromkeys(("max_source_length", "max_target_length"), recipe["max_length"])
-    own = recipe[arguments.axe if loss == "axe" else loss]
-    training_args = _training_arguments(folder / loss, arguments, recipe, own["training"])
-    model_args = ModelArguments(training_loss=loss, **recipe["model"] | own["model"])
-    data_args = DataArguments(**LANGUAGES, **data)
-    with redirect_stdout(io.StringIO()):  # the lines of the log; progress bars are on stderr
-        result = run_training(model_args, data_args, training_args)
-    _finish(result.trainer, result.metrics)
+    set_seed(arguments.seed)
+    own, model_settings = recipe[arguments.axe if name == "axe" else name], dict(recipe["model"])
+    attention = model_settings.pop("attn_implementation")
+    model_settings |= {"vocab_size": len(data.tokenizer), "training_loss": name} | own["model"]
+    model_settings |= dict.fromkeys(
+        ("max_source_length", "max_target_length"), recipe["max_length"]
+    )
+    model = CmlmForConditionalGeneration(CmlmConfig(**model_settings))
+    model.load_state_dict(teacher.state_dict(), strict=False)  # all but the lengths
+    model.set_attn_implementation(attention)
+    args = _training_arguments(folder / name, arguments, recipe, own["training"])
+    sets = {"train_dataset": rows, "eval_dataset": data.validation}
+    trainer = AxeTrainer(model, args, processing_class=data.tokenizer, **sets)
+    _run_training(trainer)
     ways: dict[str, Way] = {}
-    common = (result.model, result.tokenizer)
     for count in recipe["num_iterations"]:
-        ways[str(count)] = partial(translate, *common, num_iterations=count, show_progress=False)
-    return result.trainer, ways
+        settings = {"num_iterations": count, "show_progress": False}
+        ways[str(count)] = partial(translate, model, data.tokenizer, **settings)
+    return trainer, ways
 
 
-def _train_autoregressive(name: str, folder: Path, arguments, recipe) -> Trained:
+def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> Trained:
     """Train and save a stock MarianMTModel by the stock trainer, with the same token budget."""
-    from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Seq2SeqTrainer, set_seed
+    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, set_seed
 
     from .evaluation import TranslationMetric
     from .pipeline import DECODED
     from .training import TrainingClock, timed_schedule
 
     set_seed(arguments.seed)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "cross_entropy")
-    model, own = _new_marian(tokenizer, recipe), recipe[name]
-    args = _training_arguments(folder / name, arguments, recipe, own["training"])
+    tokenizer, own = data.tokenizer, recipe["autoregressive"]
+    model = _new_marian(tokenizer, recipe)
+    args = _training_arguments(folder / "autoregressive", arguments, recipe, own["training"])
     args.per_device_train_batch_size = 1  # list of sentence pairs
-    train, _ = _tokenized(folder / "data" / "train.jsonl", tokenizer, recipe)
-    validation, references = _tokenized(folder / "data" / "validation.jsonl", tokenizer, recipe)
+    references = [row["references"] for row in data.validation]
     collate = DataCollatorForSeq2Seq(tokenizer, model)
 
     def scores(prediction: Any) -> dict[str, Any]:
@@ -249,12 +282,13 @@ def _train_autoregressive(name: str, folder: Path, arguments, recipe) -> Trained
         texts = tokenizer.batch_decode(ids, **DECODED)
         return TranslationMetric().compute(predictions=texts, references=references) or {}
 
+    names = ("input_ids", "labels")
     trainer = Seq2SeqTrainer(
         model,
         args,
         data_collator=lambda rows: collate([pair for pairs in rows for pair in pairs]),
-        train_dataset=_batches(train, args.max_tokens_per_batch, args.seed),
-        eval_dataset=[[pair] for pair in validation],
+        train_dataset=_batches(data.train, args.max_tokens_per_batch, args.seed),
+        eval_dataset=[[{name: pair[name] for name in names}] for pair in data.validation],
         processing_class=tokenizer,
         compute_metrics=scores,
     )
@@ -262,11 +296,7 @@ def _train_autoregressive(name: str, folder: Path, arguments, recipe) -> Trained
     steps: Any = args.max_steps if args.max_steps > 0 else math.inf
     schedule = timed_schedule(trainer.create_optimizer(), args, steps, lambda: clock.seconds() / 60)
     trainer.lr_scheduler = schedule
-    with redirect_stdout(io.StringIO()):
-        trainer.train()
-        trainer.save_model()
-        metrics = trainer.evaluate()
-    _finish(trainer, metrics)
+    _run_training(trainer)
     ways: dict[str, Way] = {}
     common = (model, tokenizer, own["batch_size"])
     for num_beams in own["num_beams"]:
@@ -275,12 +305,24 @@ def _train_autoregressive(name: str, folder: Path, arguments, recipe) -> Trained
     return trainer, ways
 
 
+def _distil(teacher: Trained, data: _Data, folder: Path, recipe) -> list[dict]:
+    """The first sentences as the teacher translates them: rows to train on, and a file."""
+    limit, sources = recipe["max_length"] // 2, data.train_sources[: recipe["num_distilled"]]
+    found = next(iter(teacher[1].values()))(sources)
+    pairs = [{"en": english, "de": german} for english, german in zip(sources, found, strict=True)]
+    lines = [json.dumps({"translation": p}, ensure_ascii=False) + "\n" for p in pairs]
+    write_text(folder / "distilled.jsonl", "".join(lines))
+    # Cut, for a canvas must hold a blank between equal neighbours.
+    labels = data.tokenizer(text_target=found, truncation=True, max_length=limit).input_ids
+    return [row | {"labels": ids} for row, ids in zip(data.train, labels, strict=False)]
+
+
 def _new_marian(tokenizer, recipe) -> Any:
     """An autoregressive model of the sizes of the others, which starts a translation with </s>."""
     from transformers import GenerationConfig, MarianConfig, MarianMTModel
 
     sizes = {n: v for n, v in recipe["model"].items() if hasattr(MarianConfig(), n)}
-    sizes |= recipe["autoregressive"]["model"] | {"max_position_embeddings": recipe["max_length"]}
+    sizes["max_position_embeddings"] = recipe["max_length"]
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     ids["decoder_start_token_id"] = tokenizer.eos_token_id
     ids["forced_eos_token_id"] = None
@@ -288,16 +330,6 @@ def _new_marian(tokenizer, recipe) -> Any:
     model.set_attn_implementation(recipe["model"]["attn_implementation"])
     model.generation_config = GenerationConfig(**ids, max_length=recipe["max_length"], num_beams=1)
     return model
-
-
-def _tokenized(file: Path, tokenizer, recipe) -> tuple[list[dict], list[list[str]]]:
-    """Rows of `input_ids` and `labels`, and all right translations where `file` has them."""
-    from .data import load_translations, tokenize_translations
-
-    lengths = dict.fromkeys(("max_source_length", "max_target_length"), recipe["max_length"])
-    pairs = load_translations(file, **LANGUAGES)
-    right = list(pairs["references"]) if "references" in pairs.column_names else []
-    return tokenize_translations(pairs, tokenizer, **LANGUAGES, **lengths).to_list(), right
 
 
 def _batches(rows: list[dict], max_tokens: int, seed: int) -> list[list[dict]]:
@@ -334,9 +366,12 @@ def _training_arguments(output_dir: Path, arguments, recipe, own: dict[str, Any]
     return AxeTrainingArguments(str(output_dir), **settings)
 
 
-def _finish(trainer, metrics: dict[str, Any]) -> None:
-    """Say how far training came, and make the model ready to translate."""
-    state, bleu = trainer.state, metrics["eval_bleu"]
+def _run_training(trainer) -> None:
+    """Train, save, say how far it came, and make the model ready to translate."""
+    with redirect_stdout(io.StringIO()):  # the lines of the log; progress bars are on stderr
+        trainer.train()
+        trainer.save_model()
+        bleu, state = trainer.evaluate()["eval_bleu"], trainer.state
     _say(f"      {state.global_step:,} steps, {state.epoch:.1f} epochs; validation BLEU {bleu:.1f}")
     trainer.model.set_attn_implementation("sdpa")  # which the saved model will be loaded with
     trainer.model.eval()
@@ -352,17 +387,17 @@ def _has_fast_bf16() -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
-def _score(trainer, ways: dict[str, Way], sources, references, recipe) -> tuple[dict, list[str]]:
+def _score(trainer, ways: dict[str, Way], data: _Data, recipe) -> tuple[dict, list[str]]:
     """What results.json says of a model, and its translations in the first of the ways."""
     from .evaluation import TranslationMetric
     from .training import TrainingClock
 
-    next(iter(ways.values()))(sources[:64])  # warm up
+    next(iter(ways.values()))(data.sources[:64])  # warm up
     scores, translations = {}, []
     for name, translated in ways.items():
-        found, seconds = _timed(translated, sources)
-        metric: Any = TranslationMetric().compute(predictions=found, references=references)
-        alone = [_timed(translated, [text])[1] for text in sources[: recipe["num_alone"]]]
+        found, seconds = _timed(translated, data.sources)
+        metric: Any = TranslationMetric().compute(predictions=found, references=data.references)
+        alone = [_timed(translated, [text])[1] for text in data.sources[: recipe["num_alone"]]]
         metric["sentences_per_second"] = len(found) / seconds
         metric["milliseconds_alone"] = 1000 * statistics.median(alone)
         scores[name] = metric
@@ -466,5 +501,5 @@ Try next:
   axe-hf evaluate {axe} {data}/test.jsonl {languages} --num-length-candidates 5
   and ten more minutes of training, here or on sentences of your own:
   axe-hf train --model-name-or-path {axe} {languages} \\
-    --train-file {data}/train.jsonl --test-file {data}/test.jsonl --output-dir my_model \\
+    --train-file {data}/distilled.jsonl --test-file {data}/test.jsonl --output-dir my_model \\
     --train-minutes 10 --max-tokens-per-batch {budget}"""

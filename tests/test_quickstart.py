@@ -20,6 +20,7 @@ SIZES |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
 SIZES |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
 RECIPE = quickstart.RECIPE | {
     "num_pairs": 300,
+    "num_distilled": 60,
     "num_test": 20,
     "num_validation": 8,
     "vocab_size": 500,
@@ -94,8 +95,6 @@ def test_both_parallel_models_are_trained_alike(finished):
     ]
     own = {"training_loss": "axe"} | RECIPE["ours"]["model"] | CANVAS
     assert configs[0] | own == configs[1]
-    tokenizers = [(folder / n / "tokenizer.json").read_text() for n in ("cross_entropy", "axe")]
-    assert tokenizers[0] == tokenizers[1]
 
 
 def test_the_autoregressive_model_is_a_stock_one_of_their_size_trained_as_long(finished):
@@ -103,8 +102,7 @@ def test_the_autoregressive_model_is_a_stock_one_of_their_size_trained_as_long(f
     config = json.loads((folder / "autoregressive" / "config.json").read_text())
     assert config["architectures"] == ["MarianMTModel"]
     assert all(config[name] == size for name, size in SIZES.items())
-    tokenizers = [(folder / n / "tokenizer.json").read_text() for n in ("axe", "autoregressive")]
-    assert tokenizers[0] == tokenizers[1]
+    assert len({(folder / name / "tokenizer.json").read_text() for name in quickstart.MODELS}) == 1
     model = results["models"]["autoregressive"]
     assert 0.01 <= model["training_minutes"] < 0.03
     assert abs(model["num_parameters"] / results["models"]["axe"]["num_parameters"] - 1) < 0.2
@@ -129,14 +127,15 @@ def test_the_saved_models_load_with_auto_classes(finished):
         assert getattr(model.config, "training_loss", "autoregressive") == name
         assert len(tokenizer) == model.config.vocab_size
         assert model.num_parameters() == results["models"][name]["num_parameters"]
-    texts = results["translations"]  # `model` is the autoregressive one, that decodes greedily
+    texts = results["translations"]
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "autoregressive")  # decodes greedily
     found = quickstart._translate_by_generate(model, tokenizer, 7, texts["source"])
     assert found == texts["autoregressive"]
 
 
 def test_it_prints_the_scores_side_by_side_and_examples_with_steps(finished):
     _, _, printed = finished
-    rows = [line.split() for line in printed.splitlines()]
+    rows = [line.split() for line in printed.split("ms alone")[1].splitlines()]
     table = [row for row in rows if len(row) > 5 and row[0] in ("1", "3", "n")]
     assert [row[:2] for row in table[:4]] == [[t, m] for t in "13" for m in ("cross", "AXE,")]
     searches = [" ".join(row[:-6]) for row in table[4:6]]
@@ -232,7 +231,7 @@ def test_missing_matplotlib_is_said_at_the_start(tmp_path, monkeypatch, capsys):
     with pytest.raises(ZeroDivisionError):
         run_quickstart(QuickstartArguments(str(tmp_path / "out")), RECIPE)
     printed = capsys.readouterr().out
-    assert 'pip install "axe-hf[plot]"' in printed.split("[1/5]")[0]
+    assert 'pip install "axe-hf[plot]"' in printed.split("[1/7]")[0]
 
 
 def test_overwriting_replaces_its_own_files_and_no_others(tmp_path, monkeypatch, capsys):
