@@ -48,6 +48,8 @@ def test_axe_by_hand_prints_the_numbers_of_its_header(run_example, repository):
     assert "AXE:            9.78 nats" in printed and "9.78" in header
     assert '"though" was left out' in printed
     assert "1  really     <blank>" in printed
+    assert "AXE:             5.04 nats" in printed and "5.04" in header
+    assert "repetition:      0.31 nats" in printed and "0.31" in header
 
 
 def test_training_translating_and_sharing_follow_on_each_other(run_example, tmp_path):

@@ -198,7 +198,7 @@ def test_all_sequences_of_moves(loss, repetition, temperature, delta):
 @every_loss
 def test_ties_go_to_align_repeat_skip_prediction_skip_target(loss):
     generator = torch.Generator().manual_seed(1)
-    for number in range(100):
+    for number in range(48):
         n, m = torch.randint(1, 6, (2,), generator=generator).tolist()
         options = options_of(True, 0.0, [0.0, 0.5, 1.0, 2.0][number % 4])
         labels = torch.randint(1, 3, (1, n), generator=generator)
@@ -313,7 +313,7 @@ def test_gradients_equal_finite_differences(loss, repetition, temperature, delta
     labels = torch.tensor([[1, 1, 2], [2, -100, -100]])
     options = options_of(repetition, temperature, delta)
     options["canvas_lengths"] = torch.tensor([4, 3])
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels, **options), logits)
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels, **options), logits, fast_mode=True)
 
 
 @every_loss

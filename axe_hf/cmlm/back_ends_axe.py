@@ -33,6 +33,9 @@ except ImportError:  # the code of a checkpoint, where axe_hf is not installed
 
 IMPLEMENTATIONS = ("auto", "torch", "triton")
 ALIGNMENT_FIELDS = tuple(field.name for field in fields(AxeAlignment))
+# What a compiled loss hands on, by name: PyTorch 2.11 cannot trace vars() of a frozen dataclass.
+_TARGET_FIELDS = tuple(field.name for field in fields(AxeTargets))
+_OPTION_FIELDS = tuple(field.name for field in fields(AxeOptions))
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,18 @@ TORCH = BackEnd("torch", axe_along_path, path_gradient, AxePath)
 FAMILY = BackEnd("family", family_along_path, family_gradient, FamilyPath)
 
 
-def back_end(implementation: str, options: AxeOptions) -> BackEnd:
-    """Returns who computes a loss: `"auto"` is PyTorch until a GPU has run the kernels."""
+def back_end(implementation: str, options: AxeOptions, device: torch.device) -> BackEnd:
+    """Returns who computes a loss: `"auto"` is Triton for the paper's AXE on an NVIDIA GPU.
+
+    There it was 11 to 16 times faster (examples/benchmarks/README.md). It is PyTorch elsewhere.
+    """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"`implementation` must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}."
         )
+    has_triton = device.type == "cuda" and kernels is not None and kernels.is_triton_available()
+    if implementation == "auto" and options.is_paper and has_triton and torch.version.cuda:
+        return _named("triton")
     if implementation != "triton":
         return TORCH if options.is_paper else FAMILY
     if not options.is_paper:
@@ -89,9 +98,10 @@ def differentiable_along_path(
     inplace_backward: bool,
 ) -> PathLoss:
     """Returns the loss per sentence, whose gradient goes to the logits, and the path."""
-    chosen = back_end(implementation, options)
+    chosen = back_end(implementation, options, logits.device)
     if torch.compiler.is_compiling():
-        inputs = (*vars(targets).values(), *vars(options).values())
+        inputs = [getattr(targets, name) for name in _TARGET_FIELDS]
+        inputs += [getattr(options, name) for name in _OPTION_FIELDS]
         loss, alignment, path = _along_path_operator(chosen.name, logits.detach(), *inputs)
         result = PathLoss(loss, _alignment_type(options)(*alignment), chosen.path_type(*path))
     else:
@@ -175,7 +185,7 @@ NAMESPACE = "axe_" + re.sub(r"\W", "_", __name__)
     "bool with_alignment) -> (Tensor, Tensor[], Tensor[])",
 )
 def _along_path_operator(implementation, logits, *inputs):
-    num_targets = len(fields(AxeTargets))
+    num_targets = len(_TARGET_FIELDS)
     targets, options = AxeTargets(*inputs[:num_targets]), AxeOptions(*inputs[num_targets:])
     loss, alignment, path = _named(implementation).along_path(logits, targets, options)
 
@@ -189,7 +199,7 @@ def _along_path_operator(implementation, logits, *inputs):
 @_along_path_operator.register_fake
 def _(implementation, logits, *inputs):
     batch, canvas, _ = logits.shape
-    num_targets = len(fields(AxeTargets))
+    num_targets = len(_TARGET_FIELDS)
     tokens, options = inputs[0], AxeOptions(*inputs[num_targets:])
     target, dtype = tokens.shape[1], torch.promote_types(logits.dtype, torch.float32)
     per_target, per_position = (batch, target), (batch, canvas)

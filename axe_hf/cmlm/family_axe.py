@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-# Cells of all sentences' tables that a CPU works on at once: about 25 MiB of scratch.
+# Cells of all sentences' tables that a CPU works on at once: about 25 MiB of scratch, 10 for AXE.
 MAX_CELLS_CPU = 2**18
 
 
@@ -118,8 +119,9 @@ def _posterior(moves: Moves, is_best: bool) -> Posterior:
     weights = _weights_by_front(moves)
     shares, last_column = _forward(weights, moves.allow_repetition, is_best)
     value = last_column.gather(0, moves.target_lengths[None] + 1)[0]
-    value = value.masked_fill(value < _impossible(value.dtype) / 2, -torch.inf)
-    says, skips, blanks = _backward(weights, moves, shares, value != -torch.inf)
+    is_possible = value > -(torch.finfo(value.dtype).max ** (1 / 6))
+    value = value.masked_fill(~is_possible, -torch.inf)
+    says, skips, blanks = _backward(weights, moves, shares, is_possible)
     if moves.observed_mask is not None:  # what is skipped behind one is paid at the next
         behind = torch.where(moves.observed_mask.t(), skips[:, 1:], 0)
         skips[:, 1:] -= behind
@@ -201,7 +203,7 @@ def _forward(
     def join(first, second, out, share):
         if is_best:
             torch.maximum(first, second, out=out)
-            share.copy_(first >= second)
+            torch.ge(first, second, out=share)
         else:
             torch.logaddexp(first, second, out=out)
             torch.sub(first, out, out=share).exp_()
@@ -250,10 +252,10 @@ def _backward(
     for front, start, stop in reversed(grid.fronts()):
         here, below = (front, start, stop), (start + 1, stop + 1)
         onward = part(by_align, front + 1 + tilt, *below)
-        flow = part(by_blank, front + 1, start, stop) + onward
         if repeats:  # in front of a twin only what did not say it goes on
             past_twin = onward * part(is_twin, 0, *below)
-            flow -= past_twin
+            onward = onward - past_twin
+        flow = onward + part(by_blank, front + 1, start, stop)
         if tilt:
             flow += part(by_skip, front + 1, *below)
         said = part(said_share, *here)
@@ -274,6 +276,6 @@ def _backward(
     says = grid.cells(by_align)[2:-1, 2:-1]
     if repeats:
         says = says + grid.cells(by_repeat)[2:-1, 2:-1]
-    skips = grid.cells(by_skip if tilt else torch.zeros_like(by_align))[2:-1, 1:-1]
+    skips = grid.cells(by_skip)[2:-1, 1:-1] if tilt else F.pad(says, (0, 0, 1, 0)).zero_()
     blanks = grid.cells(by_blank)[1:-1, 2:-1].sum(0)
     return says, skips, blanks

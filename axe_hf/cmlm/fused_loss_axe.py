@@ -112,7 +112,7 @@ def linear_path_loss(
     is_summed: bool = True,
 ) -> PathLoss:
     """`loss_axe.logits_path_loss` of what `projection` makes; its sum if `is_summed`."""
-    chosen = back_end(implementation, options)
+    chosen = back_end(implementation, options, projection.hidden_states.device)
     if torch.compiler.is_compiling():
         logits = F.linear(projection.hidden_states, projection.weight, projection.bias)
         return differentiable_along_path(logits, targets, options, implementation, False)

@@ -2,7 +2,8 @@
 
 Source: Ghazvininejad et al., Aligned Cross Entropy for Non-Autoregressive Machine Translation, ICML
 2020. The paper's recursion is in `axe_hf/reference.py`; `back_ends_axe.py` chooses who computes,
-`path_axe.py` computes value and gradient along the path, `alignment_axe.py` finds it.
+`path_axe.py` computes value and gradient along the path, `alignment_axe.py` finds it,
+`family_axe.py` weighs all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class AxeOutput:
 
     Args:
         loss: The reduced loss, or `(batch,)` with `reduction="none"`; nats.
-        alignment: The alignment it was computed along, without gradient.
+        alignment: The alignment it was computed along, the best one at a temperature; without
+            gradient.
 
     Example:
         >>> import torch
@@ -101,8 +103,8 @@ def axe_loss(
         inplace_backward: Write the gradient over the logits, which saves a tensor of their size.
             The logits must not be a leaf and nothing else may need them, neither a backward pass
             nor the caller afterwards.
-        implementation: `"torch"`; `"triton"`, kernels with the same values, experimental until a
-            GPU has run them; or `"auto"`, PyTorch.
+        implementation: `"torch"`; `"triton"`, kernels with the same values; or `"auto"`, Triton for
+            the paper's AXE on an NVIDIA GPU and PyTorch otherwise.
 
     Returns:
         The loss in nats, float32 or the logits' wider type; or `AxeOutput`.

@@ -58,6 +58,7 @@ def CmlmForConditionalGenerationLoss(
     num_items_in_batch: int | Tensor | None = None,
     hidden_states: Tensor | None = None,
     lm_head: Any = None,
+    is_draft: bool = False,
 ) -> CmlmLosses:
     """(token loss + `length_loss_weight` * length loss, both summed) / number of labels.
 
@@ -74,6 +75,8 @@ def CmlmForConditionalGenerationLoss(
         num_items_in_batch: What to divide by. Default: the number of labels that are not -100.
         hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.
         lm_head: The output projection, of which weight and bias are read.
+        is_draft: Whether what the canvas shows is a draft, that need not be right: `labels` then
+            are whole, and every position is predicted and scored.
     """
     options = AxeOptions(
         *(config.blank_token_id, config.axe_delta, config.label_smoothing),
@@ -88,7 +91,7 @@ def CmlmForConditionalGenerationLoss(
     if is_readable(labels):
         message = "`labels` must hold -100 where there is no token, not <pad> ({labels} at {at})."
         refuse({message: labels == config.pad_token_id}, labels=labels)
-    target, is_observed = whole_target(labels, canvas, config)
+    target, is_observed = whole_target(labels, None if is_draft else canvas, config)
     skips: dict[str, Tensor] = {}
     if config.training_loss == "axe":
         if logits is not None:
@@ -98,7 +101,8 @@ def CmlmForConditionalGenerationLoss(
             check_projection(hidden_states, lm_head.weight, lm_head.bias)
             projection = Projection(hidden_states, lm_head.weight, lm_head.bias)
             shape, path_loss = projection.shape, partial(linear_path_loss, projection)
-        result = path_loss(_targets(shape, target, canvas, is_observed, config, options), options)
+        what = (target, canvas, is_observed, is_draft)
+        result = path_loss(_targets(shape, *what, config, options), options)
         token_loss = result.loss.sum()
         names = ("num_skipped_targets", "num_skipped_predictions")
         skips = {name: getattr(result.alignment, name) for name in names}
@@ -129,6 +133,7 @@ def _targets(
     target: Tensor,
     canvas: Tensor | None,
     is_observed: Tensor | None,
+    is_draft: bool,
     config: CmlmConfig,
     options: AxeOptions,
 ) -> AxeTargets:
@@ -136,7 +141,11 @@ def _targets(
     if canvas is None:
         return checked_targets(shape, target, options, None, None)
     observed_tokens = None
-    if is_observed is None and (options.allow_repetition or options.temperature > 0):
+    if (
+        is_observed is None
+        and not is_draft
+        and (options.allow_repetition or options.temperature > 0)
+    ):
         is_observed, observed_tokens = _is_token(canvas, config), canvas
     canvas_lengths = (canvas != config.pad_token_id).sum(dim=1)
     return checked_targets(shape, target, options, canvas_lengths, is_observed, observed_tokens)

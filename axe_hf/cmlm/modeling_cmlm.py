@@ -682,6 +682,7 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
             labels: (batch, target) long, the tokens to score; -100 for padding and for observed
                 positions. Where anything is observed, canvas and target must have equal length.
             num_items_in_batch: int or tensor, what to divide by in place of the labels' number.
+            is_draft: what the canvas shows is a draft that may be wrong; all of it is scored.
 
         Returns:
             `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.
@@ -695,6 +696,7 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
         if labels is None and has_canvas and self.training and not is_silent:
             logger.warning_once(_WITHOUT_LABELS)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        is_draft = kwargs.pop("is_draft", False)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -720,6 +722,7 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
                 num_items_in_batch=num_items_in_batch,
                 hidden_states=hidden_states,
                 lm_head=self.lm_head,
+                is_draft=is_draft,
             )
             results |= vars(losses)
         return CmlmSeq2SeqLMOutput(logits=logits, **results)

@@ -26,7 +26,7 @@ _RANGES = {
     ">= 0": "learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps logging_steps "
     "eval_steps save_steps eval_delay neftune_noise_alpha",
     "in [0, 1)": "label_smoothing_factor adam_beta1 adam_beta2",
-    "in [0, 1]": "align_first",
+    "in [0, 1]": "align_first draft_share",
     "between 0 and 1 or None": "ema_decay",
     "at least 1": "max_tokens_per_batch per_device_train_batch_size per_device_eval_batch_size "
     "gradient_accumulation_steps eval_accumulation_steps dataloader_prefetch_factor ddp_timeout",
@@ -82,6 +82,11 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             where `axe_delta` is infinite. A cold model leaves the plateau of blanks by the best
             path first; trained on the sum over all, it may stay there. The share is counted as the
             learning rate counts it; evaluation goes by the model's own loss throughout.
+        draft_share (default 0): share of the sentences, in [0, 1], whose canvas shows a part of the
+            model's own draft, made by a pass of its own; all is predicted and scored anew, the
+            shown too. Further passes of decoding then do no harm, as they do without, and one pass
+            is as good or better. A step costs half as much again. After SMART (Ghazvininejad et
+            al. 2020); on stretched canvases it is ours. Needs `masking="full"`.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.
@@ -122,6 +127,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     length_jitter: float | None = None
     train_minutes: float | None = None
     align_first: float = 0.0
+    draft_share: float = 0.0
     num_iterations: int | None = None
     ema_decay: float | None = None
     bleu_tokenize: str | None = None

@@ -178,8 +178,7 @@ class AxeTrainer(Seq2SeqTrainer):
             made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
         check_canvas_recipe(made, config.training_loss)
         check_family(config, made["masking"])
-        if (share := args.align_first) and config.training_loss != "axe":
-            raise ValueError(f"`align_first` is {share}, but cross entropy aligns nothing.")
+        _check_schedule(args, config.training_loss, made["masking"])
         hint = " An adapter does not keep it." if hasattr(self.model, "get_base_model") else ""
         is_anew = decoded is not None and "length_multiplier" in given
         had = present | ({"length_multiplier": decoded} if is_anew else {})
@@ -337,6 +336,9 @@ class AxeTrainer(Seq2SeqTrainer):
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """The model's own loss; its parts are added up for the log."""
         is_first = model.training and self._progress < self.args.align_first
+        if model.training and not is_first and (share := self.args.draft_share) > 0:
+            canvas = show_drafts(model, inputs, share, self.processing_class)
+            inputs = {**inputs, "decoder_input_ids": canvas, "is_draft": True}
         with best_path_only(self.model.config) if is_first else nullcontext():
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
@@ -575,6 +577,34 @@ def target_sizes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     row_of_token: np.ndarray = np.repeat(np.arange(len(lengths)), lengths)
     is_repeat = (tokens[1:] == tokens[:-1]) & (row_of_token[1:] == row_of_token[:-1])
     return lengths, lengths + np.bincount(row_of_token[1:][is_repeat], minlength=len(lengths))
+
+
+def _check_schedule(args: AxeTrainingArguments, training_loss: str, masking: str) -> None:
+    """Refuses parts of a run that its loss or its canvases have no room for."""
+    shares = {name: getattr(args, name) for name in ("align_first", "draft_share")}
+    if training_loss != "axe" and (given := [name for name, share in shares.items() if share]):
+        raise ValueError(f"`{given[0]}` is {shares[given[0]]}, but cross entropy aligns nothing.")
+    if (share := args.draft_share) and masking != "full":
+        reason = "a draft is made of a fully masked canvas. Add masking='full'"
+        raise ValueError(f"`draft_share` is {share} and `masking` {masking!r}, but {reason}.")
+
+
+@torch.no_grad()
+def show_drafts(
+    model: Any, inputs: dict[str, Any], share: float, tokenizer: PreTrainedTokenizerBase
+) -> torch.Tensor:
+    """The canvases of `inputs`, a `share` of which show parts of what `model` now says on them.
+
+    How large a part is drawn for each, uniformly. `model` may be wrapped, hence its whole logits.
+    """
+    canvas = inputs["decoder_input_ids"]  # (batch, canvas)
+    texts = {name: value for name, value in inputs.items() if name != "labels"}
+    logits = model(**texts).logits
+    logits[..., [tokenizer.pad_token_id, tokenizer.mask_token_id]] = -torch.inf
+    drawn = torch.rand(len(canvas), 2, 1, device=canvas.device)
+    is_shown = torch.rand(canvas.shape, device=canvas.device) < drawn[:, 0]
+    is_shown &= (drawn[:, 1] < share) & (canvas == tokenizer.mask_token_id)
+    return torch.where(is_shown, logits.argmax(dim=-1), canvas)
 
 
 @contextmanager

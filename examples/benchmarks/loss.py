@@ -1,8 +1,8 @@
-"""What AXE costs beside cross entropy, forward and backward: time and memory.
+"""What AXE and its family cost beside cross entropy and CTC, forward and backward: time and memory.
 
-    python examples/benchmarks/loss.py                       # about twenty minutes on one core, 6
-    GiB python examples/benchmarks/loss.py --quick               # seconds, small sizes
-    python examples/benchmarks/loss.py --allocator retain    # the C library keeps freed memory
+    python examples/benchmarks/loss.py                     # forty minutes on one core, 6 GiB
+    python examples/benchmarks/loss.py --quick             # seconds, small sizes
+    python examples/benchmarks/loss.py --allocator retain  # the C library keeps freed memory
     python examples/benchmarks/loss.py --device cuda
 
 Time is CPU time of the process on one thread (on a GPU: time until it is done), extra memory the
@@ -10,7 +10,8 @@ peak above what is held before the forward pass, in a second run. The losses tak
 is against cross entropy in the same turn: median, 20th and 80th percentile of all turns. Writes a
 table in Markdown, a CSV and a PNG. Losses of logits are compared with `F.cross_entropy`, losses of
 hidden states with the projection to logits and `F.cross_entropy`. The alignment alone starts from
-costs that were gathered before.
+costs that were gathered before. "CTC" is `F.ctc_loss`; "AXE, soft" sums over all alignments, "AXE,
+soft, repetition" lets tokens repeat besides, and "AXE, CTC" skips no target besides, which is CTC.
 """
 
 import argparse

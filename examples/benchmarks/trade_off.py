@@ -1,0 +1,164 @@
+"""BLEU over speed: models of ours beside an autoregressive model, in Transformers and CTranslate2.
+
+    python examples/benchmarks/trade_off.py test.jsonl.gz --source-lang en --target-lang de \
+        --autoregressive teacher --ours "CTC=student" "AXE=axe" --output trade_off
+
+Takes minutes on two cores. Every system translates the whole test set, sentences sorted by length,
+in batches of 1 and of 64; the systems take turns, wall clock, the best of two turns. Prints the
+environment and a table, and writes trade_off.csv and trade_off.png. The autoregressive model is a
+`MarianMTModel` saved with the tokenizer of ours.
+"""
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import ctranslate2
+import torch
+from decoding_engines import token_names_of, write_ctranslate2
+from measuring import environment
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from axe_hf import TranslationMetric, quantize_int8
+from axe_hf.data import load_translations
+
+BATCH_SIZES = (1, 64)
+
+
+@dataclass
+class System:
+    """One point of the picture for each batch size."""
+
+    name: str
+    family: str  # of one colour
+    translate: Callable[[list[list[int]]], list[list[int]]]  # ids of a batch to ids
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # by batch size
+    score: dict = field(default_factory=dict)
+
+
+def through_generate(model, settings: dict, batch: list[list[int]]) -> list[list[int]]:
+    """Ours and Transformers' own."""
+    rows = [torch.tensor(ids) for ids in batch]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    return model.generate(ids, attention_mask=(ids != 0).long(), **settings).tolist()
+
+
+def through_ctranslate2(translator, names: list[str], beams: int, batch) -> list[list[int]]:
+    texts = [[names[i] for i in ids] for ids in batch]
+    found = translator.translate_batch(texts, beam_size=beams, max_decoding_length=64)
+    numbers = {name: i for i, name in enumerate(names)}
+    return [[numbers[name] for name in result.hypotheses[0]] for result in found]
+
+
+def systems(args, folder: Path) -> list[System]:
+    found = []
+    for given in args.ours:
+        name, path = given.split("=", 1)
+        model = AutoModelForSeq2SeqLM.from_pretrained(path).eval()
+        for kind, own in (("", model), (", int8", quantize_int8(model))):
+            for lengths in (1, 5):
+                how = {"num_iterations": 1, "num_length_candidates": lengths}
+                label = f"{name}{kind}" + (", 5 lengths" if lengths > 1 else "")
+                found.append(System(label, name, partial(through_generate, own, how)))
+    model = AutoModelForSeq2SeqLM.from_pretrained(args.autoregressive).eval()
+    names = token_names_of(model.config.vocab_size)
+    write_ctranslate2(model, names, folder / "ctranslate2")
+    for beams, label in ((1, "greedy"), (5, "beam 5")):
+        how = {"num_beams": beams, "max_length": 64, "do_sample": False}
+        name = f"Transformers, {label}"
+        found.append(System(name, "autoregressive", partial(through_generate, model, how)))
+        for kind in ("float32", "int8"):
+            translator = ctranslate2.Translator(
+                str(folder / "ctranslate2"), compute_type=kind, intra_threads=args.threads
+            )
+            decode = partial(through_ctranslate2, translator, names, beams)
+            label_of = f"CTranslate2, {label}" + (", int8" if kind == "int8" else "")
+            found.append(System(label_of, "CTranslate2", decode))
+    return found
+
+
+def measure(system: System, sources: list[list[int]], batch_size: int) -> list[list[int]]:
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    found: list[list[int]] = [[] for _ in sources]
+    start = time.perf_counter()
+    for first in range(0, len(order), batch_size):
+        part = order[first : first + batch_size]
+        for i, ids in zip(part, system.translate([sources[i] for i in part]), strict=True):
+            found[i] = ids
+    system.seconds.setdefault(batch_size, []).append(time.perf_counter() - start)
+    return found
+
+
+def draw(found: list[System], number: int, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours = dict.fromkeys(system.family for system in found)
+    colours = {name: f"C{i}" for i, name in enumerate(colours)}
+    figure, axes = pyplot.subplots(1, len(BATCH_SIZES), figsize=(12, 5), sharey=True)
+    for axis, batch_size in zip(axes, BATCH_SIZES, strict=True):
+        for system in found:
+            speed = number / min(system.seconds[batch_size])
+            axis.scatter(speed, system.score["bleu"], color=colours[system.family])
+            text = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+            axis.annotate(system.name, (speed, system.score["bleu"]), **text)
+        axis.set(xscale="log", xlabel="sentences a second", title=f"batches of {batch_size}")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("BLEU")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("test_file")
+    parser.add_argument("--source-lang", required=True)
+    parser.add_argument("--target-lang", required=True)
+    parser.add_argument("--autoregressive", required=True, help="folder of the MarianMTModel")
+    parser.add_argument("--ours", nargs="+", required=True, help="name=folder of each CMLM")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", default="trade_off", help="of .csv and .png")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(environment(args.threads))
+    pairs = load_translations(
+        args.test_file, source_lang=args.source_lang, target_lang=args.target_lang
+    )
+    tokenizer = AutoTokenizer.from_pretrained(args.ours[0].split("=", 1)[1])
+    texts = [pair[args.source_lang] for pair in pairs["translation"]]
+    references = [[pair[args.target_lang]] for pair in pairs["translation"]]
+    sources = tokenizer(texts).input_ids
+    with tempfile.TemporaryDirectory() as folder:
+        found = systems(args, Path(folder))
+        for turn in range(2):
+            for batch_size in BATCH_SIZES:
+                for system in found:
+                    ids = measure(system, sources, batch_size)
+                    translations = tokenizer.batch_decode(ids, skip_special_tokens=True)
+                    metric = TranslationMetric().compute
+                    system.score = metric(predictions=translations, references=references)
+            print(f"turn {turn + 1} of 2 done", file=sys.stderr)
+    rows = [("system", "BLEU", *(f"sentences a second, batch {n}" for n in BATCH_SIZES))]
+    for system in found:
+        speeds = (f"{len(sources) / min(system.seconds[n]):.1f}" for n in BATCH_SIZES)
+        rows.append((system.name, f"{system.score['bleu']:.2f}", *speeds))
+    for row in rows:
+        print("  ".join(f"{cell:>28}" for cell in row))
+    signature = found[0].score["bleu_signature"]
+    print(f"BLEU {signature}")
+    with open(f"{args.output}.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([*rows, ("signature", signature)])
+    draw(found, len(sources), Path(f"{args.output}.png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
