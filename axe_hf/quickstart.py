@@ -252,7 +252,7 @@ def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments,
     model.load_state_dict(teacher.state_dict(), strict=False)  # all but the lengths
     model.set_attn_implementation(attention)
     args = _training_arguments(folder / name, arguments, recipe, own["training"])
-    sets = {"train_dataset": rows, "eval_dataset": data.validation}
+    sets: dict[str, Any] = {"train_dataset": rows, "eval_dataset": data.validation}
     trainer = AxeTrainer(model, args, processing_class=data.tokenizer, **sets)
     _run_training(trainer)
     ways: dict[str, Way] = {}
