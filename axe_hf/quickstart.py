@@ -211,7 +211,7 @@ def _read(folder: Path, recipe) -> _Data:
     _write_data(folder, recipe)
     splits = ("train", "validation", "test")
     pairs = {name: load_translations(folder / f"{name}.jsonl", **LANGUAGES) for name in splits}
-    texts = {name: pairs[name]["translation"] for name in splits}
+    texts = {name: [row["translation"] for row in pairs[name].to_list()] for name in splits}
     sources = {name: [pair["en"] for pair in texts[name]] for name in splits}
     words = (text for pair in texts["train"] for text in pair.values())
     tokenizer = train_tokenizer(words, vocab_size=recipe["vocab_size"])
