@@ -309,7 +309,8 @@ def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> Train
 def _distil(teacher: Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     """The first sentences as the teacher translates them: rows to train on, and a file."""
     limit, sources = recipe["max_length"] // 2, data.train_sources[: recipe["num_distilled"]]
-    found = next(iter(teacher[1].values()))(sources)
+    greedy: Any = next(iter(teacher[1].values()))
+    found = greedy(sources, max_length=limit)
     pairs = [{"en": english, "de": german} for english, german in zip(sources, found, strict=True)]
     lines = [json.dumps({"translation": p}, ensure_ascii=False) + "\n" for p in pairs]
     write_text(folder / "distilled.jsonl", "".join(lines))
