@@ -13,7 +13,7 @@ from .commands import CommandParser, UsageError
 from .output import printable
 
 COMMANDS = {
-    "quickstart": "train two small models in minutes, on the built-in data, and compare them",
+    "quickstart": "train three small models in minutes, on the built-in data, and compare them",
     "train": "train a model on your sentence pairs, or fine-tune one",
     "translate": "translate text with a trained model",
     "evaluate": "score a model, or translations that you have, with BLEU and chrF",

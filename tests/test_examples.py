@@ -55,7 +55,8 @@ def test_axe_by_hand_prints_the_numbers_of_its_header(run_example, repository):
 def test_training_translating_and_sharing_follow_on_each_other(run_example, tmp_path):
     model = tmp_path / "model"
     options = f"--output_dir {model} --max_train_pairs 60 --max_steps 2 --vocab_size 400 --use_cpu "
-    options += "--d_model 16 --num_layers 1 --save_strategy no --disable_tqdm true"
+    options += "--d_model 16 --num_layers 1 --save_strategy no --disable_tqdm true "
+    options += "--ours --masking full --length_multiplier 2"
     printed = run_example("02_train.py", *options.split())
     assert "bleu_signature: nrefs:var" in printed
     assert (model / "README.md").is_file()

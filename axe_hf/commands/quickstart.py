@@ -6,11 +6,13 @@ from ..quickstart import QuickstartArguments, run_quickstart
 from .options import CommandParser, UsageError, add_option
 
 _DESCRIPTION = """\
-Shows what this package is for, in about five minutes on two CPU cores, without a network:
+Shows what this package is for, in about eight minutes on two CPU cores, without a network:
 
   1. reads an English-German phrasebook that comes with it,
-  2. trains two small models on it for the same time, one with cross entropy, one with AXE,
-  3. scores both on sentences they have not seen, in 1, 4 and 10 passes of the decoder,
+  2. trains three small models on it for the same time: one of Transformers' own that writes word
+     by word, and two that learn from it to write all at once, with cross entropy and with AXE,
+  3. scores them on sentences they have not seen, in 1, 4 and 10 passes of the decoder, or by
+     greedy and beam search,
   4. saves them, loads the AXE model again, and draws pictures of training and decoding.
 
 It needs the extra "eval"; pictures need "plot": python -m pip install "axe-hf[eval,plot]"

@@ -4,6 +4,7 @@ from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
 from .model_card import ModelCardDetails, model_card_text
 from .run import TrainingResult, run_training
+from .time_budget import TrainingClock, timed_schedule
 from .trainer import AxeTrainer
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "EmaCallback",
     "ModelArguments",
     "ModelCardDetails",
+    "TrainingClock",
     "TrainingResult",
     "average_checkpoints",
     "model_card_text",
     "run_training",
+    "timed_schedule",
 ]

@@ -6,8 +6,10 @@ from axe_hf.quickstart import QuickstartArguments
 
 def test_its_options_are_the_fields_of_its_arguments():
     assert parse([]) == QuickstartArguments()
-    given = parse(["--output_dir", "x", "--minutes", "0.5", "--seed", "2", "--overwrite"])
-    assert given == QuickstartArguments("x", minutes=0.5, seed=2, overwrite=True)
+    given = parse(
+        ["--output_dir", "x", "--minutes", "0.5", "--seed", "2", "--overwrite", "--paper"]
+    )
+    assert given == QuickstartArguments("x", minutes=0.5, seed=2, overwrite=True, paper=True)
 
 
 def test_wrong_usage_and_a_folder_in_use(fails, tmp_path):
