@@ -1,6 +1,7 @@
 """The benchmarks run on small sizes, and what they compare with is what it claims to be."""
 
 import csv
+import gzip
 import json
 import os
 import runpy
@@ -210,3 +211,56 @@ def test_decoding_beside_a_busy_process_is_timed_in_processes_of_their_own(run_b
     printed = run_benchmark("--in-this-process", "--repeats", 1, program="busy.py")
     times = json.loads(printed)
     assert list(times) == ["1", "4", "16", "64"] and min(map(min, times.values())) > 0
+
+
+@pytest.fixture
+def small_recipes(folder, monkeypatch, tmp_path):
+    """A tiny dataset for recipes.py, of a size to match, and a plan with all kinds of training."""
+    import recipes_data
+    import recipes_plans as plans
+
+    digits = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf"}
+    pairs = [{"en": f"{a} {b}", "de": f"{digits[a]} {digits[b]}"} for a in digits for b in digits]
+    for split, rows in (("train", pairs), ("validation", pairs[:3]), ("test", pairs[3:6])):
+        with gzip.open(tmp_path / f"tatoeba_short.{split}.jsonl.gz", "wt", encoding="utf-8") as f:
+            f.writelines(json.dumps({"translation": pair}) + "\n" for pair in rows)
+    size = recipes_data.Size(300, 16, 1, 20, ((20, 5),), 3)
+    monkeypatch.setitem(recipes_data.SIZES, "tatoeba_short", size)
+
+    def rounds(seed):
+        named = [recipe for recipes in plans.passes(seed) for recipe in recipes]
+        in_passes = [recipe for recipe in named if recipe.arm in ("GLAT", "SMART")]
+        first = [recipe for recipe in named if recipe.arm == "Imputer in the second half"]
+        axe_first = plans.after_axe(plans.cold("CTC after 30 % AXE", plans.CTC, seed), 0.3)
+        return [plans.losses(seed)[0][3::4], [*in_passes, *first, axe_first]]
+
+    monkeypatch.setitem(plans.PLANS, "passes", plans.Plan(rounds, plans.DECODINGS[:3]))
+    return ("--dataset", "tatoeba_short", "--plan", "passes", "--data-dir", tmp_path)
+
+
+def test_the_benchmark_of_recipes_trains_teachers_and_students(
+    run_benchmark, small_recipes, tmp_path
+):
+    output = tmp_path / "recipes.csv"
+    argv = [*small_recipes, "--steps", 3, "--limit-rows", 24, "--output", output]
+    printed = run_benchmark(*argv, program="recipes.py")
+    environment, *lines = output.read_text(encoding="utf-8").splitlines()
+    assert torch.__version__ in environment and "3 steps" in environment
+    rows = list(csv.DictReader(lines))
+    assert [row["num_beams"] for row in rows[:3]] == ["1", "1", "5"]
+    students = rows[3:]
+    assert {row["loss"] for row in students} == {
+        "cross entropy",
+        "AXE",
+        "CTC",
+        "sum with repetition, delta 3",
+    }
+    assert {(row["start"], row["targets"]) for row in students} == {
+        ("cold", "raw"),
+        ("warm", "distilled"),
+    }
+    how = [(row["num_iterations"], row["num_length_candidates"]) for row in students]
+    assert how == [("1", "1"), ("1", "5"), ("4", "1")] * 8
+    for row in rows:
+        assert 0 <= float(row["bleu"]) <= 100 and row["bleu_signature"].startswith("nrefs:1|")
+    assert "24 pairs" in printed and printed.count("nats per target token") == 3
