@@ -20,6 +20,7 @@ from .path_axe import (
     AxePath,
     FamilyPath,
     PathLoss,
+    alignment_type,
     axe_along_path,
     family_along_path,
     family_gradient,
@@ -103,14 +104,10 @@ def differentiable_along_path(
         inputs = [getattr(targets, name) for name in _TARGET_FIELDS]
         inputs += [getattr(options, name) for name in _OPTION_FIELDS]
         loss, alignment, path = _along_path_operator(chosen.name, logits.detach(), *inputs)
-        result = PathLoss(loss, _alignment_type(options)(*alignment), chosen.path_type(*path))
+        result = PathLoss(loss, alignment_type(options)(*alignment), chosen.path_type(*path))
     else:
         result = chosen.along_path(logits, targets, options)
     return with_gradient(logits, result, options, chosen, inplace_backward)
-
-
-def _alignment_type(options: AxeOptions) -> type:
-    return AxeAlignment if options.temperature == 0 or options.with_alignment else ExpectedSkips
 
 
 def with_gradient(
@@ -219,7 +216,7 @@ def _(implementation, logits, *inputs):
     if implementation == FAMILY.name:
         kinds["tokens"] = ((batch, target + 1), torch.long)
         kinds["entries"] = ((batch, canvas, target + 1), dtype)
-    if (kind := _alignment_type(options)) is ExpectedSkips:
+    if (kind := alignment_type(options)) is ExpectedSkips:
         names = tuple(field.name for field in fields(kind))
         kinds |= dict.fromkeys(names, (batch, dtype))
 

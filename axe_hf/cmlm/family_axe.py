@@ -23,8 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Cells of all sentences' tables that a CPU works on at once: about 25 MiB of scratch, 10 for AXE.
+# Cells of all sentences' tables that a CPU works on at once: 10 MiB of scratch for AXE.
 MAX_CELLS_CPU = 2**18
+# For the family, of many small operations, half of whose time is in calling them: 100 MiB.
+MAX_FAMILY_CELLS_CPU = 2**20
+# Values up to which PyTorch's CTC, which subtracts them, gives posteriors good to 1e-10.
+MAX_CTC_VALUE = 1e5
 
 
 class Posterior(NamedTuple):
@@ -56,13 +60,73 @@ class Moves:
 
 @torch.no_grad()
 def posterior_of(moves: Moves, *, is_best: bool) -> Posterior:
-    """Returns the posterior of every move in float64, for the mixture or the best alignment."""
+    """Returns the posterior of every move in float64, for the mixture or the best alignment.
+
+    Equal tokens of a sentence may share theirs in `says` in the first of them.
+    """
     batch, target, canvas = moves.say.shape
-    size = max(1, batch)  # whole sentences, on a GPU all at once
-    if moves.say.device.type == "cpu":
-        size = min(size, max(1, MAX_CELLS_CPU // max(1, target * canvas)))
+    if not is_best and is_for_ctc(moves) and (posterior := ctc_posterior(moves)) is not None:
+        return posterior
+    size = sentences_at_once(batch, target * canvas, moves.say.device)
     parts = [_posterior(moves[k : k + size], is_best) for k in range(0, max(1, batch), size)]
     return parts[0] if len(parts) == 1 else Posterior(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def sentences_at_once(batch: int, cells: int, device: torch.device) -> int:
+    """How many sentences with that many cells to work on, whole ones: on a GPU all."""
+    if device.type != "cpu":
+        return max(1, batch)
+    return min(max(1, batch), max(1, MAX_FAMILY_CELLS_CPU // max(1, cells)))
+
+
+def first_of_equal(tokens: Tensor) -> Tensor:
+    """The first index at which each of the tokens `(batch, number)` stands in its sentence."""
+    return (tokens[:, :, None] == tokens[:, None]).byte().argmax(2)
+
+
+def is_for_ctc(moves: Moves) -> bool:
+    """Whether PyTorch's CTC computes the same, and faster: it has a kernel where we have launches.
+
+    Not on a CPU, where in float64 it is slower than the fronts. It reads lengths and values on the
+    host, which a CUDA graph cannot record, and adds in any order.
+    """
+    is_ctc = moves.allow_repetition and moves.delta == torch.inf and moves.observed_mask is None
+    if not (is_ctc and moves.say.is_cuda and moves.say.numel() and moves.tokens is not None):
+        return False
+    is_recorded = torch.cuda.is_current_stream_capturing()
+    return not (is_recorded or torch.are_deterministic_algorithms_enabled())
+
+
+def ctc_posterior(moves: Moves) -> Posterior | None:
+    """`posterior_of` CTC by PyTorch's, whose gradient is `weight.exp() - posterior`.
+
+    It does not mind that the weights are no distribution. Its classes are the blank and the
+    targets, equal ones in the first. None where a sentence's value is too large for it.
+    """
+    (batch, target, canvas), impossible = moves.say.shape, _impossible(torch.float64)
+    weights = moves.say.new_empty((canvas, batch, target + 1), dtype=torch.float64)
+    weights[:, :, 0], weights[:, :, 1:] = moves.skip_prediction.t(), moves.say.permute(2, 0, 1)
+    position = torch.arange(canvas, device=weights.device)[:, None]
+    is_behind = position >= moves.canvas_lengths  # (canvas, batch)
+    # finite, and behind the canvas's end the blank for nothing, as in the fronts
+    weights.masked_fill_(is_behind[:, :, None], impossible).clamp_(min=impossible)
+    weights[:, :, 0].masked_fill_(is_behind, 0.0)
+    how = (first_of_equal(moves.tokens) + 1, [canvas] * batch, moves.target_lengths.tolist())
+    # no F.ctc_loss: inside an operator and in inference mode autograd cannot give its gradient
+    cost, table = torch.ops.aten._ctc_loss(weights, *how, 0, False)
+    is_possible = cost < torch.finfo(cost.dtype).max ** (1 / 6)
+    if (is_possible & (cost > MAX_CTC_VALUE)).any():
+        return None
+    ones = torch.ones_like(cost)
+    slope = torch.ops.aten._ctc_loss_backward(ones, weights, *how, cost, table, 0, False)
+    posterior = weights.exp_().sub_(slope).clamp_(min=0.0)
+    # a position does one thing: so an error of the value cancels
+    posterior /= posterior.sum(2, keepdim=True)
+    posterior.masked_fill_(is_behind[:, :, None] | ~is_possible[:, None], 0.0)
+    says = posterior[:, :, 1:].permute(1, 2, 0)
+    value = (-cost).masked_fill_(~is_possible, -torch.inf)
+    no_skips = says.new_zeros(()).expand_as(says)
+    return Posterior(value, says, no_skips, posterior[:, :, 0].t())
 
 
 class _Grid:

@@ -25,7 +25,7 @@ from .alignment_axe import (
     align_axe,
     best_alignment,
 )
-from .family_axe import Moves, posterior_of
+from .family_axe import Moves, first_of_equal, posterior_of, sentences_at_once
 
 # A block stays in a core's cache between the passes over it; a GPU wants few large launches.
 BLOCK_BYTES_CPU = 2**21
@@ -137,39 +137,56 @@ def axe_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> 
 @torch.no_grad()
 def family_along_path(logits: Tensor, targets: AxeTargets, options: AxeOptions) -> PathLoss:
     """Returns the loss over all alignments, or along the best, that are not the paper's."""
-    vocab, temperature = logits.shape[-1], options.temperature
-    observed_mask, smoothing = targets.observed_mask, options.label_smoothing
+    (batch, canvas, vocab), smoothing = logits.shape, options.label_smoothing
     tokens = F.pad(targets.tokens, (0, 1), value=options.blank_token_id)
     log_probs, mean_log_probs = gather_log_probs(logits, tokens[:, None], smoothing > 0)
+    size = sentences_at_once(batch, targets.tokens.shape[1] * canvas, logits.device)
+    starts = range(0, max(1, batch), size)
+    chunks = [slice(start, start + size) for start in starts]
+    parts = [_family_part(log_probs[c], tokens[c], targets[c], options, vocab) for c in chunks]
+    cost, entries, uses, *alignment = (
+        parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+    )
+    path = FamilyPath(tokens, entries, uses, log_probs[:, :, -1].contiguous())
+    loss = smooth(cost, uses, mean_log_probs, smoothing)
+    return PathLoss(loss, alignment_type(options)(*alignment), path)
+
+
+def alignment_type(options: AxeOptions) -> type:
+    """What a loss tells beside its value: `AxeAlignment` or `ExpectedSkips`."""
+    return AxeAlignment if options.temperature == 0 or options.with_alignment else ExpectedSkips
+
+
+def _family_part(
+    log_probs: Tensor, tokens: Tensor, targets: AxeTargets, options: AxeOptions, vocab: int
+) -> tuple[Tensor, ...]:
+    """Of some sentences: the costs, the gradient's entries, the uses, and the alignment's parts."""
+    temperature, smoothing, dtype = options.temperature, options.label_smoothing, log_probs.dtype
     moves = _moves(log_probs, tokens, targets, options)
-    alignment: AxeAlignment | ExpectedSkips
     if temperature == 0 or options.with_alignment:
         posterior = posterior_of(moves, is_best=True)
         alignment = best_alignment(posterior, moves)
-        cost = alignment.cost
+        cost, told = alignment.cost, tuple(vars(alignment).values())
     if temperature > 0:
         say, blank = (part.double() / temperature for part in (moves.say, moves.skip_prediction))
         posterior = posterior_of(replace(moves, say=say, skip_prediction=blank), is_best=False)
-        cost = (-temperature * posterior.value).to(log_probs.dtype)
+        cost = (-temperature * posterior.value).to(dtype)
         if not options.with_alignment:
             skips = posterior.skip_target.sum((1, 2)), posterior.skip_prediction.sum(1)
-            alignment = ExpectedSkips(*(part.to(log_probs.dtype) for part in skips))
+            told = tuple(part.to(dtype) for part in skips)
     delta = options.delta if options.delta != torch.inf else 0.0
     labels = torch.add(posterior.says, posterior.skip_target, alpha=delta)
     labels = torch.cat((labels, posterior.skip_prediction[:, None]), 1).transpose(1, 2)
-    if observed_mask is not None:
-        labels = labels.masked_fill(observed_mask[:, :, None], 0.0)
-    uses = labels.sum(2)
+    if targets.observed_mask is not None:
+        labels = labels.masked_fill(targets.observed_mask[:, :, None], 0.0)
+    total = labels.sum(2, keepdim=True)
     # equal tokens have one entry in the gradient, that of all
-    first = (tokens[:, :, None] == tokens[:, None]).byte().argmax(2)[:, None].expand_as(labels)
+    first = first_of_equal(tokens)[:, None].expand_as(labels)
     labels = torch.zeros_like(labels).scatter_add_(2, first, labels).gather(2, first)
-    total = uses[:, :, None]
     entries = total * log_probs.expm1() + (1 - smoothing) * (total - labels)
     entries += total * (smoothing - smoothing / vocab)
-    entries = entries.masked_fill(total == 0, 0.0).to(log_probs.dtype)
-    uses = uses.to(log_probs.dtype)
-    path = FamilyPath(tokens, entries, uses, log_probs[:, :, -1].contiguous())
-    return PathLoss(smooth(cost, uses, mean_log_probs, smoothing), alignment, path)
+    entries = entries.masked_fill_(total == 0, 0.0).to(dtype)
+    return cost, entries, total[:, :, 0].to(dtype), *told
 
 
 def _moves(log_probs: Tensor, tokens: Tensor, targets: AxeTargets, options: AxeOptions) -> Moves:

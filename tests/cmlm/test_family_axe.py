@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from axe_hf.cmlm import family_axe, fused_loss_axe, path_axe
 from axe_hf.cmlm.alignment_axe import align_axe
-from axe_hf.cmlm.family_axe import Moves, posterior_of
+from axe_hf.cmlm.family_axe import Moves, ctc_posterior, posterior_of
 from axe_hf.cmlm.fused_loss_axe import linear_axe_loss
 from axe_hf.cmlm.loss_axe import AlignedCrossEntropyLoss, axe_loss
 
@@ -47,7 +47,7 @@ def gradient(logits, labels, lengths, **options):
 def test_chunks_and_blocks_change_nothing(case, options, monkeypatch):
     whole = gradient(*case, **options)
     for size in (1, 2 * 4 * 9):
-        monkeypatch.setattr(family_axe, "MAX_CELLS_CPU", size)
+        monkeypatch.setattr(family_axe, "MAX_FAMILY_CELLS_CPU", size)
         torch.testing.assert_close(gradient(*case, **options), whole, rtol=0, atol=1e-7)
     monkeypatch.setattr(path_axe, "BLOCK_BYTES_CPU", 2 * 11 * 4)
     torch.testing.assert_close(gradient(*case, **options), whole, rtol=0, atol=1e-7)
@@ -203,6 +203,62 @@ def test_a_skipped_target_is_counted_where_it_is_paid():
     # say 1 or 2 or blank (in three places), the rest skipped: one way, one, three
     torch.testing.assert_close(found.value, torch.tensor([5.0], dtype=torch.float64).log())
     torch.testing.assert_close(found.skip_target.sum((1, 2)), torch.tensor([1 + 3 / 5]).double())
+
+
+CTC_CASES = {  # target, canvas, vocabulary, temperature
+    "short": (4, 9, 4, 1.0),
+    "long": (40, 100, 300, 0.1),
+    "one": (1, 1, 3, 2.0),
+}
+
+
+@pytest.mark.parametrize("sizes", CTC_CASES.values(), ids=CTC_CASES)
+def test_the_ctc_of_pytorch_has_the_same_posterior(sizes):
+    (target, canvas, vocab, temperature), batch = sizes, 12
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(batch, canvas, vocab, generator=generator).double().log_softmax(2)
+    weights[0, 0, 1:], weights[1, -1, :2] = -math.inf, -math.inf
+    weights[2, 0] = torch.tensor([0.0] + [-math.inf] * (vocab - 1))  # shown: the blank
+    tokens = torch.randint(1, vocab, (batch, target), generator=generator)
+    tokens[3:6] = 1  # of which each must be told from the next
+    lengths = torch.randint(0, target + 1, (batch,), generator=generator)
+    canvases = torch.randint(0, canvas + 1, (batch,), generator=generator)
+    lengths[2:4], canvases[2:4], canvases[4] = 1, canvas, target - 1
+    say = weights.gather(2, tokens[:, None].expand(-1, canvas, -1)).transpose(1, 2) / temperature
+    blank = weights[:, :, 0] / temperature
+    moves = Moves(say, blank, math.inf, True, tokens, lengths, canvases, None)
+    found, expected = ctc_posterior(moves), posterior_of(moves, is_best=False)
+    says = [F.one_hot(tokens).double().mT @ each.says for each in (found, expected)]  # by token
+    pairs = zip(found._replace(says=says[0]), expected._replace(says=says[1]), strict=True)
+    for pair in pairs:
+        torch.testing.assert_close(*pair, rtol=1e-12, atol=1e-12)
+    assert target == 1 or 0 < found.value.isinf().sum() < batch
+    huge = replace(moves, say=1e6 * say, skip_prediction=1e6 * blank)
+    assert ctc_posterior(huge) is None  # and the fronts serve
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_behind_the_door_the_ctc_of_pytorch_is_the_same(case, smoothing, monkeypatch):
+    logits, labels, lengths = case
+    options = FAMILY["CTC"] | {"blank_token_id": BLANK, "label_smoothing": smoothing}
+    options |= {"canvas_lengths": lengths, "observed_tokens": torch.zeros(5, 9, dtype=torch.long)}
+    options |= {"observed_mask": torch.arange(9) == torch.tensor([[2]] * 5)}
+
+    def run(loss):
+        leaf = logits.clone().requires_grad_()
+        values = loss(leaf, labels, reduction="none", **options)
+        values.sum().backward()
+        with torch.inference_mode():
+            torch.testing.assert_close(axe_loss(leaf, labels, reduction="none", **options), values)
+        return values.detach(), leaf.grad
+
+    expected, served = run(axe_loss), []
+    monkeypatch.setattr(family_axe, "is_for_ctc", lambda moves: served.append(moves) or True)
+    torch.testing.assert_close(run(axe_loss), expected)
+    torch._dynamo.reset()
+    compiled = torch.compile(axe_loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(run(compiled), expected)
+    assert len(served) == 4
 
 
 TARGETS = torch.tensor([[7, 7, 9, 1], [11, 1, -100, -100]])
