@@ -95,7 +95,7 @@ class QuickstartArguments:
     minutes: float = _option(6.0, "Minutes of training of all three models, a third of it each.")
     seed: int = _option(0, "Of the first weights, the batches and the masks.")
     overwrite: bool = _option(False, "Replace the results of an earlier quick start in the folder.")
-    paper: bool = _option(False, "Train the second model with the paper's AXE instead of ours.")
+    paper: bool = _option(False, "Train the AXE model with the paper's loss instead of ours.")
 
     @property
     def axe(self) -> str:
@@ -171,7 +171,9 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
         models[name], texts[name] = _score(trainer, ways, data, recipe)
         models[name]["name"] = shown[name]
         if name != "autoregressive":
-            about["model_name"] = f"{Path(arguments.output_dir).name}-{name}"
+            uploaded = Path(arguments.output_dir).name  # what their names on the Hub begin with
+            about["model_name"] = f"{uploaded}-{name}"
+            about["base_model"] = f"{uploaded}-autoregressive"
             scores = models[name]["scores"][str(recipe["num_iterations"][0])]
             trainer.create_model_card(**about, scores={"test": scores})
     texts["reference"] = [right[0] for right in data.references]
@@ -249,7 +251,8 @@ def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments,
         ("max_source_length", "max_target_length"), recipe["max_length"]
     )
     model = CmlmForConditionalGeneration(CmlmConfig(**model_settings))
-    model.load_state_dict(teacher.state_dict(), strict=False)  # all but the lengths
+    missing = model.load_state_dict(teacher.state_dict(), strict=False).missing_keys
+    assert missing == ["model.encoder.embed_lengths.weight"], missing  # what no teacher has
     model.set_attn_implementation(attention)
     args = _training_arguments(folder / name, arguments, recipe, own["training"])
     sets: dict[str, Any] = {"train_dataset": rows, "eval_dataset": data.validation}
@@ -316,7 +319,10 @@ def _distil(teacher: Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     write_text(folder / "distilled.jsonl", "".join(lines))
     # Cut, for a canvas must hold a blank between equal neighbours.
     labels = data.tokenizer(text_target=found, truncation=True, max_length=limit).input_ids
-    return [row | {"labels": ids} for row, ids in zip(data.train, labels, strict=False)]
+    cut = {"truncation": True, "max_length": recipe["max_length"]}
+    ids = data.tokenizer(sources, **cut).input_ids  # not `data.train`, without pairs too long
+    pairs_of_ids = zip(ids, labels, strict=True)
+    return [{"input_ids": source, "labels": target} for source, target in pairs_of_ids]
 
 
 def _new_marian(tokenizer, recipe) -> Any:
