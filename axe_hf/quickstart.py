@@ -161,21 +161,21 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     distilled = _distil(trained["autoregressive"], data, folder / "data", recipe)
     for number, name in enumerate(("cross_entropy", "axe"), start=4):
         _say(f"\n[{number}/7] Training with {shown[name]} for {minutes}")
-        teacher = trained["autoregressive"][0].model
+        teacher = trained["autoregressive"].trainer.model
         trained[name] = _train(name, teacher, distilled, data, folder, arguments, recipe)
     _say(f"\n[6/7] Translating {len(data.sources)} sentences never seen before")
     models, texts = {}, {"source": data.sources}
     about: dict[str, Any] = LANGUAGES | {"dataset": "the phrasebook of axe_hf, made by a grammar"}
     about["dataset"] += ", as an autoregressive model translates it"
-    for name, (trainer, ways) in trained.items():
-        models[name], texts[name] = _score(trainer, ways, data, recipe)
+    for name, result in trained.items():
+        models[name], texts[name] = _score(result, data, recipe)
         models[name]["name"] = shown[name]
         if name != "autoregressive":
             uploaded = Path(arguments.output_dir).name  # what their names on the Hub begin with
             about["model_name"] = f"{uploaded}-{name}"
             about["base_model"] = f"{uploaded}-autoregressive"
             scores = models[name]["scores"][str(recipe["num_iterations"][0])]
-            trainer.create_model_card(**about, scores={"test": scores})
+            result.trainer.create_model_card(**about, scores={"test": scores})
     texts["reference"] = [right[0] for right in data.references]
     reference_rate = repetition_rate(texts["reference"])
     _say("\n" + _table(models, reference_rate) + "\n\n" + _verdict(models))
@@ -193,7 +193,12 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
 
 
 Way = Callable[[list[str]], list[str]]  # of translating
-Trained = tuple[Any, dict[str, Way]]  # a trainer, and the ways of its model
+
+
+@dataclass(frozen=True)
+class _Trained:
+    trainer: Any
+    ways: dict[str, Way]  # of its model, the plainest first
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,9 @@ def _write_data(folder: Path, recipe) -> None:
         write_text(folder / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments, recipe) -> Trained:
+def _train(
+    name: str, teacher, rows: list[dict], data: _Data, folder, arguments, recipe
+) -> _Trained:
     """Train and save a model that writes all words at once and starts as the teacher ended."""
     from transformers import set_seed
 
@@ -262,10 +269,10 @@ def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments,
     for count in recipe["num_iterations"]:
         settings = {"num_iterations": count, "show_progress": False}
         ways[str(count)] = partial(translate, model, data.tokenizer, **settings)
-    return trainer, ways
+    return _Trained(trainer, ways)
 
 
-def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> Trained:
+def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> _Trained:
     """Train and save a stock MarianMTModel by the stock trainer, with the same token budget."""
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, set_seed
 
@@ -306,13 +313,13 @@ def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> Train
     for num_beams in own["num_beams"]:
         way = f"beam {num_beams}" if num_beams > 1 else "greedy"
         ways[way] = partial(_translate_by_generate, *common, num_beams=num_beams)
-    return trainer, ways
+    return _Trained(trainer, ways)
 
 
-def _distil(teacher: Trained, data: _Data, folder: Path, recipe) -> list[dict]:
+def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     """The first sentences as the teacher translates them: rows to train on, and a file."""
     limit, sources = recipe["max_length"] // 2, data.train_sources[: recipe["num_distilled"]]
-    greedy: Any = next(iter(teacher[1].values()))
+    greedy: Any = next(iter(teacher.ways.values()))
     found = greedy(sources, max_length=limit)
     pairs = [{"en": english, "de": german} for english, german in zip(sources, found, strict=True)]
     lines = [json.dumps({"translation": p}, ensure_ascii=False) + "\n" for p in pairs]
@@ -395,11 +402,12 @@ def _has_fast_bf16() -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
-def _score(trainer, ways: dict[str, Way], data: _Data, recipe) -> tuple[dict, list[str]]:
+def _score(trained: _Trained, data: _Data, recipe) -> tuple[dict, list[str]]:
     """What results.json says of a model, and its translations in the first of the ways."""
     from .evaluation import TranslationMetric
     from .training import TrainingClock
 
+    trainer, ways = trained.trainer, trained.ways
     next(iter(ways.values()))(data.sources[:64])  # warm up
     scores, translations = {}, []
     for name, translated in ways.items():

@@ -116,7 +116,7 @@ def test_sentences_keep_their_translations_where_training_left_a_long_one_out(tm
     data = quickstart._Data(tokenizer, only, sources, [], [], [])
     ways = {"greedy": lambda texts, max_length: texts[::-1]}
     recipe = {"max_length": 40, "num_distilled": 3}
-    rows = quickstart._distil((None, ways), data, tmp_path, recipe)
+    rows = quickstart._distil(quickstart._Trained(None, ways), data, tmp_path, recipe)
     assert [len(rows[0]["input_ids"]), len(rows[2]["labels"])] == [40, 20]
     assert rows[1] == {name: tokenizer("two").input_ids for name in ("input_ids", "labels")}
     assert rows[2]["input_ids"] == rows[0]["labels"] == tokenizer("three").input_ids
