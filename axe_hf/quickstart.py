@@ -95,7 +95,7 @@ class QuickstartArguments:
     minutes: float = _option(6.0, "Minutes of training of all three models, a third of it each.")
     seed: int = _option(0, "Of the first weights, the batches and the masks.")
     overwrite: bool = _option(False, "Replace the results of an earlier quick start in the folder.")
-    paper: bool = _option(False, "Train the second model with the paper's AXE instead of ours.")
+    paper: bool = _option(False, "Train the AXE model with the paper's loss instead of ours.")
 
     @property
     def axe(self) -> str:
@@ -161,19 +161,21 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
     distilled = _distil(trained["autoregressive"], data, folder / "data", recipe)
     for number, name in enumerate(("cross_entropy", "axe"), start=4):
         _say(f"\n[{number}/7] Training with {shown[name]} for {minutes}")
-        teacher = trained["autoregressive"][0].model
+        teacher = trained["autoregressive"].trainer.model
         trained[name] = _train(name, teacher, distilled, data, folder, arguments, recipe)
     _say(f"\n[6/7] Translating {len(data.sources)} sentences never seen before")
     models, texts = {}, {"source": data.sources}
     about: dict[str, Any] = LANGUAGES | {"dataset": "the phrasebook of axe_hf, made by a grammar"}
     about["dataset"] += ", as an autoregressive model translates it"
-    for name, (trainer, ways) in trained.items():
-        models[name], texts[name] = _score(trainer, ways, data, recipe)
+    for name, result in trained.items():
+        models[name], texts[name] = _score(result, data, recipe)
         models[name]["name"] = shown[name]
         if name != "autoregressive":
-            about["model_name"] = f"{Path(arguments.output_dir).name}-{name}"
+            uploaded = Path(arguments.output_dir).name  # what their names on the Hub begin with
+            about["model_name"] = f"{uploaded}-{name}"
+            about["base_model"] = f"{uploaded}-autoregressive"
             scores = models[name]["scores"][str(recipe["num_iterations"][0])]
-            trainer.create_model_card(**about, scores={"test": scores})
+            result.trainer.create_model_card(**about, scores={"test": scores})
     texts["reference"] = [right[0] for right in data.references]
     reference_rate = repetition_rate(texts["reference"])
     _say("\n" + _table(models, reference_rate) + "\n\n" + _verdict(models))
@@ -191,7 +193,12 @@ def _run(arguments, recipe, folder: Path, has_matplotlib: bool) -> dict[str, Any
 
 
 Way = Callable[[list[str]], list[str]]  # of translating
-Trained = tuple[Any, dict[str, Way]]  # a trainer, and the ways of its model
+
+
+@dataclass(frozen=True)
+class _Trained:
+    trainer: Any
+    ways: dict[str, Way]  # of its model, the plainest first
 
 
 @dataclass(frozen=True)
@@ -234,7 +241,9 @@ def _write_data(folder: Path, recipe) -> None:
         write_text(folder / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments, recipe) -> Trained:
+def _train(
+    name: str, teacher, rows: list[dict], data: _Data, folder, arguments, recipe
+) -> _Trained:
     """Train and save a model that writes all words at once and starts as the teacher ended."""
     from transformers import set_seed
 
@@ -249,7 +258,8 @@ def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments,
         ("max_source_length", "max_target_length"), recipe["max_length"]
     )
     model = CmlmForConditionalGeneration(CmlmConfig(**model_settings))
-    model.load_state_dict(teacher.state_dict(), strict=False)  # all but the lengths
+    missing = model.load_state_dict(teacher.state_dict(), strict=False).missing_keys
+    assert missing == ["model.encoder.embed_lengths.weight"], missing  # what no teacher has
     model.set_attn_implementation(attention)
     args = _training_arguments(folder / name, arguments, recipe, own["training"])
     sets: dict[str, Any] = {"train_dataset": rows, "eval_dataset": data.validation}
@@ -259,10 +269,10 @@ def _train(name: str, teacher, rows: list[dict], data: _Data, folder, arguments,
     for count in recipe["num_iterations"]:
         settings = {"num_iterations": count, "show_progress": False}
         ways[str(count)] = partial(translate, model, data.tokenizer, **settings)
-    return trainer, ways
+    return _Trained(trainer, ways)
 
 
-def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> Trained:
+def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> _Trained:
     """Train and save a stock MarianMTModel by the stock trainer, with the same token budget."""
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, set_seed
 
@@ -303,20 +313,23 @@ def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> Train
     for num_beams in own["num_beams"]:
         way = f"beam {num_beams}" if num_beams > 1 else "greedy"
         ways[way] = partial(_translate_by_generate, *common, num_beams=num_beams)
-    return trainer, ways
+    return _Trained(trainer, ways)
 
 
-def _distil(teacher: Trained, data: _Data, folder: Path, recipe) -> list[dict]:
+def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     """The first sentences as the teacher translates them: rows to train on, and a file."""
     limit, sources = recipe["max_length"] // 2, data.train_sources[: recipe["num_distilled"]]
-    greedy: Any = next(iter(teacher[1].values()))
+    greedy: Any = next(iter(teacher.ways.values()))
     found = greedy(sources, max_length=limit)
     pairs = [{"en": english, "de": german} for english, german in zip(sources, found, strict=True)]
     lines = [json.dumps({"translation": p}, ensure_ascii=False) + "\n" for p in pairs]
     write_text(folder / "distilled.jsonl", "".join(lines))
     # Cut, for a canvas must hold a blank between equal neighbours.
     labels = data.tokenizer(text_target=found, truncation=True, max_length=limit).input_ids
-    return [row | {"labels": ids} for row, ids in zip(data.train, labels, strict=False)]
+    cut = {"truncation": True, "max_length": recipe["max_length"]}
+    ids = data.tokenizer(sources, **cut).input_ids  # not `data.train`, without pairs too long
+    pairs_of_ids = zip(ids, labels, strict=True)
+    return [{"input_ids": source, "labels": target} for source, target in pairs_of_ids]
 
 
 def _new_marian(tokenizer, recipe) -> Any:
@@ -389,11 +402,12 @@ def _has_fast_bf16() -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
-def _score(trainer, ways: dict[str, Way], data: _Data, recipe) -> tuple[dict, list[str]]:
+def _score(trained: _Trained, data: _Data, recipe) -> tuple[dict, list[str]]:
     """What results.json says of a model, and its translations in the first of the ways."""
     from .evaluation import TranslationMetric
     from .training import TrainingClock
 
+    trainer, ways = trained.trainer, trained.ways
     next(iter(ways.values()))(data.sources[:64])  # warm up
     scores, translations = {}, []
     for name, translated in ways.items():

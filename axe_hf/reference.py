@@ -53,7 +53,8 @@ def axe_loss_definition(
         A[i,j] = min( S[i,j], N[i,j] )
 
     `temperature` t > 0 puts `-t log sum exp(-cost / t)` in the place of `min`: all paths count,
-    each by its posterior probability. With repetition, t = 1 and infinite `delta` that is CTC.
+    each by its posterior probability. With repetition, t = 1 and infinite `delta` that is CTC
+    (Graves et al., ICML 2006, section 4).
 
     Args:
         All: as in `axe_loss`.

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from axe_hf import quickstart
+from axe_hf import quickstart, train_tokenizer
 from axe_hf.quickstart import QuickstartArguments, run_quickstart
 
 SIZES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
@@ -55,7 +55,8 @@ def test_it_leaves_models_pictures_data_and_results(finished):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     written = (folder / "results.json").read_text(encoding="utf-8")
     assert json.loads(written, parse_constant=pytest.fail) == json.loads(json.dumps(results))
-    assert "trained with" in (folder / "axe" / "README.md").read_text(encoding="utf-8").lower()
+    card = (folder / "axe" / "README.md").read_text(encoding="utf-8")
+    assert "trained with" in card and "Fine-tuned from `out-autoregressive`" in card
 
 
 def test_the_results_hold_scores_versions_and_seconds(finished):
@@ -107,6 +108,18 @@ def test_the_autoregressive_model_is_a_stock_one_of_their_size_trained_as_long(f
     assert abs(model["num_parameters"] / results["models"]["axe"]["num_parameters"] - 1) < 0.2
     rates = [entry["learning_rate"] for entry in model["log"] if "learning_rate" in entry]
     assert 0 <= rates[-1] < RECIPE["autoregressive"]["training"]["learning_rate"]  # by the clock
+
+
+def test_sentences_keep_their_translations_where_training_left_a_long_one_out(tmp_path):
+    tokenizer = train_tokenizer(["one two three"] * 9, vocab_size=300)
+    sources, only = ["one " * 99, "two", "three"], [{"input_ids": [1], "labels": [1]}]
+    data = quickstart._Data(tokenizer, only, sources, [], [], [])
+    ways = {"greedy": lambda texts, max_length: texts[::-1]}
+    recipe = {"max_length": 40, "num_distilled": 3}
+    rows = quickstart._distil(quickstart._Trained(None, ways), data, tmp_path, recipe)
+    assert [len(rows[0]["input_ids"]), len(rows[2]["labels"])] == [40, 20]
+    assert rows[1] == {name: tokenizer("two").input_ids for name in ("input_ids", "labels")}
+    assert rows[2]["input_ids"] == rows[0]["labels"] == tokenizer("three").input_ids
 
 
 def test_its_batches_hold_all_sentences_and_no_more_tokens_than_the_others():

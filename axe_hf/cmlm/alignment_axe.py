@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .family_axe import MAX_CELLS_CPU, Moves, Posterior, posterior_of
+from .family_axe import Moves, Posterior, posterior_of
 
 # Of probability zero, since inf - inf is not a number. Far above any honest path.
 IMPOSSIBLE_COST = 1e6
+# Cells of all sentences' tables that a CPU works on at once: about 10 MiB of scratch.
+MAX_CELLS_CPU = 2**18
 
 
 @dataclass(frozen=True)

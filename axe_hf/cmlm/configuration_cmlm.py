@@ -42,7 +42,8 @@ def canvas_recipe(of: Any) -> dict[str, Any]:
 
 def needs_room(config: Any) -> bool:
     """Whether a canvas must hold its whole target, a blank between equal neighbours too."""
-    return config.allow_repetition or config.axe_delta == math.inf
+    is_whole = config.allow_repetition or config.axe_delta == math.inf
+    return config.training_loss == "axe" and is_whole
 
 
 def check_family(config: Any, masking: str = "full") -> None:
@@ -113,8 +114,9 @@ class CmlmConfig(PreTrainedConfig):
             With 1 a model learns to leave out too much (BLEU 23 where 1.5 and 2 reach 33);
             infinite, `inf`: no token is ever left out.
         allow_repetition: a token may be said by several positions in a row, which decoding
-            collapses (ours; with `axe_temperature` 1 and an infinite `axe_delta` it is CTC). It
-            belongs to the recipe of the canvas: canvases have room for a blank between neighbours.
+            collapses (in AXE ours; with `axe_temperature` 1 and an infinite `axe_delta` it is CTC,
+            Graves et al., ICML 2006). It belongs to the recipe of the canvas: canvases have room
+            for a blank between equal neighbours.
         axe_temperature: 0 trains on the best alignment, as the paper; over 0 on the soft minimum
             over all alignments, 1: minus the logarithm of the sum of their probabilities (ours).
         label_smoothing: share of the loss, in [0, 1), of the uniform distribution over all symbols.

@@ -73,9 +73,10 @@ def axe_loss(
     The family around it, ours: with `allow_repetition` the position behind one that says a token
     may say it again (repeat), which decoding collapses; hence something else must stand between two
     equal targets. With a `temperature` t over 0 the loss is the soft minimum over all alignments,
-    `-t log sum exp(-cost / t)`, and its gradient that of their posterior mixture. With repetition,
-    t = 1 and infinite `delta` it is CTC. A sentence without any alignment costs infinity and has a
-    gradient of zero.
+    `-t log sum exp(-cost / t)` (as in soft-DTW, Cuturi and Blondel, ICML 2017, section 2), and its
+    gradient that of their posterior mixture. With repetition, t = 1 and infinite `delta` it is CTC
+    (Graves et al., ICML 2006, sections 3.1 and 4). A sentence without any alignment costs infinity
+    and has a gradient of zero.
 
     Args:
         logits: `(batch, canvas, vocab)`, float; computed on in float32 (float64 stays), without a
@@ -91,12 +92,14 @@ def axe_loss(
             one need as many targets as positions. Default: none.
         observed_tokens: `(batch, canvas)`, long, for canvases of any length, with repetition or a
             temperature: position j, where `observed_mask` is True, says this token (a target's or
-            the blank) for nothing, and nothing else. Default: none.
+            the blank) for nothing, and nothing else; a sentence where it is neither has no
+            alignment. Default: none.
         label_smoothing: In [0, 1). Default 0.
         allow_repetition: Default: False, the paper's.
         temperature: Of the soft minimum, in nats. Default: 0, the best alignment, the paper's.
-        reduction: `"mean"` divides the sum by the number of targets scored (not observed, not
-            padding; at least 1) or by `num_items_in_batch`; `"sum"`; `"none"` gives `(batch,)`.
+        reduction: `"mean"` divides the sum by the number of targets scored (not padding, nor shown
+            by `observed_mask` alone; at least 1) or by `num_items_in_batch`; `"sum"`; `"none"`
+            gives `(batch,)`.
         num_items_in_batch: Divisor of `"mean"`, int or scalar tensor: targets in all micro-batches.
         return_alignment: Return `AxeOutput(loss, alignment)` in place of the loss. At a temperature
             the alignment is the best one all the same, and is looked for separately.

@@ -69,8 +69,11 @@ def CmlmForConditionalGenerationLoss(
     Args:
         logits: `(batch, canvas, vocab)`; None: the loss is made of `hidden_states` and `lm_head`.
         length_logits: `(batch, max_target_length + 1)`, fp32; None if `length_loss_weight` is 0.
-        labels: `(batch, target)`, long; -100 at padding and at observed positions.
-        canvas: `(batch, canvas)`, long, the decoder's input; None: every position is predicted.
+        labels: `(batch, target)`, long; -100 at padding and, on a canvas of the same shape, at
+            observed positions.
+        canvas: `(batch, canvas)`, long, the decoder's input; None: every position is predicted. In
+            another shape than the labels' what it shows is said for nothing with repetition or a
+            temperature, and scored otherwise.
         config: The settings of the loss.
         num_items_in_batch: What to divide by. Default: the number of labels that are not -100.
         hidden_states: `(batch, canvas, hidden)`, what `lm_head` makes the logits of.

@@ -88,7 +88,8 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
         logits: (batch, canvas, vocab); None where `config.fused_loss` made the loss without them.
         length_logits: (batch, max_target_length + 1) fp32.
         token_loss, length_loss: scalars without gradient, nats summed over the batch.
-        num_skipped_targets, num_skipped_predictions: (batch,) of the alignment; AXE only.
+        num_skipped_targets, num_skipped_predictions: (batch,) of the alignment, long; float, the
+            expected numbers, with `config.axe_temperature` over 0; AXE only.
         others: as in `Seq2SeqLMOutput`.
 
     Example:
@@ -103,8 +104,8 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
     length_logits: torch.FloatTensor | None = None
     token_loss: torch.FloatTensor | None = None
     length_loss: torch.FloatTensor | None = None
-    num_skipped_targets: torch.LongTensor | None = None
-    num_skipped_predictions: torch.LongTensor | None = None
+    num_skipped_targets: Tensor | None = None
+    num_skipped_predictions: Tensor | None = None
     decoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     decoder_attentions: tuple[torch.FloatTensor, ...] | None = None
     cross_attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -694,9 +695,12 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
             encoder_outputs: a `CmlmEncoderOutput`, to encode a source once.
             inputs_embeds, decoder_inputs_embeds: (batch, length, d_model), in place of the ids.
             labels: (batch, target) long, the tokens to score; -100 for padding and for observed
-                positions. Where anything is observed, canvas and target must have equal length.
+                positions, on a canvas as long as the target. On one of another length labels are
+                whole; with `config.allow_repetition` or `axe_temperature` what it shows, blanks or
+                tokens of the target, is said for nothing, otherwise all of it is scored.
             num_items_in_batch: int or tensor, what to divide by in place of the labels' number.
-            is_draft: what the canvas shows is a draft that may be wrong; all of it is scored.
+            is_draft: bool, by default False; whether what the canvas shows is a draft that may be
+                wrong: `labels` are whole then, and all of them are scored.
 
         Returns:
             `CmlmSeq2SeqLMOutput`; in training, `config.fused_loss` decides whether it holds logits.

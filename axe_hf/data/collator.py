@@ -50,7 +50,8 @@ class DataCollatorForCmlm:
         observed; `labels` `(batch, target)`, -100 at observed positions and padding.
 
     Raises:
-        ValueError: An argument, a missing or empty column, or a reserved token in a target.
+        ValueError: An argument, a missing or empty column, a reserved token in a target, or a
+            target that no canvas holds where `allow_repetition` asks for room.
 
     Example:
         >>> from axe_hf import train_tokenizer

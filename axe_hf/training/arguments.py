@@ -81,12 +81,13 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             the model's own loss of that family takes over: the best alignment, no repetition, and 3
             where `axe_delta` is infinite. A cold model leaves the plateau of blanks by the best
             path first; trained on the sum over all, it may stay there. The share is counted as the
-            learning rate counts it; evaluation goes by the model's own loss throughout.
+            learning rate counts it; evaluation goes by the model's own loss throughout. Ours.
         draft_share (default 0): share of the sentences, in [0, 1], whose canvas shows a part of the
             model's own draft, made by a pass of its own; all is predicted and scored anew, the
             shown too. Further passes of decoding then do no harm, as they do without, and one pass
-            is as good or better. A step costs half as much again. After SMART (Ghazvininejad et
-            al. 2020); on stretched canvases it is ours. Needs `masking="full"`.
+            is as good or better. A step costs half as much again; those of `align_first` have no
+            drafts. After SMART (Ghazvininejad et al. 2020, arXiv 2001.08785); on stretched canvases
+            it is ours. Needs `masking="full"`.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.

@@ -24,10 +24,12 @@ logger = logging.get_logger(__name__)
 _ARGUMENTS = (
     "seed data_seed per_device_train_batch_size gradient_accumulation_steps max_tokens_per_batch "
     "train_sampling_strategy optim bf16 learning_rate lr_scheduler_type warmup_steps weight_decay "
-    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay align_first"
+    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay align_first "
+    "draft_share"
 )
-# What checkpoints of before November 27th, 2026 do not say, and how it was.
+# What older checkpoints do not say, and how it was.
 _SINCE = {"allow_repetition": False, "axe_temperature": 0.0, "align_first": 0.0}
+_SINCE |= {"draft_share": 0.0}
 _OF_OPTIMIZER = {"learning_rate", "weight_decay", "adam_epsilon", "adam_beta1", "adam_beta2"}
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 

@@ -140,6 +140,7 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
         f"per token, jitter {config.length_jitter}",
         "steps": state.global_step,
         **({"share of AXE, before the loss itself": first} if (first := args.align_first) else {}),
+        **({"share of canvases with drafts": drafts} if (drafts := args.draft_share) else {}),
         "epochs": round(state.epoch or 0, 2),
         "minutes of training": round(trainer.elapsed_minutes, 1),
         "batch": f"{batch}, {args.world_size} device(s), "

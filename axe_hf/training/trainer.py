@@ -45,7 +45,7 @@ from .model_card import details_of_training, model_card_text
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 
 logger = logging.get_logger(__name__)
-# Delta of the paper's AXE in the first part of a run to an infinite one.
+# Of `align_first`, in the place of an infinite delta.
 FIRST_DELTA = 3.0
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
@@ -57,15 +57,16 @@ class AxeTrainer(Seq2SeqTrainer):
     micro-batches of a step: gradient accumulation gives the gradients of the whole batch.
 
     Logged besides Transformers' values: `token_loss` (nats per label), `length_loss` (nats per
-    sentence), for AXE `skipped_target_rate` and `skipped_prediction_rate` (per label),
-    `tokens_per_second` (source tokens and labels) and `elapsed_minutes` of training. Evaluation has
-    the losses and rates, on fully masked canvases and so free of chance, and the scores of
-    translations made with `model.generation_config`.
+    sentence), for AXE `skipped_target_rate` and `skipped_prediction_rate` (per label; expected, at
+    a temperature), `tokens_per_second` (source tokens and labels) and `elapsed_minutes` of
+    training. Evaluation has the losses and rates, on fully masked canvases and so free of chance,
+    and the scores of translations made with `model.generation_config`.
 
     Args:
         model, args: A `CmlmForConditionalGeneration` and its `AxeTrainingArguments`. What they say
-            of masking, length multiplier and jitter is written into `model.config` and decoded by;
-            what they leave open stays as the model was trained.
+            of masking, length multiplier and jitter is written into `model.config` and decoded by,
+            `num_iterations` into `model.generation_config`; what they leave open stays as the model
+            was trained.
         data_collator: By default a `DataCollatorForCmlm` that goes by `model.config`.
         train_dataset, eval_dataset: With columns `input_ids` and `labels`, as
             `tokenize_translations` makes them. Translations are scored against `references` (list
@@ -186,14 +187,7 @@ class AxeTrainer(Seq2SeqTrainer):
             if is_loaded and value != (was := had[name]):
                 logger.warning(f"`{name}` is {value!r} from now on; the model had {was!r}.{hint}")
             setattr(config, name, value)
-        if "length_multiplier" in given or decoded is None:
-            decoding.length_multiplier = config.length_multiplier
-        if config.allow_repetition and getattr(decoding, "collapse_repeats", None) is False:
-            text = "None from now on, which collapses; the model had False, of another loss"
-            logger.warning(f"`collapse_repeats` of decoding is {text}.")
-            decoding.collapse_repeats = None
-        if args.num_iterations is not None:
-            decoding.num_iterations = args.num_iterations
+        self._honour_in_decoding(decoding, is_anew or decoded is None)
         if not is_own:
             made |= {"seed": self._data_seed, "max_canvas_length": config.max_target_length}
             made["allow_repetition"] = needs_room(config)
@@ -205,6 +199,18 @@ class AxeTrainer(Seq2SeqTrainer):
             self._ema = None if args.ema_decay is None else EmaCallback(args.ema_decay)
             if self._ema is not None:
                 self.add_callback(self._ema)
+
+    def _honour_in_decoding(self, decoding: Any, takes_multiplier: bool) -> None:
+        """Write what a model is trained for into the settings it is decoded by."""
+        config = self.model.config
+        if takes_multiplier:
+            decoding.length_multiplier = config.length_multiplier
+        if config.allow_repetition and getattr(decoding, "collapse_repeats", None) is False:
+            text = "None from now on, which collapses; the model had False, of another loss"
+            logger.warning(f"`collapse_repeats` of decoding is {text}.")
+            decoding.collapse_repeats = None
+        if self.args.num_iterations is not None:
+            decoding.num_iterations = self.args.num_iterations
 
     @property
     def _data_seed(self) -> int:
@@ -567,7 +573,8 @@ def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
 
 def target_sizes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of each target, and positions that say them all, one between equal neighbours too."""
-    if hasattr(dataset, "select_columns"):
+    is_table = hasattr(dataset, "select_columns") and "labels" in dataset.column_names
+    if is_table and dataset.format["type"] != "custom":  # what a transform makes is in no table
         table = dataset.select_columns("labels").with_format("arrow")[:]
         rows = table["labels"].combine_chunks()
         lengths, tokens = rows.value_lengths().to_numpy(), rows.flatten().to_numpy()

@@ -11,6 +11,7 @@ from axe_hf import (
     CmlmModel,
     MaskPredictGenerationConfig,
 )
+from axe_hf.cmlm.configuration_cmlm import needs_room
 
 
 def test_defaults_are_mask_predicts_base_model():
@@ -220,6 +221,11 @@ FLOATS += ("dropout", "attention_dropout", "activation_dropout", "length_multipl
 def test_no_number_of_the_configuration_is_nan_infinite_or_negative(name, value):
     with pytest.raises(Exception, match=f"`{name}` must be .*, got {value}"):
         CmlmConfig(masking="full", **{name: value})
+
+
+def test_cross_entropy_keeps_its_canvases_whatever_delta_is():
+    assert needs_room(CmlmConfig(axe_delta=math.inf))
+    assert not needs_room(CmlmConfig(training_loss="cross_entropy", axe_delta=math.inf))
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf, -0.5, True])

@@ -182,6 +182,13 @@ class TestAnotherRun:
         (warning,) = resume(**settings)
         assert message in warning
 
+    def test_another_share_of_drafts_is_named(self, resume):
+        warnings = resume(masking="full", draft_share=0.5)
+        assert [warning.split(":")[0] for warning in warnings] == [
+            "`draft_share` is 0.5, but was 0.0",
+            "`masking` is full, but was uniform",
+        ]
+
     def test_other_data_is_named(self, resume, dataset):
         other = dataset.select([1, 0, *range(2, 60)])
         for data, expected in ((dataset.select(range(50)), "50 pairs"), (other, "60 pairs")):

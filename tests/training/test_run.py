@@ -117,6 +117,14 @@ def test_the_model_card_tells_what_the_model_is(run, tmp_path):
     assert str(tmp_path) not in card.content
 
 
+def test_a_card_cites_ctc_where_a_token_may_be_repeated():
+    found = (
+        model_card_text(ModelCardDetails("m", CmlmConfig(allow_repetition=allows)))
+        for allows in (False, True)
+    )
+    assert ["10.1145/1143844.1143891" in text for text in found] == [False, True]
+
+
 def test_a_card_without_scores_or_languages_is_whole():
     text = model_card_text(ModelCardDetails("m", CmlmConfig(training_loss="cross_entropy")))
     assert "## Scores" not in text and "delta" not in text and "None" not in text

@@ -21,6 +21,7 @@ from axe_hf import (
     MaskPredictGenerationConfig,
 )
 from axe_hf.data import DataCollatorForCmlm
+from axe_hf.training.trainer import target_sizes
 
 
 class KeepGradients(TrainerCallback):
@@ -633,6 +634,15 @@ class TestRecipeOfTheCanvas:
         (line,) = logged()
         assert f"`train_dataset`: {num_long} of 60 targets get a canvas of 12 positions" in line
         assert f"asks for up to {longest}" in line and "--max-target-length" in line
+
+    def test_targets_made_by_a_transform_have_a_size_too(self):
+        def tokenize(rows):
+            return {"labels": [[7] * number + [1] for number in rows["number"]]}
+
+        lengths, needed = target_sizes(
+            Dataset.from_dict({"number": [1, 3]}).with_transform(tokenize)
+        )
+        assert (lengths.tolist(), needed.tolist()) == ([2, 4], [2, 6])
 
     def test_repetition_and_infinite_delta_need_whole_canvases(self, make_trainer, make_model):
         family = {"allow_repetition": True, "axe_delta": math.inf}
