@@ -140,7 +140,7 @@ def draw(found: list[System], number: int, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("test_file")
     parser.add_argument("--source-lang", required=True)
@@ -182,8 +182,7 @@ def main() -> int:
     write_csv(Path(f"{args.output}.csv"), rows, where)
     print(markdown_table(list(rows[0]), [tuple(row.values()) for row in rows]))
     draw(found, len(sources), Path(f"{args.output}.png"))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
