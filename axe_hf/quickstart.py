@@ -304,8 +304,8 @@ def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> Train
     trainer.lr_scheduler = schedule
     _run_training(trainer)
     search: Any = partial(_translate_by_generate, model, tokenizer, own["batch_size"])
-    names = {n: f"beam {n}" if n > 1 else "greedy" for n in own["num_beams"]}
-    return trainer, {name: partial(search, num_beams=n) for n, name in names.items()}
+    called = {n: f"beam {n}" if n > 1 else "greedy" for n in own["num_beams"]}
+    return trainer, {name: partial(search, num_beams=n) for n, name in called.items()}
 
 
 def _distil(teacher: Trained, data: _Data, folder: Path, recipe) -> list[dict]:
