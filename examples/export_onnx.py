@@ -7,8 +7,7 @@ quickstart` or `axe-hf train` left will do:
 
     pip install "axe-hf[onnx]"
     axe-hf quickstart
-    python examples/export_onnx.py axe_hf_quickstart/axe exported "Where is the station?" "I am
-    hungry."
+    python examples/export_onnx.py axe_hf_quickstart/axe exported "Where is the station?" "Hello!"
 
 Expected output: the files with their sizes; a translation of each sentence; "tokens: equal", a
 difference of log-probabilities of the order of 1e-6 nats, and the milliseconds of both for the

@@ -1,5 +1,6 @@
 """The benchmarks run on small sizes, and what they compare with is what it claims to be."""
 
+import argparse
 import csv
 import gzip
 import json
@@ -148,9 +149,7 @@ def test_the_graph_that_is_measured_returns_what_generate_returns(folder, tmp_pa
     from decoding_engines import Grid, of_onnx_runtime, of_ours
 
     fixed = {"device": "cpu", "threads": 1, "is_compiled": False, "folder": tmp_path}
-    grid = Grid(
-        QUICK, ("float32",), layers=("2-2",), canvases=(2,), num_iterations=(1,), **fixed
-    )
+    grid = Grid(QUICK, ("float32",), layers=("2-2",), canvases=(2,), num_iterations=(1,), **fixed)
     sources = make_sources(QUICK, 3, "cpu")
     ours = {system.search: system for system in of_ours(grid)}
     for system in of_onnx_runtime(grid):
@@ -182,7 +181,9 @@ def test_marian_decodes_exactly_as_many_tokens_as_the_canvas_has(folder):
         assert tokens.shape == (3, 1 + QUICK.length)
 
 
-def test_the_benchmark_of_the_ranking_appends_to_a_table(folder, monkeypatch, capsys, tmp_path):
+@pytest.fixture
+def small_model(tmp_path):
+    """A model that knows nothing, sentences for it, and the size of its vocabulary."""
     from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
 
     sentences = ["one two", "three four", "eins zwei", "drei vier"]
@@ -190,10 +191,17 @@ def test_the_benchmark_of_the_ranking_appends_to_a_table(folder, monkeypatch, ca
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_target_length": 12}
     sizes |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
     model = CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **sizes))
-    model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
     (tmp_path / "test.tsv").write_text("one two\teins zwei\nthree four\tdrei vier\n")
-    argv = ["ranking.py", tmp_path / "model", tmp_path / "test.tsv", "--source-lang", "en"]
+    return tmp_path / "model", tmp_path / "test.tsv", len(tokenizer)
+
+
+def test_the_benchmark_of_the_ranking_appends_to_a_table(
+    folder, small_model, monkeypatch, capsys, tmp_path
+):
+    model, data, _ = small_model
+    argv = ["ranking.py", model, data, "--source-lang", "en"]
     argv += ["--target-lang", "de", "--weights", "0", "0.1", "--output", tmp_path / "table.csv"]
     for name in ("first", "second"):
         monkeypatch.setattr(sys, "argv", [*map(str, argv), "--name", name])
@@ -207,6 +215,56 @@ def test_the_benchmark_of_the_ranking_appends_to_a_table(folder, monkeypatch, ca
     assert {row["model"] for row in rows} == {"first", "second"}
     assert all(torch.__version__ in row["environment"] for row in rows)
     assert rows[0]["bleu_signature"] in capsys.readouterr().out
+
+
+def save_teacher(folder, vocab_size, start):
+    """A random Marian whose padding a tied projection has trained, too, and who never says it."""
+    from transformers import MarianConfig, MarianMTModel
+
+    torch.manual_seed(start)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 64}
+    for side in ("encoder", "decoder"):
+        sizes |= {f"{side}_attention_heads": 2, f"{side}_ffn_dim": 32}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": start}
+    ids |= {"forced_eos_token_id": None, "vocab_size": vocab_size}
+    model = MarianMTModel(MarianConfig(init_std=0.5, scale_embedding=True, **sizes, **ids))
+    with torch.no_grad():
+        model.model.shared.weight[0].normal_(std=0.5)
+        model.final_logits_bias[0, 0] = -100.0
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_ctranslate2_translates_as_the_model_does_that_it_is_made_of(folder, tmp_path, start):
+    pytest.importorskip("ctranslate2")
+    from trade_off import measure, systems
+
+    save_teacher(tmp_path / "teacher", 40, start)
+    given = argparse.Namespace(ours=[], autoregressive=str(tmp_path / "teacher"), threads=1)
+    sources, found = [[5, 7, 9, 1], [6, 1], [30, 20, 10, 8, 1]], {}
+    for system in systems(given, tmp_path):
+        rows = measure(system, sources, 1)
+        found[system.name] = [[i for i in row if i > 1][:40] for row in rows]
+    assert found["CTranslate2, greedy"] == found["Transformers, greedy"]
+
+
+def test_the_benchmark_of_the_trade_off_leaves_a_table_and_a_picture(
+    run_benchmark, small_model, tmp_path
+):
+    pytest.importorskip("ctranslate2")
+    model, data, vocab_size = small_model
+    save_teacher(tmp_path / "teacher", vocab_size, 0)
+    argv = [data, "--source-lang", "en", "--target-lang", "de", "--threads", 1]
+    argv += ["--autoregressive", tmp_path / "teacher", "--ours", f"tiny={model}"]
+    run_benchmark(*argv, "--output", tmp_path / "out", program="trade_off.py")
+    environment, *lines = (tmp_path / "out.csv").read_text("utf-8").splitlines()
+    assert torch.__version__ in environment
+    rows = list(csv.DictReader(lines))
+    assert len(rows) == 10  # ours 4, Transformers 2, CTranslate2 4
+    for row in rows:
+        assert float(row["sentences_per_second_batch_64"]) > 0
+        assert row["bleu_signature"].startswith("nrefs:1|")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_decoding_beside_a_busy_process_is_timed_in_processes_of_their_own(run_benchmark):

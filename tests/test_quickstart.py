@@ -34,7 +34,7 @@ RECIPE = quickstart.RECIPE | {
 }
 
 
-CANVAS = {n: v for n, v in RECIPE["ours"]["training"].items() if n != "align_first"}
+CANVAS = RECIPE["ours"]["training"]
 
 
 @pytest.fixture(scope="module")

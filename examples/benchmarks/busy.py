@@ -67,8 +67,8 @@ def main() -> None:
             try:
                 if other is not None and hasattr(os, "sched_setaffinity"):
                     os.sched_setaffinity(other.pid, {max(os.sched_getaffinity(0))})
-                variables = {**os.environ, **variables}
-                done = subprocess.run(argv, env=variables, check=True, stdout=subprocess.PIPE)
+                own = {**os.environ, **variables}
+                done = subprocess.run(argv, env=own, check=True, stdout=subprocess.PIPE)
             finally:
                 if other is not None:
                     other.kill()
@@ -78,19 +78,10 @@ def main() -> None:
                 rows.append(row | {"ms_p20": f"{p20:.1f}", "ms_p80": f"{p80:.1f}"})
                 print(*rows[-1].values(), sep="\t", flush=True)
     write_csv(options.output_dir / "busy_cpu.csv", rows, environment("cpu"))
-    times = {(r["setting"], r["machine"], r["batch"]): r["ms"] for r in rows}
-    shown = [
-        (
-            name,
-            *(
-                f"{times[name, machine, str(size)]}"
-                for size in BATCH_SIZES
-                for machine in ("quiet", "busy")
-            ),
-        )
-        for name in SETTINGS
-    ]
-    headings = [f"{size}, {machine}" for size in BATCH_SIZES for machine in ("quiet", "busy")]
+    cases = [(size, machine) for size in BATCH_SIZES for machine in ("quiet", "busy")]
+    times = {(r["setting"], int(r["batch"]), r["machine"]): r["ms"] for r in rows}
+    shown = [(name, *(times[name, size, machine] for size, machine in cases)) for name in SETTINGS]
+    headings = [f"{size}, {machine}" for size, machine in cases]
     print(markdown_table(["ms by batch size", *headings], shown))
 
 

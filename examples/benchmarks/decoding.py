@@ -6,6 +6,7 @@
     python examples/benchmarks/decoding.py --engines transformers ours --dtypes bfloat16
     python examples/benchmarks/decoding.py --engines transformers ours --device cuda
 
+CTranslate2 and ONNX Runtime come with the extra "benchmark": `pip install -e ".[benchmark]"`.
 Sources and translations have 32 tokens, the weights are random, the width is 512, the vocabulary
 32,000. Engines: CTranslate2 (Marian, greedy and 5 beams) and Transformers (Marian, greedy, int8 by
 `quantize_dynamic`), both with their key-value cache and exactly 32 new tokens; ours, on canvases of

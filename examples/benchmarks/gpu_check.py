@@ -12,12 +12,12 @@ over what the inputs take, in MiB. The losses take turns, so that all see the sa
 import argparse
 import csv
 import itertools
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from measuring import quantiles
 from torch.nn import functional as F
 
 from axe_hf import axe_loss, linear_axe_loss
@@ -87,7 +87,7 @@ def check_values(report):
     """Kernels may be no further from float64 than twice the PyTorch code, but for a few roundings.
 
     Where rounding has decided a tie otherwise, the gradient is that of another path of the same
-        cost: not compared.
+    cost: not compared.
     """
     shapes = [(8, 21, 33, 1003), (5, 40, 7, 515), (3, 300, 280, 64), (2, 0, 5, 99), (4, 3, 1, 4104)]
     kinds = ((False, False, 0.0), (True, False, 0.1), (True, True, 0.1))
@@ -241,9 +241,9 @@ def time_linear(report, batch, length, vocab, rounds, hidden=512):
 
 def report_times(report, where, results, baseline):
     """Reports medians, percentiles, memory and the ratio to the baseline."""
-    base = statistics.median(results[baseline][0])
+    base = quantiles(results[baseline][0])[0]
     for name, (times, peak) in results.items():
-        (low, *_, high), median = statistics.quantiles(times, n=5), statistics.median(times)
+        median, low, high = quantiles(times)
         note = f"ms, p20 {low:.3f}, p80 {high:.3f}, peak {peak:.0f} MiB, {median / base:.3f} x "
         note += baseline
         report("time", f"{where}: {name}", median, note, True)

@@ -1,7 +1,7 @@
 """Trains by cross entropy, AXE, CTC and their relatives, cold and warm, raw and distilled.
 
     python examples/benchmarks/recipes.py --dataset tatoeba_short --plan losses --seeds 0 1 \\
-        --output recipes.csv
+        --data-dir my_data --output recipes.csv
 
 What it does: trains an autoregressive teacher for each seed, translates the training sources by it,
 trains the plan's models side by side (`recipes_plans.py`), and writes the BLEU of each on the test
@@ -10,10 +10,10 @@ and the validation data after each model, so that a run that is cut leaves what 
 "de": ...}}`. Plans: losses (4 losses, cold and warm, raw and distilled), passes (GLAT, Imputer and
 SMART), settings (those of CTC), large (a few models, for the larger datasets).
 
-Takes, on one NVIDIA H200 with four other such runs beside it: 320 s for a seed of `losses`, 250 s
-for `passes`, 550 s for the first round of `large` on tatoeba (set CUDA_DEVICE_MAX_CONNECTIONS=32).
-Without a GPU everything runs step by step: hours a model; look with --limit-rows 50 --steps 3,
-which takes seconds.
+Needs the extra "eval", on a GPU "triton" too. Takes, on one NVIDIA H200 with four other such runs
+beside it: 320 s for a seed of `losses`, 250 s for `passes`, 550 s for the first round of `large` on
+tatoeba (set CUDA_DEVICE_MAX_CONNECTIONS=32). Without a GPU everything runs step by step: hours a
+model; look with --limit-rows 50 --steps 3, which takes seconds.
 
 Expected output: the environment, the training loss in nats per target token every 1,000 steps, and
 a line for each BLEU, such as "59.46  0.970  CTC, warm, distilled, seed 0: test, T=1, 1 length(s)".
@@ -31,8 +31,6 @@ from measuring import environment, write_csv
 from recipes_data import DEVICE, SIZES, Corpus
 from recipes_plans import PLANS, TEACHER_DECODINGS, Decoding, Recipe, teacher
 from recipes_training import Arm, distil, train
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def result_row(arm: Arm, how: Decoding) -> dict:
@@ -118,7 +116,7 @@ def main() -> None:
     parser.add_argument("--dataset", choices=SIZES, required=True)
     parser.add_argument("--plan", choices=PLANS, required=True)
     parser.add_argument("--output", type=Path, required=True, help="CSV file to write")
-    parser.add_argument("--data-dir", type=Path, default=DATA, help=f"default: {DATA}")
+    parser.add_argument("--data-dir", type=Path, required=True, help="of DATASET.SPLIT.jsonl.gz")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, help="default: 5000, or 8000 for the larger datasets")
     parser.add_argument("--limit-rows", type=int, help="of each file, for a look")

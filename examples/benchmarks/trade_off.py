@@ -3,15 +3,15 @@
     python examples/benchmarks/trade_off.py test.jsonl.gz --source-lang en --target-lang de \
         --autoregressive teacher --ours "CTC=student" "AXE=axe" --output trade_off
 
-Takes minutes on two cores. Every system translates the whole test set, sentences sorted by length,
-in batches of 1 and of 64; the systems take turns, wall clock, the best of two turns. Prints the
-environment and a table, and writes trade_off.csv and trade_off.png. The autoregressive model is a
-`MarianMTModel` saved with the tokenizer of ours.
+Needs the extra "benchmark" (`pip install -e ".[benchmark]"`); takes minutes on two cores. Every
+system translates the whole test set, sentences sorted by length, in batches of 1 and of 64; the
+systems take turns, wall clock, the best of two turns. Prints the environment and a table, and
+writes trade_off.csv and trade_off.png. The autoregressive model is a `MarianMTModel` saved with the
+tokenizer of ours, such as the quick start's.
 """
 
 import argparse
 import copy
-import csv
 import sys
 import tempfile
 import time
@@ -23,7 +23,8 @@ from pathlib import Path
 import ctranslate2
 import torch
 from decoding_engines import convert
-from measuring import environment
+from matplotlib.figure import Figure
+from measuring import environment, markdown_table, write_csv
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, MarianMTModel
 
 from axe_hf import TranslationMetric, quantize_int8
@@ -58,19 +59,26 @@ def through_ctranslate2(translator, names: list[str], beams: int, batch) -> list
 
 
 def padding_last(model: MarianMTModel) -> MarianMTModel:
-    """The same with `<pad>` behind all other tokens, where CTranslate2 looks for it."""
+    """The same with `<pad>` behind all other tokens, where CTranslate2 looks for it.
+
+    CTranslate2 starts with zeros in place of an embedding: what the model starts with is added to
+    the first position of the decoder, where nothing else ever stands.
+    """
     config = copy.deepcopy(model.config)
     last = config.vocab_size - 1
     config.pad_token_id = config.decoder_start_token_id = last
     config.eos_token_id -= 1
     moved = MarianMTModel(config)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start = weights["model.decoder.embed_tokens.weight"][model.config.decoder_start_token_id]
+    weights["model.decoder.embed_positions.weight"][0] += start * model.model.decoder.embed_scale
     for name, tensor in weights.items():
         if tensor.shape[0] == config.vocab_size:
             weights[name] = tensor.roll(-1, dims=0)
         elif name == "final_logits_bias":
             weights[name] = tensor.roll(-1, dims=1)
     moved.load_state_dict(weights)
+    moved._keys_to_ignore_on_save = set()  # the positions, which a Marian usually computes anew
     moved.generation_config = GenerationConfig.from_model_config(config)
     return moved
 
@@ -116,14 +124,10 @@ def measure(system: System, sources: list[list[int]], batch_size: int) -> list[l
 
 
 def draw(found: list[System], number: int, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     colours = dict.fromkeys(system.family for system in found)
     colours = {name: f"C{i}" for i, name in enumerate(colours)}
-    figure, axes = pyplot.subplots(1, len(BATCH_SIZES), figsize=(12, 5), sharey=True)
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subplots(1, len(BATCH_SIZES), sharey=True)
     for axis, batch_size in zip(axes, BATCH_SIZES, strict=True):
         for system in found:
             speed = number / min(system.seconds[batch_size])
@@ -133,11 +137,10 @@ def draw(found: list[System], number: int, path: Path) -> None:
         axis.set(xscale="log", xlabel="sentences a second", title=f"batches of {batch_size}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("BLEU")
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("test_file")
     parser.add_argument("--source-lang", required=True)
@@ -148,13 +151,16 @@ def main() -> int:
     parser.add_argument("--output", default="trade_off", help="of .csv and .png")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(environment(args.threads))
+    where = environment("cpu")
+    print(where)
     pairs = load_translations(
         args.test_file, source_lang=args.source_lang, target_lang=args.target_lang
     )
     tokenizer = AutoTokenizer.from_pretrained(args.ours[0].split("=", 1)[1])
     texts = [pair[args.source_lang] for pair in pairs["translation"]]
     references = [[pair[args.target_lang]] for pair in pairs["translation"]]
+    if "references" in pairs.column_names:  # all right translations
+        references = list(pairs["references"])
     sources = tokenizer(texts).input_ids
     with tempfile.TemporaryDirectory() as folder:
         found = systems(args, Path(folder))
@@ -166,19 +172,17 @@ def main() -> int:
                     metric = TranslationMetric().compute
                     system.score = metric(predictions=translations, references=references)
             print(f"turn {turn + 1} of 2 done", file=sys.stderr)
-    rows = [("system", "BLEU", *(f"sentences a second, batch {n}" for n in BATCH_SIZES))]
+    rows = []
     for system in found:
-        speeds = (f"{len(sources) / min(system.seconds[n]):.1f}" for n in BATCH_SIZES)
-        rows.append((system.name, f"{system.score['bleu']:.2f}", *speeds))
-    for row in rows:
-        print("  ".join(f"{cell:>28}" for cell in row))
-    signature = found[0].score["bleu_signature"]
-    print(f"BLEU {signature}")
-    with open(f"{args.output}.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([*rows, ("signature", signature)])
+        row = {"system": system.name, "bleu": f"{system.score['bleu']:.2f}"}
+        for n in BATCH_SIZES:
+            speed = len(sources) / min(system.seconds[n])
+            row[f"sentences_per_second_batch_{n}"] = f"{speed:.1f}"
+        rows.append(row | {"bleu_signature": system.score["bleu_signature"]})
+    write_csv(Path(f"{args.output}.csv"), rows, where)
+    print(markdown_table(list(rows[0]), [tuple(row.values()) for row in rows]))
     draw(found, len(sources), Path(f"{args.output}.png"))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
