@@ -273,7 +273,7 @@ def _train(
     sets: dict[str, Any] = {"train_dataset": rows, "eval_dataset": data.validation}
     trainer = AxeTrainer(model, args, processing_class=data.tokenizer, **sets)
     _run_training(trainer)
-    quietly = partial(translate, model, data.tokenizer, show_progress=False)
+    quietly: Any = partial(translate, model, data.tokenizer, show_progress=False)
     ways = {str(n): partial(quietly, num_iterations=n) for n in recipe["num_iterations"]}
     return _Trained(trainer, ways)
 
