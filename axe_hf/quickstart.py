@@ -274,7 +274,8 @@ def _train(
     trainer = AxeTrainer(model, args, processing_class=data.tokenizer, **sets)
     _run_training(trainer)
     quietly: Any = partial(translate, model, data.tokenizer, show_progress=False)
-    ways = {str(n): partial(quietly, num_iterations=n) for n in recipe["num_iterations"]}
+    counts = recipe["num_iterations"]
+    ways: dict[str, Way] = {str(n): partial(quietly, num_iterations=n) for n in counts}
     return _Trained(trainer, ways)
 
 
