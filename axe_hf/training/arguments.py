@@ -79,13 +79,14 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             budget), and training ends with it. Resuming continues the same budget.
         align_first (default 0): share of the run, in [0, 1], that trains by the paper's AXE before
             the model's own loss of that family takes over: the best alignment, no repetition, and 3
-            where `axe_delta` is infinite. A cold model leaves the plateau of blanks by the best
-            path first; trained on the sum over all, it may stay there. The share is counted as the
-            learning rate counts it; evaluation goes by the model's own loss throughout. Ours.
+            where `axe_delta` is infinite. Meant for cold models, which the sum over all alignments
+            may keep on a plateau of blanks; it did not free one of long sentences on canvases twice
+            as long (examples/benchmarks/README.md). The share is counted as the learning rate
+            counts it; evaluation goes by the model's own loss throughout. Ours.
         draft_share (default 0): share of the sentences, in [0, 1], whose canvas shows a part of the
             model's own draft, made by a pass of its own; all is predicted and scored anew, the
             shown too. Further passes of decoding then do no harm, as they do without, and one pass
-            is as good or better. A step costs half as much again; those of `align_first` have no
+            is about as good. A step costs half as much again; those of `align_first` have no
             drafts. After SMART (Ghazvininejad et al. 2020, arXiv 2001.08785); on stretched canvases
             it is ours. Needs `masking="full"`.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
