@@ -295,6 +295,8 @@ def small_recipes(folder, monkeypatch, tmp_path):
         return [plans.losses(seed)[0][3::4], [*in_passes, *first, axe_first]]
 
     monkeypatch.setitem(plans.PLANS, "passes", plans.Plan(rounds, plans.DECODINGS[:3]))
+    # what it says of the whole process would hold in later tests
+    monkeypatch.setattr("transformers.logging.set_verbosity_error", lambda: None)
     return ("--dataset", "tatoeba_short", "--plan", "passes", "--data-dir", tmp_path)
 
 
