@@ -511,9 +511,7 @@ class CmlmEncoder(CmlmStack):
             length_logits=self._length_logits(hidden_states[:, 0]),
         )
 
-    def _masks(
-        self, tokens: Tensor, attention_mask: Tensor | None
-    ) -> Tensor | EncoderMasks | None:
+    def _masks(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor | EncoderMasks | None:
         """What the layers take for masks of the length position and `tokens` (batch, source, any).
 
         Of `tokens` shape and type are read.
@@ -534,8 +532,8 @@ class CmlmEncoder(CmlmStack):
             return False
         names = (f"output_{name}" for name in self._can_record_outputs)
         is_recorded = any(kwargs.get(n, getattr(self.config, n, False)) for n in names)
-        own = self.embed_lengths.weight
-        return not is_recorded and not any(p.requires_grad for p in self.parameters() if p is not own)
+        own, weights = self.embed_lengths.weight, self.parameters()
+        return not (is_recorded or any(w.requires_grad for w in weights if w is not own))
 
     def _encode_frozen(
         self, embeddings: Tensor, length_vector: Tensor, masks: EncoderMasks, **kwargs: Any
@@ -803,7 +801,8 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
             ...          "encoder_attention_heads": 2, "decoder_attention_heads": 2}
             >>> ids = {"pad_token_id": 49, "eos_token_id": 0, "decoder_start_token_id": 49}
             >>> teacher = MarianMTModel(MarianConfig(**sizes, **ids))
-            >>> student = CmlmForConditionalGeneration.from_autoregressive(teacher, decoder_layers=2)
+            >>> start = CmlmForConditionalGeneration.from_autoregressive
+            >>> student = start(teacher, decoder_layers=2)
             >>> student.config.vocab_size, student.config.blank_token_id
             (52, 51)
         """

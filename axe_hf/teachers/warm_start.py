@@ -169,21 +169,24 @@ def _load(model_or_name: Any, tokenizer: Any) -> tuple[PreTrainedModel, Any]:
     try:
         _check_kind(AutoConfig.from_pretrained(name), name)
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(name)
     except OSError as error:
         first_line = str(error).partition("\n")[0]
-        wanted = "a folder or a name on the Hub with an encoder-decoder and its tokenizer"
-        raise type(error)(f"`model_or_name` must be {wanted}, got {name!r}: {first_line}") from error
+        wanted = f"an encoder-decoder, a folder or a name on the Hub, got {name!r}"
+        raise OSError(f"`model_or_name` must be {wanted}: {first_line}") from error
     if missing := sorted(info["missing_keys"]):
         lacking = f"{', '.join(missing):.300}"
         raise ValueError(f"`model_or_name`: {name} is no whole model, it lacks {lacking}.")
-    return model, tokenizer
+    try:
+        return model, AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
+    except (OSError, ValueError) as error:
+        problem = f"`model_or_name`: {name} has no tokenizer that can be read"
+        advice = "Pass its tokenizer as `tokenizer`."
+        raise ValueError(f"{problem} ({str(error).partition(chr(10))[0]}). {advice}") from error
 
 
 def _check_kind(config: Any, name: str) -> None:
     """Refuse a model whose kind alone says that its weights do not fit."""
-    kind = getattr(config, "model_type", None)
+    kind = str(getattr(config, "model_type", None))
     if kind == CmlmConfig.model_type:
         advice = "Load it by from_pretrained; to fine-tune it: `axe-hf train --model-name-or-path`."
         raise ValueError(f"`model_or_name`: {name} is a CMLM already. {advice}")
@@ -272,12 +275,11 @@ def _vocabulary(teacher: Any, tokenizer: Any, given: Mapping[str, Any]) -> _Voca
 def _one_id(config: Any, tokenizer: Any, name: str) -> int:
     """Of a special token, of which a configuration may name several."""
     value, own = getattr(config, name, None), getattr(tokenizer, name, None)
-    if isinstance(value, list) and (own in value or len(value) == 1):
-        return own if own in value else value[0]
-    if not isinstance(value, int):
-        problem = f"must have one `{name}` in its configuration, got {value}"
-        raise ValueError(f"`model_or_name` {problem}. Set it: model.config.{name} = ...")
-    return value
+    known: list[int] = value if isinstance(value, list) else [] if value is None else [value]
+    if own in known or len(known) == 1:
+        return known[known.index(own) if own in known else 0]
+    problem = f"must have one `{name}` in its configuration, got {value}"
+    raise ValueError(f"`model_or_name` {problem}. Set it: model.config.{name} = ...")
 
 
 def _check_fit(tokenizer: Any, ids: dict[str, int], num_rows: int) -> None:
@@ -285,7 +287,9 @@ def _check_fit(tokenizer: Any, ids: dict[str, int], num_rows: int) -> None:
     advice = "Is it the tokenizer of this model?"
     for name, expected in ids.items():
         if (got := getattr(tokenizer, name, None)) != expected:
-            raise ValueError(f"`tokenizer`: its `{name}` is {got}, the model's {expected}. {advice}")
+            raise ValueError(
+                f"`tokenizer`: its `{name}` is {got}, the model's {expected}. {advice}"
+            )
     ours = {tokenizer.mask_token_id, getattr(tokenizer, "blank_token_id", None)}
     if (largest := max({-1, *tokenizer.get_vocab().values()} - ours)) >= num_rows:
         raise ValueError(f"`tokenizer` has id {largest}, the model {num_rows} symbols. {advice}")
@@ -326,14 +330,23 @@ def _settings(
     most |= dict.fromkeys(("max_source_length", "max_target_length"), num_positions)
     for name, limit in most.items():
         if given.get(name, limit) > limit:
-            raise ValueError(f"`{name}` must be at most {limit}, as the teacher has it, got {given[name]}.")
+            raise ValueError(
+                f"`{name}` must be at most {limit}, as the teacher has it, got {given[name]}."
+            )
     free = {name: getattr(of, name) or 0.0 for name in _DROPOUTS}
     free |= {"init_std": of.init_std, "hide_length_token": True, "dtype": teacher.dtype}
     start = getattr(of, "decoder_start_token_id", None)
-    return most | free | {"decoder_start_token_id": start} | dict(given) | fixed | {
-        "vocab_size": vocabulary.size,
-        **vocabulary.special_token_ids,
-    }
+    return (
+        most
+        | free
+        | {"decoder_start_token_id": start}
+        | dict(given)
+        | fixed
+        | {
+            "vocab_size": vocabulary.size,
+            **vocabulary.special_token_ids,
+        }
+    )
 
 
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
@@ -399,7 +412,10 @@ class _Weights:
                 if index not in indices:
                     names = (f"model.{stack}.layers.{index}.{n}" for n in layer.state_dict())
                     left |= dict.fromkeys(names, f"{stack}_layers is {len(indices)}")
-        limits = {"encoder": self.config.max_source_length, "decoder": self.config.max_target_length}
+        limits = {
+            "encoder": self.config.max_source_length,
+            "decoder": self.config.max_target_length,
+        }
         for stack, limit in limits.items():
             if limit < (most := _num_positions(self.teacher, self.architecture)):
                 rows = f"rows {limit} to {most - 1} of model.{stack}.embed_positions"
@@ -407,6 +423,10 @@ class _Weights:
         if not self.config.tie_word_embeddings:
             left["model.shared.weight"] = "both stacks and the output layer have their own"
         return left
+
+    def _limits(self) -> dict[str, int]:
+        """The positions that each stack keeps."""
+        return {"encoder": self.config.max_source_length, "decoder": self.config.max_target_length}
 
     def _source_of(self, name: str) -> str:
         """The teacher's name of one of the student's weights."""
@@ -430,12 +450,12 @@ class _Weights:
         embeddings = _stack(teacher, stack).embed_tokens.weight
         if kind == "tokens":
             return self._with_new_rows(embeddings)
-        limit = {"encoder": self.config.max_source_length, "decoder": self.config.max_target_length}
+        limits = self._limits()
         if kind == "positions":
-            return self._positions(stack, limit[stack])
+            return self._positions(stack, limits[stack])
         # Row 0 is read as it is where token embeddings are scaled.
         scale = self.config.d_model**0.5 if self.config.scale_embedding else 1.0
-        lengths = self._mean(embeddings).expand(limit["decoder"] + 1, -1).clone()
+        lengths = self._mean(embeddings).expand(limits["decoder"] + 1, -1).clone()
         lengths[0] *= scale
         return lengths.to(embeddings.dtype)
 
@@ -453,7 +473,10 @@ class _Weights:
 
     def _positions(self, stack: str, num_positions: int) -> Tensor:
         """The first `num_positions` (num_positions, d_model)."""
-        module, first = _stack(self.teacher, stack).embed_positions, self.architecture.first_position
+        module, first = (
+            _stack(self.teacher, stack).embed_positions,
+            self.architecture.first_position,
+        )
         if first is None:
             return _m2m_100_positions(module, num_positions)
         return module.weight.detach()[first : first + num_positions].clone()

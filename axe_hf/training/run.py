@@ -194,7 +194,9 @@ def _extended(tokenizer: Any, model_args: ModelArguments, data_args: DataArgumen
     try:
         return student_tokenizer(tokenizer, **codes)
     except ValueError as error:
-        advice = "The codes of `init_from` are given by `teacher_source_lang`, `teacher_target_lang`."
+        advice = (
+            "The codes of `init_from` are given by `teacher_source_lang`, `teacher_target_lang`."
+        )
         raise ValueError(f"{error} {advice}") from error
 
 
@@ -228,7 +230,7 @@ def _make_model(
 def _warm_started(
     model_args: ModelArguments, given: dict[str, Any], tokenizer: Any
 ) -> CmlmForConditionalGeneration:
-    """A model that starts from a teacher's weights; in float32, in which an optimizer keeps them."""
+    """A model that starts from a teacher's weights; in float32, for the optimizer."""
     name, kept_layers = model_args.init_from, model_args.kept_layers or "spread"
     start = CmlmForConditionalGeneration.from_autoregressive
     try:

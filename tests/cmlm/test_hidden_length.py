@@ -80,7 +80,11 @@ def test_attentions_have_the_places_of_the_length_too(make_hiding, make_batch):
         assert weights.shape[2:] == (width, width)
         assert (weights[:, :, 1:, 0] == 0).all() and (weights[:, :, 0, 0] > 0).all()
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-    assert [states.shape[1] for states in outputs.encoder_hidden_states] == [width, width, width - 1]
+    assert [states.shape[1] for states in outputs.encoder_hidden_states] == [
+        width,
+        width,
+        width - 1,
+    ]
 
 
 @torch.no_grad()
@@ -89,7 +93,9 @@ def test_a_source_of_nothing_but_padding_gives_numbers(make_hiding, make_batch):
         model, batch = make_hiding(attn_implementation=attention), make_batch()
         batch["attention_mask"][1] = 0
         outputs = model(**batch)
-        assert outputs.encoder_last_hidden_state.isfinite().all() and outputs.logits.isfinite().all()
+        assert (
+            outputs.encoder_last_hidden_state.isfinite().all() and outputs.logits.isfinite().all()
+        )
         assert outputs.length_logits.isfinite().all()
 
 
@@ -210,7 +216,9 @@ def test_a_frozen_encoder_has_no_backward_pass_of_its_tokens(make_hiding, make_s
         with FlopCounterMode(display=False) as counter:
             outputs = encoder(**source)
             if backward:
-                (outputs.last_hidden_state.sum() + outputs.length_logits.logsumexp(1).sum()).backward()
+                (
+                    outputs.last_hidden_state.sum() + outputs.length_logits.logsumexp(1).sum()
+                ).backward()
         return counter.get_total_flops()
 
     with torch.no_grad():
