@@ -54,6 +54,8 @@ class CmlmTokenizer(PreTrainedTokenizerFast):
     def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
         # The backend spells out what is special to it. Language tags are not, but stay whole.
         named = {str(token) for token in self._special_tokens_map.values() if token}
+        # When it is loaded, all those of its file are added again: a teacher's stay special.
+        named |= {str(token) for token in self.added_tokens_decoder.values() if token.special}
         strings = {"normalized": not special_tokens}
         tokens = [AddedToken(t, **strings) if isinstance(t, str) else t for t in new_tokens]
         states = [token.__getstate__() | {"special": str(token) in named} for token in tokens]

@@ -96,6 +96,9 @@ def add_cmlm_symbols(tokenizer: PreTrainedTokenizerBase) -> None:
         >>> tokenizer.mask_token_id, tokenizer.blank_token_id  # doctest: +SKIP
         (50264, 50265)
     """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        kind = type(tokenizer).__name__
+        raise TypeError(f"`tokenizer` must be a tokenizer of Transformers, got {kind}.")
     if isinstance(tokenizer, CmlmTokenizer):
         return check_tokenizer(tokenizer)
     check_special_tokens(tokenizer, ["pad_token", "eos_token"])
@@ -135,7 +138,7 @@ def _set_language(tokenizer: Any, argument: str, code: str) -> None:
     known = list(getattr(tokenizer, "lang_code_to_id", None) or tokenizer.extra_special_tokens)
     if code not in known:
         near = get_close_matches(code, known, n=5, cutoff=0.4) or known[:5]
-        raise ValueError(f"`{argument}` must be a code of the tokenizer, such as {near}: {code!r}.")
+        raise ValueError(f"`{argument}` must be one of its codes, such as {near}, got {code!r}.")
     setattr(tokenizer, name, code)
     # Only what a tokenizer was made with is saved, in slow ones the languages too.
     tokenizer.init_kwargs[name] = code
@@ -221,8 +224,6 @@ def _unspelt(tokenizer: Any, symbol: str) -> str:
     Sentencepiece makes one piece of characters next to each other of which it knows none.
     """
     spelt = [*tokenizer.tokenize(symbol)]
-    if hasattr(tokenizer, "_switch_to_target_mode"):
-        own = _copy_of(tokenizer)
-        own._switch_to_target_mode()
-        spelt += own.tokenize(symbol)
+    if hasattr(tokenizer, "spm_target"):  # Marian's
+        spelt += tokenizer.spm_target.encode(symbol, out_type=str)
     return f"{symbol[0]} {symbol[1:]}" if symbol in spelt else symbol
