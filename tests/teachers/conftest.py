@@ -38,6 +38,7 @@ def marian(tokenizer):
     from transformers import MarianConfig, MarianMTModel
 
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    ids["forced_eos_token_id"] = None
     torch.manual_seed(1)
     model = MarianMTModel(MarianConfig(vocab_size=len(tokenizer), **SIZES, **ids)).eval()
     model.final_logits_bias[0, 1] = 1.5  # so that it comes to an end
@@ -76,7 +77,14 @@ def nllb_tokenizer():
     """One that begins each text with the code of its language."""
     from transformers import NllbTokenizer
 
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *sorted({c for w in ENGLISH + GERMAN for c in w})]
+    pieces = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "▁",
+        *sorted({c for w in ENGLISH + GERMAN for c in w}),
+    ]
     vocab = {piece: number for number, piece in enumerate(pieces)}
     codes = ["eng_Latn", "deu_Latn", "fra_Latn"]
     return NllbTokenizer(vocab=vocab, merges=[], extra_special_tokens=codes)
@@ -128,7 +136,9 @@ def make_teacher(tokenizer, mbart_tokenizer, nllb_tokenizer, m2m_tokenizer):
             made = config(**SIZES, **ids, forced_eos_token_id=None)
         model = AutoModelForSeq2SeqLM.from_config(made).eval()
         model.generation_config.max_new_tokens = 8
-        model.generation_config.suppress_tokens = [own.pad_token_id]  # M2M100 counts no positions of it
+        model.generation_config.suppress_tokens = [
+            own.pad_token_id
+        ]  # M2M100 counts no positions of it
         return model, own
 
     return make
