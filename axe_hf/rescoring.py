@@ -280,7 +280,8 @@ def check_rescorer(rescore_with: Any) -> None:
     if not is_pair or len(rescore_with) != 2:
         kind = type(rescore_with).__name__ + (f" of {len(rescore_with)}" if is_pair else "")
         raise TypeError(f"`rescore_with` must be a pair (model, tokenizer), got {kind}.")
-    check_autoregressive(*rescore_with, "rescoring")
+    model, tokenizer = rescore_with
+    check_autoregressive(model, tokenizer, "rescoring")
 
 
 def check_autoregressive(model: Any, tokenizer: Any, role: str) -> None:

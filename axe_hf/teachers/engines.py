@@ -125,7 +125,7 @@ class CTranslate2Engine:
             raise ImportError(f"`engine` ctranslate2 needs a package of its own: {how}") from error
         self.teacher, self.settings = teacher, settings
         self.options = _options_of_search(teacher.generation)
-        processes.from_main(lambda: cache.exists() or _convert(teacher, cache))
+        processes.from_main(lambda: None if cache.exists() else _convert(teacher, cache))
         device = teacher.model.device
         kind = "int8" if settings.int8 else str(teacher.model.dtype).removeprefix("torch.")
         with _explained(f"CTranslate2 has no {kind} on this {device.type}"):
