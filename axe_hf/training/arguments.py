@@ -98,8 +98,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             it is ours. Needs `masking="full"`.
         freeze (default None): parts whose weights stay as they are in this run: encoder, decoder
             (their layers, norms and positions) or embeddings (of all symbols, and the output
-            projection where it is tied to them). The length head trains. Not for the embeddings of
-            a model whose blank has learned nothing yet: it would never be said.
+            projection where it is tied to them). The length head trains. The embeddings of a model
+            just started from another's weights must train: its blank has to be learned.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.

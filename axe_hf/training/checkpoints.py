@@ -97,9 +97,9 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
         decay = before.get("ema_decay", "what it was")  # which older checkpoints do not say
         text = f"{folder} is of a run with averaged weights. Set it to {decay}"
         raise ValueError(f"`ema_decay` is not set, but {text}.")
-    was, now = (set(of.get("freeze") or ()) for of in (before, recipe))
-    if was != now:  # optimizer and average hold the state of the others alone
-        problem = f"`freeze` is {sorted(now)}, but {folder} is of a run with {sorted(was)}"
+    parts, parts_now = (sorted({*(of.get("freeze") or ())}) for of in (before, recipe))
+    if parts != parts_now:  # optimizer and average hold the state of the others alone
+        problem = f"`freeze` is {parts_now}, but {folder} is of a run with {parts}"
         raise ValueError(f"{problem}. Set it so, or start a new run from the model in that folder.")
     for name, pattern in _STATES.items():
         if not any(folder.rglob(pattern)):

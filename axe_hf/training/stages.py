@@ -1,4 +1,4 @@
-"""What a run trains by while it goes on: the losses that may come before the model's own, drafts."""
+"""What a run trains by as it goes on: losses that may come before the model's own, and drafts."""
 
 import math
 from collections.abc import Iterator

@@ -156,8 +156,7 @@ class TestEither:
         model, seen = make_stretched(**CTC), []
         compute = model.loss_function
         model.loss_function = lambda config, **given: (
-            seen.append((model.training, config.axe_temperature))
-            or compute(config=config, **given)
+            seen.append((model.training, config.axe_temperature)) or compute(config=config, **given)
         )
         how = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
         trainer = make_trainer(model, save_steps=2, **how, **{name: 1.0})
