@@ -107,6 +107,10 @@ class CmlmConfig(PreTrainedConfig):
         max_source_length: longest source in tokens, `</s>` included.
         max_target_length: longest canvas, and length that can be predicted, `</s>` included.
         tie_word_embeddings: one matrix for source, target and output embeddings.
+        output_bias: the output projection has a bias, as Marian's has.
+        hide_length_token: the source tokens do not attend to the vector that predicts the length:
+            their states are what they would be without it. A model with a pretrained encoder keeps
+            it exactly so, and trains faster where that encoder is frozen.
         pad_token_id, eos_token_id, mask_token_id, blank_token_id: ids of the special tokens; the
             defaults are those of `axe_hf.train_tokenizer`. The blank is AXE's epsilon.
         training_loss: `"axe"`, or `"cross_entropy"` for the position-wise loss of Mask-Predict.
@@ -172,6 +176,8 @@ class CmlmConfig(PreTrainedConfig):
     is_encoder_decoder: bool = True
     use_cache: bool = False
     tie_word_embeddings: bool = True
+    output_bias: bool = False
+    hide_length_token: bool = False
     pad_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
     mask_token_id: int = 3

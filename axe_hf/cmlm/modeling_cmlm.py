@@ -50,6 +50,13 @@ class KeyValues(NamedTuple):
     values: Tensor
 
 
+class EncoderMasks(NamedTuple):
+    """Masks of an encoder whose length position stands first and is hidden from the tokens."""
+
+    tokens: Tensor | None  # of the tokens' attention to each other
+    length: Tensor | None  # of the length position's attention to itself and all tokens
+
+
 class AttentionMasks(NamedTuple):
     """Masks of the decoder's attention to the canvas and to the source; None: nothing is masked."""
 
@@ -170,25 +177,56 @@ class CmlmAttention(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | EncoderMasks | None = None,
         key_values: KeyValues | None = None,
         is_over_source: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
         if key_values is None:
-            query, (key, value) = self.project(hidden_states)
+            query, key_values = self.project(hidden_states)
         else:
-            query, (key, value) = self.project_queries(hidden_states), key_values
+            query = self.project_queries(hidden_states)
+        if isinstance(attention_mask, EncoderMasks):
+            output, weights = self._attend_in_two(query, key_values, attention_mask, **kwargs)
+        else:
+            what = (query, key_values, attention_mask, is_over_source)
+            output, weights = self._attend(*what, **kwargs)
+        return self.out_proj(output.reshape(hidden_states.shape).contiguous()), weights
+
+    def _attend(
+        self,
+        query: Tensor,
+        key_values: KeyValues,
+        attention_mask: Tensor | None,
+        has_other_keys: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, queries, heads, head_dim), and the weights where attention gives them."""
         implementation = self.config._attn_implementation
-        if is_over_source and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+        if has_other_keys and isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
             # Flash attention would take the padding of the keys for that of the queries too.
             implementation, attention_mask = "sdpa", attention_mask[:, None, None].bool()
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, eager_attention_forward
         )
         kwargs |= {"dropout": self.dropout if self.training else 0.0, "scaling": self.scaling}
-        output, weights = attention_interface(self, query, key, value, attention_mask, **kwargs)
-        return self.out_proj(output.reshape(hidden_states.shape).contiguous()), weights
+        return attention_interface(self, query, *key_values, attention_mask, **kwargs)
+
+    def _attend_in_two(
+        self, query: Tensor, key_values: KeyValues, masks: EncoderMasks, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `_attend`, where the first position sees all, the others do not see the first.
+
+        In two calls, and not by a mask over both: flash attention takes none, and other kernels are
+        slower with one.
+        """
+        others = KeyValues(*(part[:, :, 1:] for part in key_values))
+        first = self._attend(query[:, :, :1], key_values, masks.length, True, **kwargs)
+        rest = self._attend(query[:, :, 1:], others, masks.tokens, **kwargs)
+        (output, weights), (other_output, other_weights) = first, rest
+        if weights is not None and other_weights is not None:
+            weights = torch.cat([weights, F.pad(other_weights, (1, 0))], dim=2)
+        return torch.cat([output, other_output], dim=1), weights
 
 
 class CmlmLayer(GradientCheckpointingLayer):
@@ -206,9 +244,11 @@ class CmlmLayer(GradientCheckpointingLayer):
         self.fc2 = nn.Linear(ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
 
+    def _block_input(self, hidden_states: Tensor, norm: nn.LayerNorm) -> Tensor:
+        return norm(hidden_states) if self.normalize_before else hidden_states
+
     def _residual(self, hidden_states: Tensor, norm: nn.LayerNorm, block: Callable) -> Tensor:
-        block_input = norm(hidden_states) if self.normalize_before else hidden_states
-        output = block(block_input)
+        output = block(self._block_input(hidden_states, norm))
         if self.training:
             output = F.dropout(output, p=self.dropout)
         hidden_states = hidden_states + output
@@ -230,11 +270,20 @@ class CmlmEncoderLayer(CmlmLayer):
     def forward(
         self,
         hidden_states: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: Tensor | EncoderMasks | None,
+        others: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Tensor:
+        """New states of `hidden_states` (batch, length, d_model), which read themselves and, where
+        they are given, `others` (batch, any, d_model) behind them."""
+
         def attend(states: Tensor) -> Tensor:
-            return self.self_attn(states, attention_mask, **kwargs)[0]
+            if others is None:
+                return self.self_attn(states, attention_mask, **kwargs)[0]
+            other_input = self._block_input(others, self.self_attn_layer_norm)
+            parts = map(self.self_attn.project_key_values, (states, other_input))
+            key_values = KeyValues(*(torch.cat(pair, dim=2) for pair in zip(*parts, strict=True)))
+            return self.self_attn(states, attention_mask, key_values, True, **kwargs)[0]
 
         hidden_states = self._residual(hidden_states, self.self_attn_layer_norm, attend)
         return self._residual(hidden_states, self.final_layer_norm, self._feed_forward)
@@ -263,8 +312,8 @@ class CmlmDecoderLayer(CmlmLayer):
         num_sources = key_values.keys.shape[0]
         own_key_values = None
         if query_positions is not None:  # every position is a key, some are queries
-            norm = self.self_attn_layer_norm if self.normalize_before else nn.Identity()
-            own_key_values = self.self_attn.project_key_values(norm(hidden_states))
+            block_input = self._block_input(hidden_states, self.self_attn_layer_norm)
+            own_key_values = self.self_attn.project_key_values(block_input)
             index = query_positions[:, :, None].expand(-1, -1, hidden_states.shape[-1])
             hidden_states = hidden_states.gather(1, index)  # (canvases, queries, d_model)
 
@@ -449,20 +498,62 @@ class CmlmEncoder(CmlmStack):
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         length_vector = self.embed_lengths.weight[0].expand(hidden_states.shape[0], 1, -1)
-        hidden_states = torch.cat([length_vector.to(hidden_states.dtype), hidden_states], dim=1)
-        hidden_states = self._begin(hidden_states)
-        if attention_mask is not None:
-            attention_mask = F.pad(attention_mask, (1, 0), value=1)
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
-        )
+        length_vector = length_vector.to(hidden_states.dtype)
+        masks = self._masks(hidden_states, attention_mask)
+        if isinstance(masks, EncoderMasks) and self._is_frozen_for(hidden_states, kwargs):
+            return self._encode_frozen(hidden_states, length_vector, masks, **kwargs)
+        hidden_states = self._begin(torch.cat([length_vector, hidden_states], dim=1))
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+            hidden_states = layer(hidden_states, masks, **kwargs)
         hidden_states = self.layer_norm(hidden_states)
         return CmlmEncoderOutput(
             last_hidden_state=hidden_states[:, 1:],
             length_logits=self._length_logits(hidden_states[:, 0]),
         )
+
+    def _masks(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor | EncoderMasks | None:
+        """What the layers take for masks of the length position and `tokens` (batch, source, any).
+
+        Of `tokens` shape and type are read.
+        """
+        make = partial(create_bidirectional_mask, config=self.config)
+        batch, length, _ = tokens.shape
+        states = tokens.new_zeros(1).expand(batch, 1 + length, 1)
+        of_all = None if attention_mask is None else F.pad(attention_mask, (1, 0), value=1)
+        if not self.config.hide_length_token:
+            return make(inputs_embeds=states, attention_mask=of_all)
+        options = {"attention_mask": of_all, "encoder_hidden_states": states}
+        length_mask = make(inputs_embeds=states[:, :1], **options)
+        return EncoderMasks(make(inputs_embeds=tokens, attention_mask=attention_mask), length_mask)
+
+    def _is_frozen_for(self, embeddings: Tensor, kwargs: Any) -> bool:
+        """Whether nothing but the lengths' vectors could get a gradient from this pass."""
+        if not torch.is_grad_enabled() or embeddings.requires_grad:
+            return False
+        names = (f"output_{name}" for name in self._can_record_outputs)
+        is_recorded = any(kwargs.get(n, getattr(self.config, n, False)) for n in names)
+        own, weights = self.embed_lengths.weight, self.parameters()
+        return not (is_recorded or any(w.requires_grad for w in weights if w is not own))
+
+    def _encode_frozen(
+        self, embeddings: Tensor, length_vector: Tensor, masks: EncoderMasks, **kwargs: Any
+    ) -> CmlmEncoderOutput:
+        """The same states, by a gradient through the length position alone.
+
+        The tokens do not see it, so it passes through the layers by itself, after them.
+        """
+        layer_inputs = []
+        with torch.no_grad():
+            tokens = self._begin(embeddings)
+            for layer in self.layers:
+                layer_inputs.append(tokens)
+                tokens = layer(tokens, masks.tokens, **kwargs)
+            tokens = self.layer_norm(tokens)
+        length_state = self._begin(length_vector)
+        for layer, others in zip(self.layers, layer_inputs, strict=True):
+            length_state = layer(length_state, masks.length, others, **kwargs)
+        length_logits = self._length_logits(self.layer_norm(length_state)[:, 0])
+        return CmlmEncoderOutput(last_hidden_state=tokens, length_logits=length_logits)
 
 
 class CmlmDecoder(CmlmStack):
@@ -666,9 +757,61 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
     def __init__(self, config: CmlmConfig):
         super().__init__(config)
         self.model = CmlmModel(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.output_bias)
         self.loss_function = CmlmForConditionalGenerationLoss
         self.post_init()
+
+    @classmethod
+    def from_autoregressive(
+        cls,
+        model_or_name: Any,
+        tokenizer: Any = None,
+        *,
+        kept_layers: str = "spread",
+        **config: Any,
+    ) -> "CmlmForConditionalGeneration":
+        """A CMLM that starts from the weights of an autoregressive encoder-decoder.
+
+        Marian, BART, mBART, M2M100, NLLB, Pegasus, PLBart, Blenderbot. The encoder computes what
+        the teacher's does, since the length vector is hidden from the tokens; the decoder keeps its
+        weights and loses its causal mask. The vectors of the lengths and the blank, and the mask's
+        where the teacher has none, are the mean of the token embeddings. Dtype, device and mode
+        (training or evaluation) are the teacher's, which is not changed.
+
+        Args:
+            model_or_name: a loaded encoder-decoder, a folder, or a name on the Hub.
+            tokenizer: the teacher's; it gets, in place, the symbols that a CMLM needs. Of a name by
+                default its own: `axe_hf.student_tokenizer(name)` is what belongs to the model then.
+                Without one mask and blank are two new ids behind the vocabulary.
+            kept_layers: which layers stay where `encoder_layers` or `decoder_layers` are fewer than
+                the teacher's: "spread" (by default; first and last among them), "first", "last".
+            config: fields of `CmlmConfig` in place of the teacher's, such as `decoder_layers=3`;
+                `mask_token_id` and `blank_token_id` if there is no tokenizer.
+
+        Raises:
+            TypeError: something that is no model or tokenizer; a field that does not exist.
+            ValueError: a teacher that cannot be expressed, with what differs; a tokenizer that is
+                not its own; a field that its weights fix.
+            ImportError: axe_hf is not installed (a checkpoint brings its code along, not this).
+
+        Example:
+            >>> from transformers import MarianConfig, MarianMTModel
+            >>> from axe_hf import CmlmForConditionalGeneration
+            >>> sizes = {"vocab_size": 50, "d_model": 16, "encoder_layers": 2, "decoder_layers": 4,
+            ...          "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+            >>> ids = {"pad_token_id": 49, "eos_token_id": 0, "decoder_start_token_id": 49}
+            >>> teacher = MarianMTModel(MarianConfig(**sizes, **ids))
+            >>> start = CmlmForConditionalGeneration.from_autoregressive
+            >>> student = start(teacher, decoder_layers=2)
+            >>> student.config.vocab_size, student.config.blank_token_id
+            (52, 51)
+        """
+        try:
+            from axe_hf.teachers.warm_start import warm_start
+        except ImportError as error:
+            needed = "`from_autoregressive` needs the package axe_hf, not only a checkpoint's code"
+            raise ImportError(f"{needed}: python -m pip install axe-hf ({error})") from error
+        return warm_start(cls, model_or_name, tokenizer, kept_layers, config)
 
     @can_return_tuple
     def forward(

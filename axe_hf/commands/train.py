@@ -41,7 +41,8 @@ examples:
   the same settings in a file (source_lang: en ...), with another seed; going on after a break
     axe-hf train en-de.yaml --output-dir runs/en-de-2 --seed 2
     axe-hf train en-de.yaml --resume-from-checkpoint last
-  fine-tuning; several GPUs
+  from a pretrained translator, with three of its layers that write; fine-tuning; several GPUs
+    axe-hf train --init-from Helsinki-NLP/opus-mt-en-de --decoder-layers 3 --train-file more.tsv ...
     axe-hf train --model-name-or-path runs/en-de --train-file more.tsv ...
     accelerate launch -m axe_hf train ...
 """

@@ -264,14 +264,21 @@ class DataArguments:
 @_with_help
 @dataclass
 class ModelArguments:
-    """The model: one to fine-tune, or the sizes of a new one; and its loss.
+    """The model: one to fine-tune, a teacher to start from, or the sizes of a new one; its loss.
 
     Args:
         model_name_or_path (default None): a CMLM to fine-tune, a folder or a name on the Hub, of
             which dropout and loss, but not the architecture, can be set anew. Else a new model.
+        init_from (default None): an autoregressive translator, a folder or a name on the Hub, whose
+            weights and tokenizer a new model starts with: Marian, BART, mBART, M2M100, NLLB ... Its
+            sizes are kept, but encoder_layers and decoder_layers may be fewer.
+        kept_layers (default None): which of its layers those are: spread (what None means; first
+            and last among them), first or last.
+        teacher_source_lang, teacher_target_lang (default None): the code of the language in the
+            tokenizer of init_from, where it knows several: eng_Latn, en_XX. None is the data's.
         attn_implementation (default None): how attention is computed in this run: eager (several
             times faster on a CPU with bf16), sdpa (what None means) or flash_attention_2.
-        others (default None): in place of `CmlmConfig`'s defaults, or of the fine-tuned model's.
+        others (default None): in place of `CmlmConfig`'s defaults, or of the given model's.
 
     Example:
         >>> from axe_hf import ModelArguments
@@ -280,6 +287,10 @@ class ModelArguments:
     """
 
     model_name_or_path: str | None = None
+    init_from: str | None = None
+    kept_layers: Literal["spread", "first", "last"] | None = None
+    teacher_source_lang: str | None = None
+    teacher_target_lang: str | None = None
     attn_implementation: str | None = None
     # Fields of CmlmConfig. None stands for "not given".
     d_model: int | None = None
@@ -295,6 +306,7 @@ class ModelArguments:
     scale_embedding: bool | None = None
     layernorm_embedding: bool | None = None
     tie_word_embeddings: bool | None = None
+    hide_length_token: bool | None = None
     dropout: float | None = None
     attention_dropout: float | None = None
     activation_dropout: float | None = None
@@ -309,6 +321,12 @@ class ModelArguments:
         require(CONFIG_RANGES, vars(self))
         if self.training_loss is not None:
             check_family(self)
+        if self.init_from is not None and (other := self.model_name_or_path) is not None:
+            got = f"got {other!r} and {self.init_from!r}"
+            raise ValueError(f"Give either `model_name_or_path` or `init_from`, {got}.")
+        for name in ("kept_layers", "teacher_source_lang", "teacher_target_lang"):
+            if self.init_from is None and (value := getattr(self, name)) is not None:
+                raise ValueError(f"`{name}` is {value!r}, but there is no `init_from` to read.")
 
     def given(self) -> dict[str, Any]:
         """The fields of `CmlmConfig` that were set, by name."""

@@ -26,7 +26,8 @@ class ModelCardDetails:
     target_lang: str | None = None
     dataset: str | None = None  # what it was trained on, in words or as a name on the Hub
     num_train_pairs: int | None = None
-    base_model: str | None = None  # what was fine-tuned, None for a model trained from scratch
+    base_model: str | None = None  # what it started from, None for a model trained from scratch
+    is_warm_started: bool = False  # `base_model` is autoregressive, and gave its weights
     license: str | None = None  # an identifier, such as "apache-2.0"
     training: dict[str, Any] = field(default_factory=dict)  # setting to value, for the table
     generation: dict[str, Any] = field(default_factory=dict)  # setting to value, of Mask-Predict

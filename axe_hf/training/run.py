@@ -21,6 +21,7 @@ from ..cmlm.configuration_cmlm import (
 from ..data import load_translations, tokenize_translations, train_tokenizer
 from ..data.tokenizer import check_tokenizer, encode_targets
 from ..output import check_new_folder, only_writer
+from ..teachers import student_tokenizer
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
 from .trainer import AxeTrainer, check_model_and_tokenizer, target_sizes
@@ -78,7 +79,10 @@ def run_training(
     asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
     checkpoint = resolve_checkpoint(asked, output_dir)
     if checkpoint is None and model_args.model_name_or_path is None:
-        config = CmlmConfig(**model_args.given(), **canvas_recipe(training_args))
+        given = model_args.given()
+        if model_args.init_from is not None:  # sizes are checked against the teacher's
+            given = {name: value for name, value in given.items() if name in _CHANGEABLE}
+        config = CmlmConfig(**given, **canvas_recipe(training_args))
         check_canvas_recipe(canvas_recipe(config), config.training_loss)  # before any work
         check_family(config, config.masking)
     if str(asked or "false").lower() == "false":
@@ -133,7 +137,8 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
     trainer.create_model_card(
         **languages,
         dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in train_files),
-        base_model=model_args.model_name_or_path,
+        base_model=model_args.model_name_or_path or model_args.init_from,
+        is_warm_started=model_args.init_from is not None,
         scores={split: values for split, values in scores.items() if "bleu" in values},
     )
     return TrainingResult(trainer, trainer.model, tokenizer, metrics)
@@ -160,19 +165,39 @@ def _make_tokenizer(
     model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, train: "Dataset"
 ) -> PreTrainedTokenizerBase:
     name = checkpoint or data_args.tokenizer_name_or_path or model_args.model_name_or_path
+    name = name or model_args.init_from
     options = ("vocab_size", "tokenizer_algorithm")
     given = {n: getattr(data_args, n) for n in options if getattr(data_args, n) is not None}
     if name is not None:
         for option in given if checkpoint is None else ():
             raise ValueError(f"`{option}` is for a tokenizer to train, but {name} has one.")
         try:
-            return AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise ValueError(f"{name} has no tokenizer that can be read: {error}") from error
+        is_teachers = model_args.init_from is not None and checkpoint is None
+        return _extended(tokenizer, model_args, data_args) if is_teachers else tokenizer
     languages = (data_args.source_lang, data_args.target_lang)
     texts = (pair[language] for pair in train["translation"] for language in languages)
     settings: dict[str, Any] = {n.removeprefix("tokenizer_"): value for n, value in given.items()}
     return train_tokenizer(filter(None, texts), **settings)
+
+
+def _extended(tokenizer: Any, model_args: ModelArguments, data_args: DataArguments) -> Any:
+    """A teacher's tokenizer as its student has it, in the languages of the data."""
+    codes = {}
+    for side in ("source_lang", "target_lang"):
+        code = getattr(model_args, f"teacher_{side}")
+        if code is None and getattr(tokenizer, "src_lang", None) is not None:
+            code = getattr(data_args, side)
+        codes[side] = code
+    try:
+        return student_tokenizer(tokenizer, **codes)
+    except ValueError as error:
+        advice = (
+            "The codes of `init_from` are given by `teacher_source_lang`, `teacher_target_lang`."
+        )
+        raise ValueError(f"{error} {advice}") from error
 
 
 def _make_model(
@@ -183,6 +208,8 @@ def _make_model(
     if name is None:
         lengths = ("max_source_length", "max_target_length")
         given |= {n: getattr(data_args, n) for n in lengths if getattr(data_args, n) is not None}
+        if model_args.init_from is not None:
+            return _warm_started(model_args, given, tokenizer)
         given |= {token: getattr(tokenizer, token, None) for token in SPECIAL_TOKEN_IDS}
         return CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **given))
     model = CmlmForConditionalGeneration.from_pretrained(name)
@@ -198,6 +225,19 @@ def _make_model(
         # Layers read their dropout when they are made.
         model = CmlmForConditionalGeneration.from_pretrained(name, config=model.config)
     return model
+
+
+def _warm_started(
+    model_args: ModelArguments, given: dict[str, Any], tokenizer: Any
+) -> CmlmForConditionalGeneration:
+    """A model that starts from a teacher's weights; in float32, for the optimizer."""
+    name, kept_layers = model_args.init_from, model_args.kept_layers or "spread"
+    start = CmlmForConditionalGeneration.from_autoregressive
+    try:
+        return start(name, tokenizer, kept_layers=kept_layers, **given).float()
+    except (OSError, ValueError) as error:
+        problem = str(error).replace("`model_or_name`", "`init_from`")
+        raise ValueError(problem.replace("`tokenizer`", "`tokenizer_name_or_path`")) from error
 
 
 def _with_room(dataset: "Dataset", limit: int) -> "Dataset":

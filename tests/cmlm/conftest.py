@@ -12,7 +12,11 @@ ARCHITECTURES = {
     "layernorm_embedding": {"layernorm_embedding": True},
     "scaled": {"scale_embedding": True, "activation_function": "relu"},
     "deep encoder": {"encoder_layers": 3, "decoder_layers": 1},
+    "output bias": {"output_bias": True},
+    "hidden length": {"hide_length_token": True},
     "all at once": {
+        "output_bias": True,
+        "hide_length_token": True,
         "normalize_before": True,
         "position_embedding_type": "sinusoidal",
         "tie_word_embeddings": False,

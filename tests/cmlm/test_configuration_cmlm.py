@@ -54,6 +54,8 @@ CHANGED = {
     "max_source_length": 31,
     "max_target_length": 33,
     "tie_word_embeddings": False,
+    "output_bias": True,
+    "hide_length_token": True,
     "pad_token_id": 9,
     "eos_token_id": 8,
     "mask_token_id": 7,

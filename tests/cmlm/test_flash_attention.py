@@ -42,20 +42,24 @@ def flash_attention(monkeypatch):
     return use
 
 
+@pytest.mark.parametrize("hides_length", [False, True])
 @pytest.mark.parametrize("canvas_lengths", [[5, 5, 5], [9, 9, 9], [12, 3, 7], [1, 1, 1]])
 @torch.no_grad()
 def test_padded_sources_and_canvases_are_read_alike(
-    make_model, make_sources, flash_attention, canvas_lengths
+    make_model, make_sources, flash_attention, canvas_lengths, hides_length
 ):
-    model = make_model(seed=1, attn_implementation="eager", tie_word_embeddings=False)
+    options = {"tie_word_embeddings": False, "hide_length_token": hides_length}
+    model = make_model(seed=1, attn_implementation="eager", **options)
     sources = make_sources([9, 4, 6], seed=2)
     width = max(canvas_lengths)
     is_inside = torch.arange(width) < torch.tensor(canvas_lengths)[:, None]
     canvas = torch.full((3, width), 3).masked_fill(~is_inside, 0)
-    expected = model(**sources, decoder_input_ids=canvas).logits[is_inside]
+    expected = model(**sources, decoder_input_ids=canvas)
     flash_attention(model)
-    found = model(**sources, decoder_input_ids=canvas).logits[is_inside]
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    found = model(**sources, decoder_input_ids=canvas)
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(found.logits[is_inside], expected.logits[is_inside], **close)
+    torch.testing.assert_close(found.length_logits, expected.length_logits, **close)
 
 
 @pytest.mark.parametrize("num_iterations", [1, 3])

@@ -159,6 +159,7 @@ def test_settings_are_by_default_the_models_own(make_model, make_batch, assert_e
         {"position_embedding_type": "sinusoidal", "scale_embedding": True},
         {"tie_word_embeddings": False, "layernorm_embedding": True},
         {"attention": "eager"},
+        {"hide_length_token": True, "output_bias": True},
     ],
     ids=str,
 )
@@ -166,6 +167,8 @@ def test_every_architecture_decodes_alike(
     make_model, make_batch, assert_equals_generate, architecture
 ):
     model, batch = make_model(**architecture), make_batch((5, 8))
+    if model.lm_head.bias is not None:
+        torch.nn.init.normal_(model.lm_head.bias)
     decode = ExportableMaskPredict(model, num_iterations=4)
     assert_equals_generate(model, batch, decode(*batch), num_iterations=4)
 
