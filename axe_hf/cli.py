@@ -14,6 +14,7 @@ from .output import printable
 
 COMMANDS = {
     "quickstart": "train three small models in minutes, on the built-in data, and compare them",
+    "distill": "let a translation model of Transformers write the data for a student",
     "train": "train a model on your sentence pairs, or fine-tune one",
     "translate": "translate text with a trained model",
     "evaluate": "score a model, or translations that you have, with BLEU and chrF",

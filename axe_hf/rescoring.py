@@ -174,7 +174,7 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
 
 def _source_encoder(model, tokenizer, sources: list[str]):
     """A function from source numbers (rows,) long to what the model needs of them to decode."""
-    limit = _longest(model, tokenizer, "encoder")
+    limit = token_limit(model, tokenizer, "encoder")
     pad = _first_id(getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id, 0)
     token_ids = _token_ids(tokenizer, "text", sources, limit)
     token_ids = [ids or [_first_id(tokenizer.eos_token_id, pad)] for ids in token_ids]
@@ -208,7 +208,7 @@ def _target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], in
     end = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
     if end is None:
         raise ValueError("The rescoring tokenizer has no end token to score. Set its `eos_token`.")
-    limit = _longest(model, tokenizer, "decoder")
+    limit = token_limit(model, tokenizer, "decoder")
     missing = [] if end in around else [end]
     token_ids = _token_ids(tokenizer, "text_target", texts, limit - len(missing))
     num_after = [*around, *missing][::-1].index(end)
@@ -229,7 +229,7 @@ def _token_ids(tokenizer, side: str, texts: list[str], limit: int) -> list[list[
     return token_ids
 
 
-def _longest(model, tokenizer, side: str) -> int:
+def token_limit(model, tokenizer, side: str) -> int:
     """How many tokens the "encoder" or the "decoder" of the model can read."""
     configs = (model.config, getattr(model.config, side, None))
     names = (f"max_{side}_position_embeddings", "max_position_embeddings")
@@ -280,7 +280,14 @@ def check_rescorer(rescore_with: Any) -> None:
     if not is_pair or len(rescore_with) != 2:
         kind = type(rescore_with).__name__ + (f" of {len(rescore_with)}" if is_pair else "")
         raise TypeError(f"`rescore_with` must be a pair (model, tokenizer), got {kind}.")
-    model, tokenizer = rescore_with
+    check_autoregressive(*rescore_with, "rescoring")
+
+
+def check_autoregressive(model: Any, tokenizer: Any, role: str) -> None:
+    """Raise TypeError where they are no model and tokenizer that translate word by word.
+
+    `role` is what the error calls them: the "rescoring" model, the "teacher" model.
+    """
     # Not isinstance: a PEFT model is none of Transformers' classes.
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         needed, advice = "be a model of Transformers", "Load it by AutoModelForSeq2SeqLM."
@@ -294,8 +301,8 @@ def check_rescorer(rescore_with: Any) -> None:
         return
     else:
         kind = type(tokenizer).__name__
-        raise TypeError(f"The rescoring tokenizer must be a tokenizer of Transformers, got {kind}.")
-    raise TypeError(f"The rescoring model must {needed}, got {type(model).__name__}. {advice}")
+        raise TypeError(f"The {role} tokenizer must be a tokenizer of Transformers, got {kind}.")
+    raise TypeError(f"The {role} model must {needed}, got {type(model).__name__}. {advice}")
 
 
 def _check_texts(sources: Any, candidates: Any) -> None:

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "data": {"cmlm"},
     "reference": {"cmlm"},  # the checks at the door of the loss, no arithmetic
     **{part: {"cmlm"} | LEAVES | JOINERS for part in JOINERS},
+    "teachers": {"cmlm", "rescoring"} | LEAVES,
 }
 # These use what any user can: names that axe_hf or one of its parts exports.
 PUBLIC_NAMES_ONLY = {"__main__", "cli", "commands", "quickstart"}

@@ -6,6 +6,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +22,8 @@ logger = logging.get_logger(__name__)
 PHRASEBOOK = Path(__file__).with_name("phrasebook")
 
 _PAIR_FORMATS = (".jsonl", ".json", ".tsv")
+# Of existing files, what nobody wants read line by line.
+_NO_TEXT = (".csv", ".htm", ".html", ".tmx", ".xml")
 _Languages: TypeAlias = tuple[str, str]  # source and target
 # What else than languages tables have for headings, and the side that it names.
 _HEADINGS = {"source": 0, "src": 0, "target": 1, "tgt": 1, "trg": 1}
@@ -90,6 +93,51 @@ def load_translations(
         rows = _read_json(paths[0])
     checked = ((place, _checked(row, languages, place)) for place, row in rows)
     return _to_dataset(checked, source)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is to be translated: sentences, and the right translations that each has, or none."""
+
+    texts: list[str]
+    translations: list[list[str]]
+
+
+def load_sources(
+    source: str | Path | tuple[str | Path, str | Path], *, source_lang: str, target_lang: str
+) -> Sources:
+    """The source sides of what `load_translations` reads, or the lines of one plain text file.
+
+    Args:
+        source: a text file that exists (UTF-8, `.gz` or not), or as in `load_translations`.
+        source_lang, target_lang: keys of the two sides.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `load_translations`.
+
+    Example:
+        >>> from axe_hf.data import PHRASEBOOK
+        >>> from axe_hf.data.reading import load_sources
+        >>> file = PHRASEBOOK / "test.jsonl.gz"
+        >>> found = load_sources(file, source_lang="en", target_lang="de")
+        >>> len(found.texts) == len(found.translations)
+        True
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    if (
+        path is not None
+        and path.is_file()
+        and _bare_suffix(path) not in (*_PAIR_FORMATS, *_NO_TEXT)
+    ):
+        lines = read_lines(path)
+        return Sources(lines, [[] for _ in lines])
+    pairs = load_translations(source, source_lang=source_lang, target_lang=target_lang)
+    texts = [pair[source_lang] for pair in pairs["translation"]]
+    targets = [[pair[target_lang]] for pair in pairs["translation"]]
+    if "references" in pairs.column_names:
+        both = zip(targets, pairs["references"], strict=True)
+        targets = [list(dict.fromkeys(target + references)) for target, references in both]
+    return Sources(texts, targets)
 
 
 def read_lines(path: str | Path | None) -> list[str]:
