@@ -323,7 +323,7 @@ def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     lines = (f"{text}\n" for text in data.train_sources[: recipe["num_distilled"]])
     write_text(folder / "sources.txt", "".join(lines))
     search: dict[str, Any] = {"num_beams": 1, "max_new_tokens": longest // 2}
-    search["generation"] = {"min_new_tokens": 2}  # after seconds of training it says nothing
+    search["generation"] = {"min_length": 3}  # after seconds of training it says nothing
     where = (folder / "sources.txt", folder / "distilled")
     made = distill(teacher.trainer.model, *where, tokenizer=tokenizer, **LANGUAGES, **search)
     (file,) = made.folder.glob("data/*.jsonl")

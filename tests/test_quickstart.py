@@ -120,7 +120,7 @@ def test_the_others_learn_its_translations_of_the_first_sentences(finished):
     assert [pair["en"] for pair in found] == [pair["en"] for pair in given]
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "autoregressive")
     tokenizer = AutoTokenizer.from_pretrained(folder / "autoregressive")
-    sources, search = [pair["en"] for pair in given], {"min_new_tokens": 2, "max_new_tokens": 32}
+    sources, search = [pair["en"] for pair in given], {"min_length": 3, "max_new_tokens": 32}
     texts = quickstart._translate_by_generate(model, tokenizer, 7, sources, **search)
     assert [pair["de"] for pair in found] == [text.strip() for text in texts]
 
