@@ -73,7 +73,9 @@ class CmlmTranslationPipeline(Pipeline):
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
         for name in ("src_lang", "tgt_lang"):
-            asked, known = generation.pop(name, None), getattr(self.tokenizer, name, None)
+            # Made of a teacher's, it may know it only as a setting, where axe_hf is not installed.
+            setting = self.tokenizer.init_kwargs.get(name)
+            asked, known = generation.pop(name, None), getattr(self.tokenizer, name, setting)
             if asked is not None and known is None:
                 logger.warning_once(f"`{name}` has no part: the tokenizer knows no languages.")
             elif asked not in (None, known):
@@ -98,8 +100,10 @@ class CmlmTranslationPipeline(Pipeline):
             raise TypeError(f"`inputs` must be strings, got {kind}: {input_!r:.80}.")
         limit = self.model.config.max_source_length
         text = valid_unicode(input_) if is_visible(input_) else ""
-        tokenize, nothing = own_tokenizer(self.tokenizer), [self.tokenizer.eos_token_id]
-        token_ids = tokenize(text, verbose=False).input_ids if text else nothing
+        tokenizer = own_tokenizer(self.tokenizer)
+        around, token_ids = tokenizer(["", text], verbose=False).input_ids
+        if not {*token_ids} - {*around}:
+            token_ids = [tokenizer.eos_token_id]
         if len(token_ids) > limit:
             problem = f"A text of {len(token_ids)} tokens is over the max_source_length of {limit}"
             advice = f"{text[:60]!r}... Split it into sentences."
@@ -107,7 +111,7 @@ class CmlmTranslationPipeline(Pipeline):
                 raise ValueError(f"{problem}, and `truncation` is off: {advice}")
             if truncation is None:
                 logger.warning(f"{problem} and was cut there: {advice}")
-            token_ids = [*token_ids[: limit - 1], self.tokenizer.eos_token_id]
+            token_ids = cut_source(token_ids, limit, tokenizer)
         input_ids = torch.tensor([token_ids])
         return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
@@ -161,6 +165,13 @@ def own_tokenizer(tokenizer: Any) -> Any:
         is_same = mine.get_added_tokens_decoder() == added  # where an id is skipped, it is not
         own._tokenizer = mine if is_same else copy.deepcopy(shared)
     return own
+
+
+def cut_source(token_ids: list[int], limit: int, tokenizer: Any) -> list[int]:
+    """At most `limit` ids, which end as every source does: in `</s>`, and mBART's language."""
+    around, eos = tokenizer("").input_ids, tokenizer.eos_token_id
+    end = around[around.index(eos) :][:limit] if eos in around else [eos]
+    return [*token_ids[: limit - len(end)], *end]
 
 
 def valid_unicode(text: str) -> str:

@@ -316,7 +316,6 @@ def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> _Trai
 def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     """The first sentences as the teacher translates them: a folder of data, and rows of it."""
     from .data import load_translations
-    from .data.tokenizer import encode_targets
     from .teachers import distill
 
     tokenizer, longest = data.tokenizer, recipe["max_length"]
@@ -330,7 +329,8 @@ def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     pairs = load_translations(file, **LANGUAGES)["translation"]
     ids = tokenizer([p["en"] for p in pairs], truncation=True, max_length=longest).input_ids
     # Cut, for a canvas must hold a blank between equal neighbours.
-    labels = encode_targets(tokenizer, [p["de"] for p in pairs], longest // 2)
+    cut: dict[str, Any] = {"truncation": True, "max_length": longest // 2}
+    labels = tokenizer(text_target=[p["de"] for p in pairs], **cut).input_ids
     return [{"input_ids": x, "labels": y} for x, y in zip(ids, labels, strict=True)]
 
 

@@ -13,7 +13,14 @@ from transformers import PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
 from .cmlm.configuration_mask_predict import SETTINGS, require
-from .pipeline import DECODED, in_evaluation_mode, is_visible, own_tokenizer, valid_unicode
+from .pipeline import (
+    DECODED,
+    cut_source,
+    in_evaluation_mode,
+    is_visible,
+    own_tokenizer,
+    valid_unicode,
+)
 from .rescoring import Rescorer, batches_by_length, check_ids, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
@@ -165,10 +172,10 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
     """Token ids of each sentence with its `</s>`, cut at the limit; none where nothing is said."""
     if not sentences:
         return []
-    max_length, eos = config.max_source_length, tokenizer.eos_token_id
+    max_length, around = config.max_source_length, {*tokenizer("").input_ids}
     token_ids = tokenizer([valid_unicode(text) for text in sentences], verbose=False).input_ids
     token_ids = [
-        ids if is_visible(text) and any(i != eos for i in ids) else []
+        ids if is_visible(text) and {*ids} - around else []
         for text, ids in zip(sentences, token_ids, strict=True)
     ]
     check_ids(token_ids, config.vocab_size, "tokenizer's")
@@ -178,4 +185,7 @@ def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
         problem = f"{len(too_long)} of {len(sentences)} texts are longer than the max_source_length"
         problem += f" of {max_length} tokens and were cut there: line {shown}"
         logger.warning(f"{problem}. Split them into sentences.")
-    return [ids if len(ids) <= max_length else [*ids[: max_length - 1], eos] for ids in token_ids]
+    return [
+        cut_source(ids, max_length, tokenizer) if len(ids) > max_length else ids
+        for ids in token_ids
+    ]

@@ -184,3 +184,106 @@ def hold():
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def sentences():
+    """English and German sentences of the phrasebook, 300 of each."""
+    import gzip
+    import json
+
+    file = REPOSITORY / "axe_hf" / "data" / "phrasebook" / "train.jsonl.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        pairs = [
+            json.loads(line)["translation"] for line, _ in zip(lines, range(300), strict=False)
+        ]
+    return {side: [pair[side] for pair in pairs] for side in ("en", "de")}
+
+
+@pytest.fixture(scope="session")
+def teachers_tokenizer(sentences, tmp_path_factory):
+    """Makes the tokenizer of a kind of teacher, as its class of Transformers makes it."""
+    import json
+    import shutil
+
+    import transformers
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+    from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
+
+    both = sentences["en"] + sentences["de"]
+
+    def train(folder, texts, name, size=200, **options):
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_prefix=str(folder / "trained"),
+            vocab_size=size,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            **options,
+        )
+        shutil.move(folder / "trained.model", folder / name)
+        model = SentencePieceProcessor(model_file=str(folder / name))
+        return [model.id_to_piece(i) for i in range(3, len(model))]
+
+    def write_vocabulary(folder, tokens):
+        vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        return str(folder / "vocab.json")
+
+    def marian(folder, source=sentences["en"], **options):
+        pieces = train(folder, source, "source.spm", **options)
+        pieces += train(folder, sentences["de"], "target.spm")
+        tokens = ["</s>", "<unk>", *pieces, ">>deu<<", ">>fra<<", "<pad>"]
+        files = [str(folder / name) for name in ("source.spm", "target.spm")]
+        return transformers.MarianTokenizer(*files, write_vocabulary(folder, tokens))
+
+    def m2m100(folder, **options):
+        tokens = ["<s>", "<pad>", "</s>", "<unk>", *train(folder, both, "spm.model")]
+        file, spm = write_vocabulary(folder, tokens), str(folder / "spm.model")
+        return transformers.M2M100Tokenizer(file, spm, **options)
+
+    def of_one_file(name, **training):
+        def make(folder, **options):
+            train(folder, both, folder / of_class.vocab_files_names["vocab_file"], **training)
+            return of_class.from_pretrained(folder, **options)
+
+        of_class = getattr(transformers, name)
+        return make
+
+    def bart(folder):
+        from tokenizers import ByteLevelBPETokenizer
+
+        trained, special = ByteLevelBPETokenizer(), ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        options = {"vocab_size": 400, "special_tokens": special, "show_progress": False}
+        trained.train_from_iterator(both, **options)
+        trained.save_model(str(folder))
+        return transformers.BartTokenizer.from_pretrained(folder)
+
+    t5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    kinds = {
+        "marian": marian,
+        "m2m100": m2m100,
+        "mbart": of_one_file("MBartTokenizer"),
+        "mbart50": of_one_file("MBart50Tokenizer"),
+        "nllb": of_one_file("NllbTokenizer", model_type="bpe"),
+        "t5": of_one_file("T5Tokenizer", **t5),
+        "pegasus": of_one_file(
+            "PegasusTokenizer", **t5 | {"unk_id": 3}, user_defined_symbols=["<mask_2>"]
+        ),
+        "bart": bart,
+    }
+
+    def make(kind, **options):
+        codes = {"mbart": ("en_XX", "de_DE"), "mbart50": ("en_XX", "de_DE"), "m2m100": ("en", "de")}
+        codes["nllb"] = ("eng_Latn", "deu_Latn")
+        if kind in codes and not options:
+            options = dict(zip(("src_lang", "tgt_lang"), codes[kind], strict=True))
+            # As the files of their checkpoints have it.
+            if kind == "nllb":
+                options["extra_special_tokens"] = ["fra_Latn", "deu_Latn", "eng_Latn"]
+            if kind == "m2m100":
+                listed = FAIRSEQ_LANGUAGE_CODES["m2m100"]
+                options["extra_special_tokens"] = [f"__{code}__" for code in listed]
+        return kinds[kind](tmp_path_factory.mktemp(kind), **options)
+
+    return make

@@ -389,6 +389,9 @@ class CmlmPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As in Transformers, but `generate` will refuse a model with weights drawn or NaN."""
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        for module in model.modules():
+            if isinstance(module, CmlmSinusoidalPositionalEmbedding):
+                module.weight.requires_grad_(False)  # which loading forgets
         named = model.named_parameters()
         broken = [name for name, p in named if not (p.is_meta or p.isfinite().all())]
         kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")

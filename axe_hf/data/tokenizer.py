@@ -30,16 +30,32 @@ PRINTABLE_ASCII = tuple(chr(code) for code in range(0x21, 0x7F))
 # The bytes of UTF-8 text outside ASCII: continuations 80..BF and leads C2..F4. ASCII characters
 # are in every alphabet, so the other 141 bytes would be dead weight in the vocabulary.
 FALLBACK_BYTES = tuple(f"<0x{code:02X}>" for code in (*range(0x80, 0xC0), *range(0xC2, 0xF5)))
+# What the tokenizers of multilingual models (mBART, NLLB, M2M100 ...) call their two languages.
+LANGUAGES = {"source_lang": "src_lang", "target_lang": "tgt_lang"}
 # Share of the running text whose characters get a token of their own; the rest is spelt in bytes.
 CHARACTER_COVERAGE = 0.9999
 
 
 class CmlmTokenizer(PreTrainedTokenizerFast):
-    """Spells out the special tokens that have a name, such as `mask_token`, and no other ones."""
+    """Spells out the special tokens that have a name, such as `mask_token`, and no other ones.
+
+    Made of a teacher's by `axe_hf.add_cmlm_symbols` it spells out all of that one's, and is set to
+    its languages for good: `src_lang`, which stands in each text's ids, and `tgt_lang`.
+    """
+
+    @property
+    def src_lang(self) -> str | None:
+        return self.init_kwargs.get("src_lang")
+
+    @property
+    def tgt_lang(self) -> str | None:
+        return self.init_kwargs.get("tgt_lang")
 
     def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
         # The backend spells out what is special to it. Language tags are not, but stay whole.
         named = {str(token) for token in self._special_tokens_map.values() if token}
+        # When it is loaded, all those of its file are added again: a teacher's stay special.
+        named |= {str(token) for token in self.added_tokens_decoder.values() if token.special}
         strings = {"normalized": not special_tokens}
         tokens = [AddedToken(t, **strings) if isinstance(t, str) else t for t in new_tokens]
         states = [token.__getstate__() | {"special": str(token) in named} for token in tokens]
@@ -247,11 +263,16 @@ def check_special_tokens(tokenizer: Any, names: Iterable[str]) -> None:
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Raise for a tokenizer without the symbols of a CMLM, or that ends no text in `</s>`."""
+    """Raise for a tokenizer without the symbols of a CMLM, or that cannot write its texts."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         names, kind = "`tokenizer`, of a trainer `processing_class`,", type(tokenizer).__name__
         raise TypeError(f"{names} must be a tokenizer of Transformers, got {kind}.")
     check_special_tokens(tokenizer, [name.removesuffix("_id") for name in SPECIAL_TOKEN_IDS])
+    check_text_format(tokenizer)
+
+
+def check_text_format(tokenizer: Any) -> None:
+    """Raise for a tokenizer that ends no text in `</s>`, or with one vocabulary for each side."""
     eos, around = tokenizer.eos_token, tokenizer.convert_ids_to_tokens(tokenizer("").input_ids)
     if eos not in around:
         raise ValueError(
@@ -265,7 +286,12 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 def encode_targets(tokenizer: Any, texts: list[str], limit: int | None = None) -> list[list[int]]:
     """Pieces and `</s>`, at most `limit`: a canvas has no place for a BOS or a language's code."""
-    pieces = tokenizer(text_target=texts, add_special_tokens=False, verbose=False).input_ids
+    # One of two languages switches between them: a copy does not disturb it, or other threads.
+    own = object.__new__(type(tokenizer))
+    vars(own).update(vars(tokenizer))
+    if vars(own).get("tgt_lang", "") is None:  # which M2M100's cannot do without
+        own.tgt_lang = own.src_lang
+    pieces = own(text_target=texts, add_special_tokens=False, verbose=False).input_ids
     return [[*ids[: limit and limit - 1], tokenizer.eos_token_id] for ids in pieces]
 
 
@@ -317,8 +343,10 @@ def tokenize_translations(
         if found and language not in found:
             raise ValueError(f"`{name}` must be one of `dataset`, {found}, got {language!r}.")
 
-    tags = [str(token) for token in tokenizer.extra_special_tokens]
-    if tokenizer.split_special_tokens and any(tokenizer.tokenize(tag) != [tag] for tag in tags):
+    extra = tokenizer.extra_special_tokens if tokenizer.split_special_tokens else []
+    texts = [text or "" for pair in dataset[:100]["translation"] for text in pair.values()]
+    tags = [tag for tag in extra if any(tag in text for text in texts)]
+    if any(tokenizer.tokenize(tag) != [tag] for tag in tags):
         logger.warning(f"`tokenizer` spells out {tags}. Add them by tokenizer.add_tokens instead.")
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:

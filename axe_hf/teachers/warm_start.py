@@ -107,8 +107,9 @@ def warm_start(
     _check_settings(kept_layers, given)
     teacher, tokenizer = _load(model_or_name, tokenizer)
     architecture = _check_teacher(teacher)
+    settings = _settings(teacher, architecture, given)
     vocabulary = _vocabulary(teacher, tokenizer, given)
-    settings = _settings(teacher, architecture, vocabulary, given)
+    settings |= {"vocab_size": vocabulary.size, **vocabulary.special_token_ids}
     config = cls.config_class(**settings)
     with torch.device("meta"):
         student = cls(config)
@@ -285,13 +286,16 @@ def _one_id(config: Any, tokenizer: Any, name: str) -> int:
 def _check_fit(tokenizer: Any, ids: dict[str, int], num_rows: int) -> None:
     """Refuse, before it is changed, a tokenizer of another model."""
     advice = "Is it the tokenizer of this model?"
+    ids_of_all = {*tokenizer.get_vocab().values()}
+    if ids_of_all <= {*tokenizer.all_special_ids}:  # which Transformers makes where files lack
+        raise ValueError("`tokenizer` knows no words. Pass that of the model, as it was trained.")
     for name, expected in ids.items():
         if (got := getattr(tokenizer, name, None)) != expected:
             raise ValueError(
                 f"`tokenizer`: its `{name}` is {got}, the model's {expected}. {advice}"
             )
     ours = {tokenizer.mask_token_id, getattr(tokenizer, "blank_token_id", None)}
-    if (largest := max({-1, *tokenizer.get_vocab().values()} - ours)) >= num_rows:
+    if (largest := max({-1, *ids_of_all} - ours)) >= num_rows:
         raise ValueError(f"`tokenizer` has id {largest}, the model {num_rows} symbols. {advice}")
 
 
@@ -306,9 +310,9 @@ def _check_given(fixed: Mapping[str, Any], given: Mapping[str, Any], what: str) 
 
 
 def _settings(
-    teacher: Any, architecture: _Architecture, vocabulary: _Vocabulary, given: Mapping[str, Any]
+    teacher: Any, architecture: _Architecture, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The fields of the student's configuration."""
+    """The fields of the student's configuration, but for those of the vocabulary."""
     of, head = teacher.config, teacher.lm_head
     matrices = {id(_stack(teacher, stack).embed_tokens.weight) for stack in _STACKS}
     names = ["d_model", "activation_function", "scale_embedding"]
@@ -335,18 +339,8 @@ def _settings(
             )
     free = {name: getattr(of, name) or 0.0 for name in _DROPOUTS}
     free |= {"init_std": of.init_std, "hide_length_token": True, "dtype": teacher.dtype}
-    start = getattr(of, "decoder_start_token_id", None)
-    return (
-        most
-        | free
-        | {"decoder_start_token_id": start}
-        | dict(given)
-        | fixed
-        | {
-            "vocab_size": vocabulary.size,
-            **vocabulary.special_token_ids,
-        }
-    )
+    free["decoder_start_token_id"] = getattr(of, "decoder_start_token_id", None)
+    return most | free | dict(given) | fixed
 
 
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")

@@ -232,3 +232,11 @@ def test_the_forward_pass_compiles_into_one_graph(make_model, make_batch):
     expected, found = model(**batch), compiled(**batch)
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.length_logits, expected.length_logits)
+
+
+def test_sinusoids_stay_fixed_after_loading(make_model, tmp_path):
+    model = make_model(position_embedding_type="sinusoidal")
+    model.save_pretrained(tmp_path)
+    for loaded in (type(model).from_pretrained(tmp_path), CmlmModel.from_pretrained(tmp_path)):
+        fixed = {name for name, p in loaded.named_parameters() if not p.requires_grad}
+        assert {name.split(".")[-2] for name in fixed} == {"embed_positions"} and len(fixed) == 2

@@ -12,11 +12,22 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     HfArgumentParser,
+    MarianConfig,
+    MarianMTModel,
+    MBartConfig,
+    MBartForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
 from transformers.trainer_utils import EvalPrediction
 
-from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig, TranslationMetric, translate
+from axe_hf import (
+    AxeTrainer,
+    AxeTrainingArguments,
+    CmlmConfig,
+    TranslationMetric,
+    train_tokenizer,
+    translate,
+)
 from axe_hf.training import (
     DataArguments,
     ModelArguments,
@@ -511,3 +522,100 @@ def test_the_three_kinds_of_arguments_make_one_command_line(tmp_path):
     assert training.train_minutes == 10 and training.masking == "full"
     assert data.tokenizer_algorithm == "unigram"
     parser.format_help()
+
+
+# From a teacher
+
+
+@pytest.fixture
+def teacher(pairs, tmp_path):
+    """The folder of a small Marian with a tokenizer of its own."""
+    texts = [text for pair in pairs for text in pair["translation"].values()]
+    tokenizer = train_tokenizer(texts, vocab_size=300)
+    sizes = SIZES | {"encoder_layers": 2, "decoder_layers": 2, "max_position_embeddings": 16}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    torch.manual_seed(0)
+    model = MarianMTModel(MarianConfig(vocab_size=len(tokenizer), **sizes, **ids))
+    model.final_logits_bias.normal_()
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+def test_a_run_starts_from_a_teacher(run, teacher, tmp_path):
+    sizes = dict.fromkeys(SIZES) | {"decoder_layers": 1, "vocab_size": None}
+    given = sizes | {"init_from": str(teacher), "kept_layers": "last", "learning_rate": 1e-9}
+    given |= {"dropout": 0.2, "training_loss": "cross_entropy", "max_steps": 2}
+    result = run(**given)
+    config, theirs = result.model.config, AutoModelForSeq2SeqLM.from_pretrained(teacher)
+    assert (config.encoder_layers, config.decoder_layers, config.dropout) == (2, 1, 0.2)
+    assert (config.max_source_length, config.training_loss) == (12, "cross_entropy")
+    assert result.model.dtype == torch.float32  # a teacher's bfloat16 keeps no small step
+    weight = theirs.model.decoder.layers[1].fc1.weight.float()
+    torch.testing.assert_close(result.model.model.decoder.layers[0].fc1.weight, weight)
+    own = AutoTokenizer.from_pretrained(teacher)
+    assert result.tokenizer.get_vocab() == own.get_vocab()
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "Warm-started from the weights of `" in card.text and "/teacher`" in card.text
+    again = run(**given, resume_from_checkpoint="last")
+    assert again.trainer.state.global_step == 2
+    for name, tensor in again.model.state_dict().items():
+        torch.testing.assert_close(tensor, result.model.state_dict()[name])
+    (text,) = translate(
+        *(
+            load.from_pretrained(tmp_path / "out")
+            for load in (AutoModelForSeq2SeqLM, AutoTokenizer)
+        ),
+        ["one two"],
+    )
+    assert isinstance(text, str)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model_name_or_path": "other"}, "either `model_name_or_path` or `init_from`"),
+        ({"init_from": None, "kept_layers": "first"}, "`kept_layers` is 'first', but there is no"),
+        ({"decoder_layers": 5}, "`decoder_layers` must be at most 2"),
+        ({"d_model": 32}, "`d_model` is 32, not 16"),
+        ({"vocab_size": 300}, "`vocab_size` is for a tokenizer to train, but .*teacher has one"),
+        ({"max_target_length": 17}, "`max_target_length` must be at most 16"),
+        ({"init_from": "no/such/folder"}, "no/such/folder has no tokenizer"),
+        ({"teacher_source_lang": "en_XX"}, "`source_lang` .*'en_XX'.*`teacher_source_lang`"),
+    ],
+)
+def test_wrong_settings_of_a_teacher_are_refused(run, teacher, wrong, message):
+    given = dict.fromkeys(SIZES) | {"vocab_size": None, "init_from": str(teacher)}
+    with pytest.raises(ValueError, match=message):
+        run(**given | wrong)
+
+
+def test_a_tokenizer_of_another_model_is_refused(run, teacher, tmp_path):
+    other = train_tokenizer(["one two three four"] * 9, vocab_size=330, min_frequency=1)
+    other.add_tokens([f"word{i}" for i in range(200)])
+    other.save_pretrained(tmp_path / "other")
+    given = dict.fromkeys(SIZES) | {"vocab_size": None, "init_from": str(teacher)}
+    with pytest.raises(ValueError, match="`tokenizer_name_or_path` has id .*, the model"):
+        run(**given, tokenizer_name_or_path=str(tmp_path / "other"))
+
+
+@pytest.fixture
+def multilingual(mbart_tokenizer, tmp_path):
+    """The folder of a small mBART, whose tokenizer calls its languages en_XX and de_DE."""
+    sizes = SIZES | {"max_position_embeddings": 16}
+    ids = {"pad_token_id": mbart_tokenizer.pad_token_id, "eos_token_id": 2}
+    model = MBartForConditionalGeneration(MBartConfig(vocab_size=40, **sizes, **ids))
+    model.save_pretrained(tmp_path / "mbart")
+    mbart_tokenizer.save_pretrained(tmp_path / "mbart")
+    return tmp_path / "mbart"
+
+
+def test_a_teachers_languages_have_codes_of_their_own(run, multilingual):
+    given = dict.fromkeys(SIZES) | {"vocab_size": None, "init_from": str(multilingual)}
+    with pytest.raises(
+        ValueError, match="`source_lang` must be .*en_XX.*'en'.*teacher_source_lang"
+    ):
+        run(**given)
+    codes = {"teacher_source_lang": "en_XX", "teacher_target_lang": "de_DE"}
+    result = run(**given, **codes, max_steps=1)
+    assert "en_XX" in result.tokenizer.convert_ids_to_tokens(result.tokenizer("one two").input_ids)
