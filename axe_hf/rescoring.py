@@ -150,7 +150,7 @@ def _scores_of_pairs(model, tokenizer, pairs, max_logits_elements) -> torch.Tens
     """Mean log-probability of each second text given the first, (pairs,) fp32 on the CPU."""
     sources = {source: i for i, source in enumerate(dict.fromkeys(x for x, _ in pairs))}
     encode = _source_encoder(model, tokenizer, list(sources))
-    targets, first, num_after = _target_ids(model, tokenizer, [y for _, y in pairs])
+    targets, first, num_after = target_ids(model, tokenizer, [y for _, y in pairs])
     head = model.get_output_embeddings()
     vocab_size = getattr(head, "out_features", None) or head.weight.shape[0]
     check_ids(targets, vocab_size, "rescoring tokenizer's target")
@@ -202,7 +202,7 @@ def _source_encoder(model, tokenizer, sources: list[str]):
     return encode
 
 
-def _target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], int, int]:
+def target_ids(model, tokenizer, texts: list[str]) -> tuple[list[list[int]], int, int]:
     """Token ids of each text, ended, and how many stand before and behind what is scored."""
     around = tokenizer(text_target="").input_ids  # what every target has
     end = _first_id(tokenizer.eos_token_id, tokenizer.sep_token_id)
@@ -280,7 +280,8 @@ def check_rescorer(rescore_with: Any) -> None:
     if not is_pair or len(rescore_with) != 2:
         kind = type(rescore_with).__name__ + (f" of {len(rescore_with)}" if is_pair else "")
         raise TypeError(f"`rescore_with` must be a pair (model, tokenizer), got {kind}.")
-    check_autoregressive(*rescore_with, "rescoring")
+    model, tokenizer = rescore_with
+    check_autoregressive(model, tokenizer, "rescoring")
 
 
 def check_autoregressive(model: Any, tokenizer: Any, role: str) -> None:

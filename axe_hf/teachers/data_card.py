@@ -31,6 +31,7 @@ class CardDetails:
     counts: dict[str, int]
     mean_score: float
     lowest_score: float | None  # below which nothing was kept
+    plan: dict[str, Any]  # all that the translations depend on
     versions: dict[str, str]
 
     def command(self) -> str:
@@ -50,8 +51,8 @@ class CardDetails:
     def summary(self) -> dict[str, Any]:
         """All of it, for programs."""
         settings = {n: v for n, v in asdict(self.settings).items() if n not in _UNTOLD}
-        own = {name: getattr(self, name) for name in ("data", "teacher", "counts", "mean_score")}
-        own |= {"lowest_score": self.lowest_score, "versions": self.versions}
+        names = ("data", "counts", "mean_score", "lowest_score", "versions", "plan")
+        own = {name: getattr(self, name) for name in names}
         sides = dict(zip(("source_lang", "target_lang"), self.languages, strict=True))
         return {**sides, **own, "settings": settings, "command": self.command()}
 

@@ -26,6 +26,13 @@ class Publication:
     settings: DistillationSettings
     teacher: dict[str, Any]
 
+    def plan(self) -> dict[str, Any]:
+        """All that the translations depend on, by name."""
+        names = ("seed", "engine", "int8", "max_tokens_per_batch", "shard_size")
+        chosen = {name: getattr(self.settings, name) for name in names}
+        chosen |= dict(zip(("source_lang", "target_lang"), self.languages, strict=True))
+        return {**self.teacher, **chosen, "sources": self.corpus.fingerprint()}
+
 
 @dataclass(frozen=True)
 class Published:
@@ -76,6 +83,7 @@ def publish(work: Work, publication: Publication) -> Published:
             counts=made.counts,
             mean_score=made.mean_score,
             lowest_score=lowest,
+            plan=publication.plan(),
             versions={package: version(package) for package in packages},
         )
         write_text(folder / "README.md", data_card_text(details))
@@ -83,6 +91,12 @@ def publish(work: Work, publication: Publication) -> Published:
         write_text(folder / SUMMARY, summary + "\n")
     work.finish()
     return made
+
+
+def published(work: Work) -> Published:
+    """What the summary of a finished distillation says."""
+    summary = json.loads((work.output_dir / SUMMARY).read_text(encoding="utf-8"))
+    return Published(summary["counts"], summary["mean_score"])
 
 
 def _judged(work: Work, publication: Publication) -> Iterator[tuple[str | None, float | None]]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .corpus import Corpus, read_corpus
-from .data_files import Publication, publish
+from .corpus import read_corpus
+from .data_files import Publication, publish, published
 from .distillation_settings import DistillationSettings
 from .engines import make_engine
 from .processes import Processes
@@ -94,34 +94,14 @@ def distill(
         work = Work(folder, len(corpus.sources), chosen.shard_size)
         loaded = load_teacher(teacher, tokenizer, languages, chosen, processes.device)
         check_vocabulary(loaded, corpus.sources)
-        details = _Distillation(corpus, languages, chosen, loaded.describe(chosen))
+        details = Publication(corpus, languages, chosen, loaded.describe(chosen))
         pending = processes.from_main(lambda: work.begin(details.plan(), chosen.overwrite))
         speed = None
         if pending:
             engine = make_engine(loaded, chosen, work.cache, processes)
             speed = translate_shards(work, corpus.sources, engine, processes, pending)
         processes.wait()
-        made = processes.from_main(lambda: publish(work, details.publication()))
+        is_done = pending is None
+        made = processes.from_main(lambda: published(work) if is_done else publish(work, details))
         kept = (made.counts, made.mean_score, speed)
         return DistillationResult(folder, *kept, processes.is_main)
-
-
-@dataclass(frozen=True)
-class _Distillation:
-    """What is to be told of a distillation: to the one that goes on with it, and to readers."""
-
-    corpus: Corpus
-    languages: tuple[str, str]
-    settings: DistillationSettings
-    teacher: dict[str, Any]
-
-    def plan(self) -> dict[str, Any]:
-        """All that the translations depend on."""
-        names = ("seed", "engine", "int8", "max_tokens_per_batch", "shard_size")
-        chosen = {name: getattr(self.settings, name) for name in names}
-        chosen |= dict(zip(("source_lang", "target_lang"), self.languages, strict=True))
-        return {**self.teacher, **chosen, "data": self.corpus.fingerprint()}
-
-    def publication(self) -> Publication:
-        """What the last phase needs."""
-        return Publication(self.corpus, self.languages, self.settings, self.teacher)

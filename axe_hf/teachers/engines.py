@@ -13,7 +13,7 @@ import torch
 from ..data.collator import padded
 from ..output import whole_folder
 from ..pipeline import DECODED
-from ..rescoring import autoregressive_scores
+from ..rescoring import autoregressive_scores, target_ids
 from .distillation_settings import DistillationSettings
 from .processes import Processes
 from .teacher import Teacher, in_int8
@@ -90,7 +90,10 @@ class TransformersEngine:
         input_ids, mask = padded(token_ids, pad or 0)  # (batch, source)
         inputs = {"input_ids": input_ids, "attention_mask": mask.long()}
         inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-        sequences = self.model.generate(**inputs).tolist()  # (batch, target), a start token first
+        sequences = self.model.generate(**inputs).tolist()  # (batch, target)
+        first = self.teacher.generation.forced_bos_token_id
+        # Without what the decoder was given: the start token, the code of the language.
+        sequences = [row[1 + (row[1:2] == [first]) :] for row in sequences]
         tokenizer, prefix = self.teacher.tokenizer, self.teacher.source_prefix
         texts = [text.strip() for text in tokenizer.batch_decode(sequences, **DECODED)]
         scores = autoregressive_scores(
@@ -101,7 +104,7 @@ class TransformersEngine:
             Said(
                 text=text,
                 score=round(score, 4),
-                is_finished=any(i in self.ends for i in sequence[1:]),
+                is_finished=any(i in self.ends for i in sequence),
                 num_source_tokens=self.count(source),
                 num_tokens=self.count(sequence),
             )
@@ -122,7 +125,7 @@ class CTranslate2Engine:
             raise ImportError(f"`engine` ctranslate2 needs a package of its own: {how}") from error
         self.teacher, self.settings = teacher, settings
         self.options = _options_of_search(teacher.generation)
-        processes.from_main(lambda: cache.exists() or _convert(teacher, cache))
+        processes.from_main(lambda: None if cache.exists() else _convert(teacher, cache))
         device = teacher.model.device
         kind = "int8" if settings.int8 else str(teacher.model.dtype).removeprefix("torch.")
         with _explained(f"CTranslate2 has no {kind} on this {device.type}"):
@@ -147,7 +150,8 @@ class CTranslate2Engine:
         found = self.translator.translate_batch(
             rows, prefix, max_input_length=0, return_end_token=True, **self.options
         )
-        ids = [[int(token[1:]) for token in each.hypotheses[0]] for each in found]
+        num_given = 0 if first is None else 1  # the hypotheses hold what they had to begin with
+        ids = [[int(name[1:]) for name in each.hypotheses[0][num_given:]] for each in found]
         texts = [text.strip() for text in tokenizer.batch_decode(ids, **DECODED)]
         scores = self._scores(rows, texts)
         end = _end_of(self.teacher)
@@ -158,13 +162,13 @@ class CTranslate2Engine:
 
     def _scores(self, rows: list[list[str]], texts: list[str]) -> list[float]:
         """As `autoregressive_scores`: of the texts, read once more."""
-        first, end = self.teacher.generation.forced_bos_token_id, _end_of(self.teacher)
-        around = {first, end, self.teacher.generation.decoder_start_token_id}
-        targets = self.teacher.tokenizer(text_target=texts, verbose=False).input_ids
-        targets = [[i for i in ids if i not in around] for ids in targets]
+        teacher, first = self.teacher, self.teacher.generation.forced_bos_token_id
+        ids, num_before, num_after = target_ids(teacher.model, teacher.tokenizer, texts)
+        # CTranslate2 puts the start in front, and the end, which is scored, behind.
+        ids = [row[num_before : len(row) - num_after - 1] for row in ids]
         start = [] if first is None else [first]
         found = self.translator.score_batch(
-            rows, [_names(start + ids) for ids in targets], max_input_length=0, offset=len(start)
+            rows, [_names(start + row) for row in ids], max_input_length=0, offset=len(start)
         )
         return [sum(each.log_probs) / len(each.log_probs) for each in found]
 
@@ -199,16 +203,24 @@ def _options_of_search(generation: Any) -> dict[str, Any]:
         advice = 'Leave it out, or take `engine="transformers"`.'
         raise ValueError(f"CTranslate2 has nothing that repeats exactly {shown}. {advice}")
     options = {own: given[name] for name, own in _SAME.items() if name in given}
-    options.setdefault("beam_size", 1)
+    options |= {"beam_size": 1, "min_decoding_length": 0} | options
     start = 1  # `max_length` counts it
     if "max_decoding_length" not in options:
         options["max_decoding_length"] = given["max_length"] - start
-    if given.get("min_length") and "min_decoding_length" not in options:
+    if given.get("min_length") and "min_new_tokens" not in given:
         options["min_decoding_length"] = max(given["min_length"] - start, 0)
     never = [[i] for i in given.get("suppress_tokens", [])] + given.get("bad_words_ids", [])
     if never:
         options["suppress_sequences"] = [_names(ids) for ids in never]
     return options
+
+
+# Where layers are normalized, which configurations of today do not say.
+_NORMS = {
+    "bart": {"normalize_before": False, "normalize_embedding": True},
+    "marian": {"normalize_before": False, "normalize_embedding": False},
+    "mbart": {"normalize_before": True, "normalize_embedding": True},
+}
 
 
 def _convert(teacher: Teacher, folder: Path) -> None:
@@ -220,17 +232,6 @@ def _convert(teacher: Teacher, folder: Path) -> None:
     vocab_size = model.get_input_embeddings().weight.shape[0]
     start = teacher.generation.decoder_start_token_id
 
-    class MarianLoader(BartLoader):
-        """A BART that differs by two settings.
-
-        CTranslate2's own takes `<pad>` for the last symbol and its embedding for zeros, which is
-        so in the models of OPUS alone.
-        """
-
-        def get_model_spec(self, model):
-            model.config.normalize_before = model.config.normalize_embedding = False
-            return super().get_model_spec(model)
-
     class Converter(TransformersConverter):
         """Of the model at hand, with numbers for names."""
 
@@ -241,21 +242,26 @@ def _convert(teacher: Teacher, folder: Path) -> None:
             return names
 
         def _load(self):
+            # Its own loader of Marian takes `<pad>` for the last symbol, and its embedding for
+            # zeros, which is so in the models of OPUS alone.
             is_marian = model.config.model_type == "marian"
-            spec = MarianLoader()(copied, names) if is_marian else super()._load()
+            spec = BartLoader()(copied, names) if is_marian else super()._load()
             spec.config.decoder_start_token = _names([start])[0]
             return spec
 
-    ids = {name: getattr(model.config, f"{name}_id", None) for name in ("bos_token", "eos_token")}
-    ids |= {"unk_token": teacher.tokenizer.unk_token_id, "pad_token": model.config.pad_token_id}
+    end, unknown = _end_of(teacher), teacher.tokenizer.unk_token_id
+    ids = {"eos_token": end, "pad_token": start, "bos_token": start}
+    ids["unk_token"] = end if unknown is None else unknown
     names = SimpleNamespace(
         get_vocab=lambda: {f"t{i}": i for i in range(vocab_size)},
         convert_ids_to_tokens=lambda i: f"t{i}",
         special_tokens_map={},
-        **{name: None if i is None else f"t{i}" for name, i in ids.items()},
+        **{name: f"t{i}" for name, i in ids.items()},
     )
     copied = copy.copy(model)  # the loaders write into its settings
     copied.config = copy.deepcopy(model.config)
+    for name, value in _NORMS.get(model.config.model_type, {}).items():
+        setattr(copied.config, name, value)
     with whole_folder(folder) as scratch, _explained(f"{type(model).__name__} does not convert"):
         model.config.save_pretrained(scratch / "config")
         Converter(str(scratch / "config")).convert(str(scratch), force=True)

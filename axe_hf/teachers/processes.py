@@ -29,16 +29,17 @@ class Processes:
     @contextmanager
     def launched(cls, device: str | None) -> Iterator["Processes"]:
         """Those that a launcher started, which then know each other; else this one alone."""
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         was_there = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not was_there and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            yield cls(0, 1, _usable(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+            yield cls(0, 1, _usable(chosen))
             return
         from accelerate import PartialState
 
-        # One may be done long before the others.
-        is_cpu = device is not None and torch.device(device).type == "cpu"
-        state = PartialState(cpu=is_cpu, timeout=timedelta(days=7))
-        yield cls(state.process_index, state.num_processes, _usable(device or str(state.device)))
+        # A week: one process may be done long before the others.
+        state = PartialState(cpu=chosen.startswith("cpu"), timeout=timedelta(days=7))
+        own = chosen if ":" in chosen else str(state.device)
+        yield cls(state.process_index, state.num_processes, _usable(own))
         if not was_there:
             state.destroy_process_group()
 

@@ -27,7 +27,8 @@ _SECONDS_BETWEEN_LINES = 60
 class Work:
     """What is left behind in `output_dir` until all is done: the plan, and a file for each shard.
 
-    The folder appears with its plan, and vanishes beginning with it: without one, all is done.
+    The folder appears with its plan, and vanishes beginning with it. The plan is in the summary,
+    too: by that a folder of the same without one is known to be done.
     """
 
     output_dir: Path
@@ -70,16 +71,22 @@ class Work:
             check_new_folder(output_dir, "output_dir", advice)
         stack.enter_context(only_writer(output_dir))
 
-    def begin(self, plan: dict[str, Any], overwrite: bool) -> list[int]:
-        """The shards that are to be translated, after the folder is there with its plan."""
+    def begin(self, plan: dict[str, Any], overwrite: bool) -> list[int] | None:
+        """The shards that are to be translated, after the folder is there with its plan.
+
+        None if all is done, but that the folder was not taken away.
+        """
         plan = json.loads(json.dumps(plan))
-        file = self.folder / _PLAN
+        file, summary = self.folder / _PLAN, self.output_dir / SUMMARY
         if file.exists():
             given = json.loads(file.read_text(encoding="utf-8"))
             if plan == given:
                 return [s for s in range(self.num_shards) if not self.file(s).exists()]
             if not overwrite:
                 raise ValueError(_difference(self.output_dir, given, plan))
+        elif self.folder.exists() and _is_of(summary, plan):
+            self.finish()
+            return None
         shutil.rmtree(self.folder, ignore_errors=True)
         with whole_folder(self.folder) as folder:
             write_text(folder / _PLAN, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
@@ -92,13 +99,18 @@ class Work:
         return [None if line == "null" else Said(**json.loads(line)) for line in lines]
 
     def finish(self) -> None:
-        """Take the folder away; that there is no plan any more says that all is done."""
+        """Take the folder away, the plan first."""
         (self.folder / _PLAN).unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
 
 def _folder_in(output_dir: Path) -> Path:
     return output_dir / f"{UNFINISHED}-distillation"  # `check_new_folder` takes no notice of it
+
+
+def _is_of(summary: Path, plan: dict[str, Any]) -> bool:
+    """Whether it tells of a finished distillation by this plan."""
+    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["plan"] == plan
 
 
 def _difference(output_dir: Path, given: dict[str, Any], plan: dict[str, Any]) -> str:
