@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import TrainerCallback
+from transformers import MarianConfig, MarianMTModel, TrainerCallback
 
-from axe_hf import AxeTrainer, AxeTrainingArguments
+from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmForConditionalGeneration
 
 LORA = {"task_type": "SEQ_2_SEQ_LM", "init_lora_weights": False}
 SAVING = {"save_strategy": "steps", "save_steps": 2, "learning_rate": 3e-3}
@@ -154,6 +154,34 @@ def test_a_blank_that_could_never_be_said_is_not_kept(make_trainer, make_model):
                 trainer.train()
         else:  # is not among what stays, or is not needed
             trainer.train()
+
+
+@pytest.fixture
+def teacher(tokenizer):
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": len(tokenizer)}
+    sizes |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 12}
+    sizes |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "init_std": 0.2}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    torch.manual_seed(0)
+    return MarianMTModel(MarianConfig(decoder_start_token_id=0, dropout=0.0, **sizes, **ids))
+
+
+def test_a_student_can_keep_its_teachers_encoder_but_must_learn_a_blank(
+    make_trainer, teacher, tokenizer
+):
+    student = CmlmForConditionalGeneration.from_autoregressive(teacher, tokenizer)
+    with pytest.raises(ValueError, match="`freeze` has the embeddings, but the blank's"):
+        make_trainer(student, freeze=["encoder", "embeddings"]).train()
+    source = torch.tensor([tokenizer("one two three").input_ids])
+    layers = teacher.model.encoder.layers.state_dict()
+    make_trainer(student, freeze=["encoder"], learning_rate=1e-2).train()
+    for name, weight in student.model.encoder.layers.state_dict().items():
+        assert weight.equal(layers[name])
+    student.model.shared.load_state_dict(
+        {"weight": teacher.model.shared.weight.detach()[: len(tokenizer)]}
+    )
+    states = (model.eval().get_encoder()(source).last_hidden_state for model in (student, teacher))
+    torch.testing.assert_close(*states, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("given", ["encoder", ["encoders"], ["encoder", "length"], [0]])
