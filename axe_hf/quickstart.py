@@ -43,7 +43,6 @@ RECIPE: dict[str, Any] = {
         # Xavier's for this width. The autoregressive BLEU by it: 82 in 800 steps, by 0.02 only 1.
         "init_std": 0.07,
         "dropout": 0.1,  # Mask-Predict's 0.3 slows learning where sentences are seen a few times
-        "label_smoothing": 0.0,  # blurs the alignment; pays only in long training
         "attn_implementation": "eager",  # with bf16 on CPUs PyTorch's SDPA is slower
     },
     "training": {
@@ -255,20 +254,14 @@ def _train(
     """Train and save a model that writes all words at once and starts as the teacher ended."""
     from transformers import set_seed
 
-    from . import AxeTrainer, CmlmConfig, CmlmForConditionalGeneration
+    from . import AxeTrainer, CmlmForConditionalGeneration
     from .translation import translate
 
     set_seed(arguments.seed)
-    own, model_settings = recipe[arguments.axe if name == "axe" else name], dict(recipe["model"])
-    attention = model_settings.pop("attn_implementation")
-    model_settings |= {"vocab_size": len(data.tokenizer), "training_loss": name} | own["model"]
-    model_settings |= dict.fromkeys(
-        ("max_source_length", "max_target_length"), recipe["max_length"]
-    )
-    model = CmlmForConditionalGeneration(CmlmConfig(**model_settings))
-    missing = model.load_state_dict(teacher.state_dict(), strict=False).missing_keys
-    assert missing == ["model.encoder.embed_lengths.weight"], missing  # what no teacher has
-    model.set_attn_implementation(attention)
+    own = recipe[arguments.axe if name == "axe" else name]
+    settings = {"training_loss": name} | own["model"]
+    model = CmlmForConditionalGeneration.from_autoregressive(teacher, data.tokenizer, **settings)
+    model.set_attn_implementation(recipe["model"]["attn_implementation"])
     args = _training_arguments(folder / name, arguments, recipe, own["training"])
     sets: dict[str, Any] = {"train_dataset": rows, "eval_dataset": data.validation}
     trainer = AxeTrainer(model, args, processing_class=data.tokenizer, **sets)
@@ -321,19 +314,24 @@ def _train_autoregressive(data: _Data, folder: Path, arguments, recipe) -> _Trai
 
 
 def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
-    """The first sentences as the teacher translates them: rows to train on, and a file."""
-    limit, sources = recipe["max_length"] // 2, data.train_sources[: recipe["num_distilled"]]
-    greedy: Any = next(iter(teacher.ways.values()))
-    found = greedy(sources, max_length=limit)
-    pairs = [{"en": english, "de": german} for english, german in zip(sources, found, strict=True)]
-    lines = [json.dumps({"translation": p}, ensure_ascii=False) + "\n" for p in pairs]
-    write_text(folder / "distilled.jsonl", "".join(lines))
+    """The first sentences as the teacher translates them: a folder of data, and rows of it."""
+    from .data import load_translations
+    from .teachers import distill
+
+    tokenizer, longest = data.tokenizer, recipe["max_length"]
+    lines = (f"{text}\n" for text in data.train_sources[: recipe["num_distilled"]])
+    write_text(folder / "sources.txt", "".join(lines))
+    search: dict[str, Any] = {"num_beams": 1, "max_new_tokens": longest // 2}
+    search["generation"] = {"min_length": 3}  # after seconds of training it says nothing
+    where = (folder / "sources.txt", folder / "distilled")
+    made = distill(teacher.trainer.model, *where, tokenizer=tokenizer, **LANGUAGES, **search)
+    (file,) = made.folder.glob("data/*.jsonl")
+    pairs = load_translations(file, **LANGUAGES)["translation"]
+    ids = tokenizer([p["en"] for p in pairs], truncation=True, max_length=longest).input_ids
     # Cut, for a canvas must hold a blank between equal neighbours.
-    labels = data.tokenizer(text_target=found, truncation=True, max_length=limit).input_ids
-    cut = {"truncation": True, "max_length": recipe["max_length"]}
-    ids = data.tokenizer(sources, **cut).input_ids  # not `data.train`, without pairs too long
-    pairs_of_ids = zip(ids, labels, strict=True)
-    return [{"input_ids": source, "labels": target} for source, target in pairs_of_ids]
+    cut: dict[str, Any] = {"truncation": True, "max_length": longest // 2}
+    labels = tokenizer(text_target=[p["de"] for p in pairs], **cut).input_ids
+    return [{"input_ids": x, "labels": y} for x, y in zip(ids, labels, strict=True)]
 
 
 def _new_marian(tokenizer, recipe) -> Any:
@@ -522,5 +520,5 @@ Try next:
   axe-hf evaluate {axe} {data}/test.jsonl {languages} --num-length-candidates 5
   and ten more minutes of training, here or on sentences of your own:
   axe-hf train --model-name-or-path {axe} {languages} \\
-    --train-file {data}/distilled.jsonl --test-file {data}/test.jsonl --output-dir my_model \\
+    --train-file {data}/distilled --test-file {data}/test.jsonl --output-dir my_model \\
     --train-minutes 10 --max-tokens-per-batch {budget}"""

@@ -893,6 +893,8 @@ TRAINING = (
     (arguments, "length_multiplier", "1.4", ValueError),
     (arguments, "align_first", 1.1, ValueError),
     (arguments, "align_first", nan, ValueError),
+    (arguments, "cross_entropy_first", 1.1, ValueError),
+    (arguments, "freeze", ["length head"], ValueError),
     (arguments, "num_iterations", 0, ValueError),
     (arguments, "num_iterations", 2.0, ValueError),
     (arguments, "length_jitter", 1, ValueError),

@@ -237,13 +237,13 @@ def save_teacher(folder, vocab_size, start):
 @pytest.mark.parametrize("start", [0, 1])
 def test_ctranslate2_translates_as_the_model_does_that_it_is_made_of(folder, tmp_path, start):
     pytest.importorskip("ctranslate2")
-    from trade_off import measure, systems
+    from trade_off import systems, translate_all
 
     save_teacher(tmp_path / "teacher", 40, start)
     given = argparse.Namespace(ours=[], autoregressive=str(tmp_path / "teacher"), threads=1)
     sources, found = [[5, 7, 9, 1], [6, 1], [30, 20, 10, 8, 1]], {}
     for system in systems(given, tmp_path):
-        rows = measure(system, sources, 1)
+        rows = translate_all(system, sources)
         found[system.name] = [[i for i in row if i > 1][:40] for row in rows]
     assert found["CTranslate2, greedy"] == found["Transformers, greedy"]
 
@@ -256,12 +256,17 @@ def test_the_benchmark_of_the_trade_off_leaves_a_table_and_a_picture(
     save_teacher(tmp_path / "teacher", vocab_size, 0)
     argv = [data, "--source-lang", "en", "--target-lang", "de", "--threads", 1]
     argv += ["--autoregressive", tmp_path / "teacher", "--ours", f"tiny={model}"]
+    argv += ["--rounds", 1, "--num-alone", 1]
     run_benchmark(*argv, "--output", tmp_path / "out", program="trade_off.py")
     environment, *lines = (tmp_path / "out.csv").read_text("utf-8").splitlines()
     assert torch.__version__ in environment
     rows = list(csv.DictReader(lines))
-    assert len(rows) == 10  # ours 4, Transformers 2, CTranslate2 4
+    assert len(rows) == 20  # ours 12, Transformers 4, CTranslate2 4
+    ways = {row["system"] for row in rows if row["system"].startswith("tiny, T=4")}
+    kinds = ("", ", 5 lengths", ", 5 rescored")
+    assert ways == {f"tiny, T=4{kind}{int8}" for kind in kinds for int8 in ("", ", int8")}
     for row in rows:
+        assert float(row["ms_alone"]) > 0 and 0 <= float(row["chrf"]) <= 100
         assert float(row["sentences_per_second_batch_64"]) > 0
         assert row["bleu_signature"].startswith("nrefs:1|")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")

@@ -1,11 +1,13 @@
 """The examples run, on tiny settings, and read like programs to copy from."""
 
 import ast
+import json
 import runpy
 import sys
 
 import pytest
 import torch
+from transformers import AutoModelForSeq2SeqLM
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
 
@@ -14,6 +16,7 @@ NAMES = (
     "02_train.py",
     "03_translate.py",
     "04_push_to_hub.py",
+    "05_teacher_to_student.py",
     "export_onnx.py",
 )
 
@@ -34,7 +37,8 @@ def run_example(repository, monkeypatch, capsys):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_short_and_says_what_it_does(name, repository):
     text = (repository / "examples" / name).read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 80
+    most = 160 if name == "05_teacher_to_student.py" else 80  # the whole road in one program
+    assert len(text.splitlines()) < most
     header = ast.get_docstring(ast.parse(text))
     for part in ("What it does:", "Takes ", f"python examples/{name}", "Expected output:"):
         assert part in header, part
@@ -85,6 +89,33 @@ def test_the_training_example_fine_tunes_on_files(run_example, tmp_path):
     printed = run_example("02_train.py", *again.split())
     assert "bleu_signature: nrefs:1" in printed
     assert (tmp_path / "second" / "model.safetensors").is_file()
+
+
+def test_the_road_from_a_teacher_to_its_students_is_gone_in_one_program(
+    run_example, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    (tmp_path / "pairs.tsv").write_text("number one\tNummer eins\ntwo\tzwei\n" * 12)
+    files = f"--train_file {tmp_path}/pairs.tsv --test_file {tmp_path}/pairs.tsv"
+    small = "--d_model 16 --vocab_size 300 --max_steps 20 --per_device_train_batch_size 4"
+    small += " --learning_rate 0.01 --use_cpu --save_strategy no --disable_tqdm true"
+    chosen = "--losses CTC --targets distilled --max_train_pairs 20"
+    folder = tmp_path / "road"
+    options = f"{files} {small} {chosen} --output_dir {folder}".split()
+    printed = run_example("05_teacher_to_student.py", *options)
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    assert table in printed and "nrefs:1|" in printed
+    names = [f"CTC, {start}, distilled, T={T}" for start in ("cold", "warm") for T in (1, 4)]
+    names += ["teacher, 1 beams", "teacher, 5 beams"]
+    assert [line.split(" | ")[0][2:] for line in table.splitlines()[2:]] == names
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert list(results) == names and all(found["ms alone"] > 0 for found in results.values())
+    assert (folder / "trade_off.png").read_bytes().startswith(b"\x89PNG")
+    warm = AutoModelForSeq2SeqLM.from_pretrained(folder / "CTC, warm, distilled")
+    assert warm.config.axe_temperature == 1 and warm.config.masking == "full"
+    teacher = AutoModelForSeq2SeqLM.from_pretrained(folder / "teacher")
+    assert warm.config.d_model == teacher.config.d_model == 16
+    assert warm.model.shared.weight[5:].shape == teacher.model.shared.weight[5:].shape
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from axe_hf import quickstart, train_tokenizer
+from axe_hf import quickstart
+from axe_hf.data import load_translations
 from axe_hf.quickstart import QuickstartArguments, run_quickstart
 
 SIZES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
@@ -110,16 +111,18 @@ def test_the_autoregressive_model_is_a_stock_one_of_their_size_trained_as_long(f
     assert 0 <= rates[-1] < RECIPE["autoregressive"]["training"]["learning_rate"]  # by the clock
 
 
-def test_sentences_keep_their_translations_where_training_left_a_long_one_out(tmp_path):
-    tokenizer = train_tokenizer(["one two three"] * 9, vocab_size=300)
-    sources, only = ["one " * 99, "two", "three"], [{"input_ids": [1], "labels": [1]}]
-    data = quickstart._Data(tokenizer, only, sources, [], [], [])
-    ways = {"greedy": lambda texts, max_length: texts[::-1]}
-    recipe = {"max_length": 40, "num_distilled": 3}
-    rows = quickstart._distil(quickstart._Trained(None, ways), data, tmp_path, recipe)
-    assert [len(rows[0]["input_ids"]), len(rows[2]["labels"])] == [40, 20]
-    assert rows[1] == {name: tokenizer("two").input_ids for name in ("input_ids", "labels")}
-    assert rows[2]["input_ids"] == rows[0]["labels"] == tokenizer("three").input_ids
+def test_the_others_learn_its_translations_of_the_first_sentences(finished):
+    folder, _, _ = finished
+    languages = {"source_lang": "en", "target_lang": "de"}
+    (file,) = (folder / "data" / "distilled" / "data").iterdir()
+    found = load_translations(file, **languages)["translation"]
+    given = load_translations(folder / "data" / "train.jsonl", **languages)["translation"][:60]
+    assert [pair["en"] for pair in found] == [pair["en"] for pair in given]
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "autoregressive")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "autoregressive")
+    sources, search = [pair["en"] for pair in given], {"min_length": 3, "max_new_tokens": 32}
+    texts = quickstart._translate_by_generate(model, tokenizer, 7, sources, **search)
+    assert [pair["de"] for pair in found] == [text.strip() for text in texts]
 
 
 def test_its_batches_hold_all_sentences_and_no_more_tokens_than_the_others():

@@ -50,8 +50,8 @@ examples:
 # The trainer's arguments that matter: ours, and Transformers' with a text that serves here.
 _OURS: tuple[str, ...] = ("train_minutes", "num_train_epochs", "max_tokens_per_batch", "masking")
 _OURS += ("per_device_train_batch_size", "learning_rate", "warmup_steps", "length_multiplier")
-_OURS += ("length_jitter", "align_first", "draft_share", "num_iterations", "ema_decay")
-_OURS += ("bleu_tokenize", "logging_steps", "save_total_limit")
+_OURS += ("length_jitter", "cross_entropy_first", "align_first", "draft_share", "freeze")
+_OURS += ("num_iterations", "ema_decay", "bleu_tokenize", "logging_steps", "save_total_limit")
 _THEIRS = {
     "output_dir": "folder for everything the run leaves; a new or an empty one",
     "max_steps": "steps to train for, in place of epochs",

@@ -18,6 +18,7 @@ from ..cmlm.configuration_cmlm import (
 )
 from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..declarations import argument_texts
+from .freezing import PARTS
 
 _T = TypeVar("_T")
 # What an argument must be by itself: Transformers takes NaN, and -1 as a learning rate.
@@ -26,7 +27,7 @@ _RANGES = {
     ">= 0": "learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps logging_steps "
     "eval_steps save_steps eval_delay neftune_noise_alpha",
     "in [0, 1)": "label_smoothing_factor adam_beta1 adam_beta2",
-    "in [0, 1]": "align_first draft_share",
+    "in [0, 1]": "cross_entropy_first align_first draft_share",
     "between 0 and 1 or None": "ema_decay",
     "at least 1": "max_tokens_per_batch per_device_train_batch_size per_device_eval_batch_size "
     "gradient_accumulation_steps eval_accumulation_steps dataloader_prefetch_factor ddp_timeout",
@@ -77,6 +78,12 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
             and saving not counted. The learning rate follows max(step / max_steps, elapsed /
             budget), and training ends with it. Resuming continues the same budget.
+        cross_entropy_first (default 0): share of the run, in [0, 1], that trains by cross entropy
+            before anything else, on fully masked canvases of the target's own length; then the
+            model's own loss of AXE's family takes over. So the literature starts losses that align
+            (Ghazvininejad et al. 2020, section 4.1; Du et al., "OAXE", ICML 2021). The share is
+            counted as the learning rate counts it; evaluation goes by the model's own loss
+            throughout; there are no drafts yet.
         align_first (default 0): share of the run, in [0, 1], that trains by the paper's AXE before
             the model's own loss of that family takes over: the best alignment, no repetition, and 3
             where `axe_delta` is infinite. Meant for cold models, which the sum over all alignments
@@ -89,6 +96,10 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             is about as good. A step costs half as much again; those of `align_first` have no
             drafts. After SMART (Ghazvininejad et al. 2020, arXiv 2001.08785); on stretched canvases
             it is ours. Needs `masking="full"`.
+        freeze (default None): parts whose weights stay as they are in this run: encoder, decoder
+            (their layers, norms and positions) or embeddings (of all symbols, and the output
+            projection where it is tied to them). The length head trains. The embeddings of a model
+            just started from another's weights must train: its blank has to be learned.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.
@@ -128,8 +139,10 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     length_multiplier: float | None = None
     length_jitter: float | None = None
     train_minutes: float | None = None
+    cross_entropy_first: float = 0.0
     align_first: float = 0.0
     draft_share: float = 0.0
+    freeze: list[str] | None = None
     num_iterations: int | None = None
     ema_decay: float | None = None
     bleu_tokenize: str | None = None
@@ -172,8 +185,14 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"`{name}` must be {steps}.")
 
     def check(self) -> None:
-        """Refuse numbers out of range, and canvases that cannot be whatever the model adds."""
+        """Refuse numbers out of range, and what cannot be whatever the model adds."""
         require(_RANGES, vars(self))
+        if (both := self.cross_entropy_first + self.align_first) > 1:
+            problem = f"are shares of one run, one after the other, and make {both}"
+            raise ValueError(f"`cross_entropy_first` and `align_first` {problem}, over 1.")
+        if isinstance(self.freeze, str) or set(self.freeze or ()) - {*PARTS}:
+            expected = f"a list of parts of the model: {', '.join(PARTS)}"
+            raise ValueError(f"`freeze` must be {expected}; got {self.freeze!r}.")
         if self.num_iterations is not None:
             SETTINGS["num_iterations"].check(self.num_iterations)
         check_canvas_recipe(canvas_recipe(self))

@@ -24,12 +24,12 @@ logger = logging.get_logger(__name__)
 _ARGUMENTS = (
     "seed data_seed per_device_train_batch_size gradient_accumulation_steps max_tokens_per_batch "
     "train_sampling_strategy optim bf16 learning_rate lr_scheduler_type warmup_steps weight_decay "
-    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay align_first "
-    "draft_share"
+    "adam_epsilon adam_beta1 adam_beta2 max_grad_norm ema_decay "
+    "cross_entropy_first align_first draft_share freeze"
 )
 # What older checkpoints do not say, and how it was.
 _SINCE = {"allow_repetition": False, "axe_temperature": 0.0, "align_first": 0.0}
-_SINCE |= {"draft_share": 0.0}
+_SINCE |= {"draft_share": 0.0, "cross_entropy_first": 0.0}
 _OF_OPTIMIZER = {"learning_rate", "weight_decay", "adam_epsilon", "adam_beta1", "adam_beta2"}
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
@@ -97,10 +97,14 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
         decay = before.get("ema_decay", "what it was")  # which older checkpoints do not say
         text = f"{folder} is of a run with averaged weights. Set it to {decay}"
         raise ValueError(f"`ema_decay` is not set, but {text}.")
+    parts, parts_now = (sorted({*(of.get("freeze") or ())}) for of in (before, recipe))
+    if parts != parts_now:  # optimizer and average hold the state of the others alone
+        problem = f"`freeze` is {parts_now}, but {folder} is of a run with {parts}"
+        raise ValueError(f"{problem}. Set it so, or start a new run from the model in that folder.")
     for name, pattern in _STATES.items():
         if not any(folder.rglob(pattern)):
             logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
-    for name in sorted(before.keys() | recipe.keys()):
+    for name in sorted((before.keys() | recipe.keys()) - {"freeze"}):
         if (was := before.get(name, _SINCE.get(name))) != (now := recipe.get(name)):
             is_kept = name in _OF_OPTIMIZER and any(folder.rglob(_STATES["optimizer.pt"]))
             result = f"{was} stays, by {folder}" if is_kept else "the run goes on as another one"

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..cmlm import CmlmConfig
+from .freezing import frozen
 
 _TAGS = ("axe_hf", "cmlm", "mask-predict", "non-autoregressive", "translation")
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "model_card.md"
@@ -135,12 +136,15 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
     args, state, config = trainer.args, trainer.state, trainer.model.config
     tokens, sentences = args.max_tokens_per_batch, args.per_device_train_batch_size
     batch = f"{tokens} tokens, padding included" if tokens else f"{sentences} sentences"
+    with frozen(trainer.model, args.freeze):
+        num_trained = trainer.model.num_parameters(only_trainable=True)
     return {
         "training loss": config.training_loss,
         "canvases in training": f"{config.masking} masking, {config.length_multiplier} positions "
         f"per token, jitter {config.length_jitter}",
         "steps": state.global_step,
-        **({"share of AXE, before the loss itself": first} if (first := args.align_first) else {}),
+        **({"share of cross entropy, first": share} if (share := args.cross_entropy_first) else {}),
+        **({"share of the paper's AXE, first": share} if (share := args.align_first) else {}),
         **({"share of canvases with drafts": drafts} if (drafts := args.draft_share) else {}),
         "epochs": round(state.epoch or 0, 2),
         "minutes of training": round(trainer.elapsed_minutes, 1),
@@ -151,7 +155,8 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
         "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type.value}, "
         f"warm-up {args.warmup_steps}",
         "average of weights (EMA decay)": args.ema_decay or "none",
-        "trainable parameters": f"{trainer.model.num_parameters(only_trainable=True):,}",
+        **({"frozen": ", ".join(args.freeze)} if args.freeze else {}),
+        "trainable parameters": f"{num_trained:,}",
         "seed": args.seed,
         "device": args.device.type,
     }

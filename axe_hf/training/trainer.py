@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -41,12 +41,12 @@ from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
+from .freezing import frozen
 from .model_card import details_of_training, model_card_text
+from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 
 logger = logging.get_logger(__name__)
-# Of `align_first`, in the place of an infinite delta.
-FIRST_DELTA = 3.0
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
 
@@ -179,7 +179,7 @@ class AxeTrainer(Seq2SeqTrainer):
             made = recipe | {"length_multiplier": 1.0, "length_jitter": 0.0}
         check_canvas_recipe(made, config.training_loss)
         check_family(config, made["masking"])
-        _check_schedule(args, config.training_loss, made["masking"])
+        check_stages(args, config.training_loss, made["masking"])
         hint = " An adapter does not keep it." if hasattr(self.model, "get_base_model") else ""
         is_anew = decoded is not None and "length_multiplier" in given
         had = present | ({"length_multiplier": decoded} if is_anew else {})
@@ -269,6 +269,11 @@ class AxeTrainer(Seq2SeqTrainer):
         self._honour_arguments()
         if self._ema is not None:
             self._ema.resume_from = self._checkpoint
+        if parts := self.args.freeze:
+            self._frozen_parts.enter_context(frozen(self.model, parts))
+            num_trained = self.model.num_parameters(only_trainable=True)
+            count = f"{num_trained:,} of {self.model.num_parameters():,} parameters train"
+            logger.warning(f"`freeze`: {', '.join(parts)} as before this run, {count}.")
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
@@ -280,7 +285,8 @@ class AxeTrainer(Seq2SeqTrainer):
             # An evaluation before training marks the bare model as prepared; accelerate would then
             # leave it unwrapped, and each process would train on its own.
             self.model._is_accelerate_prepared = False
-        return super().train(self._checkpoint, *args, **kwargs)
+        with ExitStack() as self._frozen_parts:
+            return super().train(self._checkpoint, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
@@ -340,12 +346,15 @@ class AxeTrainer(Seq2SeqTrainer):
     def compute_loss(
         self, model, inputs, return_outputs: bool = False, num_items_in_batch=None
     ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
-        """The model's own loss; its parts are added up for the log."""
-        is_first = model.training and self._progress < self.args.align_first
-        if model.training and not is_first and (share := self.args.draft_share) > 0:
+        """The model's own loss, or one that comes first; its parts are added up for the log."""
+        config, share = self.model.config, self.args.draft_share
+        first = first_loss(self.args, self._progress) if model.training else None
+        if model.training and first is None and share > 0:
             canvas = show_drafts(model, inputs, share, self.processing_class)
             inputs = {**inputs, "decoder_input_ids": canvas, "is_draft": True}
-        with best_path_only(self.model.config) if is_first else nullcontext():
+        with nullcontext() if first is None else trained_by(config, first):
+            if first == "cross_entropy":
+                inputs = with_own_positions(inputs, config)
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
@@ -586,67 +595,24 @@ def target_sizes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     return lengths, lengths + np.bincount(row_of_token[1:][is_repeat], minlength=len(lengths))
 
 
-def _check_schedule(args: AxeTrainingArguments, training_loss: str, masking: str) -> None:
-    """Refuses parts of a run that its loss or its canvases have no room for."""
-    shares = {name: getattr(args, name) for name in ("align_first", "draft_share")}
-    if training_loss != "axe" and (given := [name for name, share in shares.items() if share]):
-        raise ValueError(f"`{given[0]}` is {shares[given[0]]}, but cross entropy aligns nothing.")
-    if (share := args.draft_share) and masking != "full":
-        reason = "a draft is made of a fully masked canvas. Add masking='full'"
-        raise ValueError(f"`draft_share` is {share} and `masking` {masking!r}, but {reason}.")
-
-
-@torch.no_grad()
-def show_drafts(
-    model: Any, inputs: dict[str, Any], share: float, tokenizer: PreTrainedTokenizerBase
-) -> torch.Tensor:
-    """The canvases of `inputs`, a `share` of which show parts of what `model` now says on them.
-
-    How large a part is drawn for each, uniformly. `model` may be wrapped, hence its whole logits.
-    """
-    canvas = inputs["decoder_input_ids"]  # (batch, canvas)
-    texts = {name: value for name, value in inputs.items() if name != "labels"}
-    logits = model(**texts).logits
-    logits[..., [tokenizer.pad_token_id, tokenizer.mask_token_id]] = -torch.inf
-    drawn = torch.rand(len(canvas), 2, 1, device=canvas.device)
-    is_shown = torch.rand(canvas.shape, device=canvas.device) < drawn[:, 0]
-    is_shown &= (drawn[:, 1] < share) & (canvas == tokenizer.mask_token_id)
-    return torch.where(is_shown, logits.argmax(dim=-1), canvas)
-
-
-@contextmanager
-def best_path_only(config: CmlmConfig) -> Iterator[None]:
-    """Inside, the loss is the paper's AXE, whichever of its family `config` is of."""
-    own = {name: getattr(config, name) for name in ("allow_repetition", "axe_temperature")}
-    own["axe_delta"] = delta = config.axe_delta
-    config.allow_repetition, config.axe_temperature = False, 0.0
-    config.axe_delta = FIRST_DELTA if delta == math.inf else delta
-    try:
-        yield
-    finally:
-        for name, value in own.items():
-            setattr(config, name, value)
-
-
 class RunningLosses:
     """Adds up losses, skips and counts on `device`, without waiting for it, until they are read."""
 
-    _COUNTS = ("num_labels", "num_tokens", "num_sentences")
+    _COUNTS = ("num_labels", "num_tokens", "num_sentences", "num_aligned_labels")
     _SUMS = ("token_loss", "length_loss", "num_skipped_targets", "num_skipped_predictions")
 
     def __init__(self, device: torch.device):
         num_sums = len(self._SUMS + self._COUNTS)
         self._sums = torch.zeros(num_sums, dtype=torch.float64, device=device)
-        self._has_skips = False
 
     def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:
         """Add a batch: what the model returned for `input_ids`, `attention_mask` and `labels`."""
         source = inputs.get("attention_mask", inputs["input_ids"])
         num_labels = (inputs["labels"] != IGNORE_INDEX).sum()
         nothing = num_labels.new_zeros(())
-        self._has_skips = outputs.num_skipped_targets is not None
         summed = [getattr(outputs, name) for name in self._SUMS]
         counts = [num_labels, num_labels + source.count_nonzero(), nothing + len(source)]
+        counts += [nothing if outputs.num_skipped_targets is None else num_labels]
         values = [*(nothing if value is None else value.sum() for value in summed), *counts]
         self._sums += torch.stack([value.to(self._sums) for value in values])
 
@@ -662,7 +628,7 @@ class RunningLosses:
             "token_loss": total["token_loss"] / num_labels,
             "length_loss": total["length_loss"] / num_sentences,
         }
-        if self._has_skips:
-            rates["skipped_target_rate"] = total["num_skipped_targets"] / num_labels
-            rates["skipped_prediction_rate"] = total["num_skipped_predictions"] / num_labels
+        if num_aligned := total["num_aligned_labels"]:  # the rest trained by cross entropy
+            rates["skipped_target_rate"] = total["num_skipped_targets"] / num_aligned
+            rates["skipped_prediction_rate"] = total["num_skipped_predictions"] / num_aligned
         return rates | {name: total[name] for name in self._COUNTS}

@@ -124,6 +124,8 @@ ARGUMENTS = (
     ("--allow-repetition maybe", "--allow-repetition"),
     ("--axe-temperature 1 --training-loss cross_entropy", "axe_temperature"),
     ("--align-first 2", "align_first"),
+    ("--align-first 0.6 --cross-entropy-first 0.5", "cross_entropy_first"),
+    ("--freeze encoder heads", "freeze"),
     ("--num-iterations 0", "num_iterations"),
     ("--axe-delta high", "--axe-delta"),
     ("--label-smoothing 1", "label_smoothing"),

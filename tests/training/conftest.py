@@ -1,3 +1,4 @@
+import copy
 import random
 
 import pytest
@@ -6,6 +7,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, tokenize_translations, train_tokenizer
+from axe_hf.cmlm.loss_cmlm import CmlmForConditionalGenerationLoss
 
 ENGLISH = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 GERMAN = ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn"]
@@ -95,3 +97,24 @@ def make_trainer(make_model, dataset, tokenizer, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def record_losses():
+    """Makes a list of the loss's settings in each step of training a model makes from now on."""
+    names = ("training_loss", "allow_repetition", "axe_temperature", "axe_delta")
+
+    def of(model):
+        found, compute = [], CmlmForConditionalGenerationLoss
+
+        def record(config, **given):
+            if model.training:
+                found.append({name: getattr(config, name) for name in names})
+            plain = copy.copy(config)
+            vars(plain).update(allow_repetition=False, axe_temperature=0.0, axe_delta=2.0)
+            return compute(config=plain, **given)
+
+        model.loss_function = record
+        return found
+
+    return of

@@ -5,7 +5,7 @@ import torch
 
 from axe_hf import CmlmConfig, DataCollatorForCmlm
 from axe_hf.cmlm.loss_cmlm import CmlmForConditionalGenerationLoss
-from axe_hf.training.trainer import show_drafts
+from axe_hf.training.stages import show_drafts
 
 REPEATING = {"allow_repetition": True, "axe_temperature": 1.0}
 PAPER = {"allow_repetition": False, "axe_temperature": 0.0}

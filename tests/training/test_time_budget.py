@@ -1,4 +1,3 @@
-import copy
 import json
 import time
 from pathlib import Path
@@ -6,25 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerCallback
 
-from axe_hf import CmlmConfig
-from axe_hf.cmlm.loss_cmlm import CmlmForConditionalGenerationLoss
 from axe_hf.training.time_budget import timed_factor
-
-
-def record_losses(model):
-    """The settings of the family in each loss of training that `model` computes from now on."""
-    found, compute = [], CmlmForConditionalGenerationLoss
-    names = ("allow_repetition", "axe_temperature", "axe_delta")
-
-    def record(config, **given):
-        if model.training:
-            found.append({name: getattr(config, name) for name in names})
-        plain = copy.copy(config)
-        vars(plain).update(allow_repetition=False, axe_temperature=0.0, axe_delta=2.0)
-        return compute(config=plain, **given)
-
-    model.loss_function = record
-    return found
 
 
 class Time(TrainerCallback):
@@ -114,17 +95,21 @@ class TestTimeBudget:
         assert trainer.state.epoch < trainer.args.num_train_epochs
 
     @pytest.mark.parametrize("share", [0.25, 0.6])
-    def test_the_first_loss_ends_by_the_same_clock(self, make_trainer, make_model, clock, share):
+    @pytest.mark.parametrize("name", ["cross_entropy_first", "align_first"])
+    def test_the_first_loss_ends_by_the_same_clock(
+        self, make_trainer, make_model, record_losses, clock, name, share
+    ):
         model = make_model(axe_temperature=1.0)
         losses = record_losses(model)
         how = {"max_steps": -1, "save_strategy": "steps", "save_steps": 6, "callbacks": [clock]}
-        trainer = make_trainer(model, train_minutes=20 / 60, align_first=share, **how)
+        how |= {"train_minutes": 20 / 60, name: share}
+        trainer = make_trainer(model, **how)
         trainer.train()
         assert [loss["axe_temperature"] for loss in losses] == [0] * int(20 * share) + [1] * int(
             20 - 20 * share
         )
         first, losses[:] = list(losses), []
-        trainer = make_trainer(model, train_minutes=20 / 60, align_first=share, **how)
+        trainer = make_trainer(model, **how)
         trainer.train(resume_from_checkpoint=f"{trainer.args.output_dir}/checkpoint-6")
         assert losses == first[6:]
 
@@ -165,63 +150,3 @@ class TestTimeBudget:
         )
         saved = state["stateful_callbacks"]["TrainingClock"]["attributes"]["elapsed_seconds"]
         assert second.elapsed_minutes > saved / 60 > 0
-
-
-class TestAlignFirst:
-    """The paper's AXE for a share of the run, before the model's own loss."""
-
-    @pytest.mark.parametrize(
-        ("share", "num_first"), [(0.0, 0), (0.3, 3), (0.25, 3), (0.5, 5), (1.0, 10)]
-    )
-    @pytest.mark.parametrize(("delta", "first_delta"), [(float("inf"), 3.0), (1.5, 1.5)])
-    def test_the_first_steps_train_by_the_papers_axe(
-        self, make_trainer, make_model, share, num_first, delta, first_delta
-    ):
-        own = {"allow_repetition": True, "axe_temperature": 0.3, "axe_delta": delta}
-        model = make_model(masking="full", length_multiplier=1.5, **own)
-        losses = record_losses(model)
-        make_trainer(model, max_steps=10, align_first=share).train()
-        first = {"allow_repetition": False, "axe_temperature": 0.0, "axe_delta": first_delta}
-        assert losses == [first] * num_first + [own] * (10 - num_first)
-        assert own.items() <= vars(model.config).items()
-
-    def test_evaluation_and_checkpoints_go_by_the_models_own_loss(self, make_trainer, make_model):
-        own = {"allow_repetition": True, "axe_temperature": 1.0, "axe_delta": float("inf")}
-        model = make_model(masking="full", **own)
-        record_losses(model)
-        seen, compute = [], model.loss_function
-        model.loss_function = lambda config, **given: (
-            seen.append((model.training, config.axe_temperature)) or compute(config=config, **given)
-        )
-        how = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
-        trainer = make_trainer(model, align_first=1.0, save_steps=2, **how)
-        trainer.train()
-        assert set(seen) == {(True, 0.0), (False, 1.0)}
-        saved = CmlmConfig.from_pretrained(f"{trainer.args.output_dir}/checkpoint-2")
-        assert {name: getattr(saved, name) for name in own} == own
-
-    def test_a_resumed_run_changes_at_the_same_step(self, make_trainer, make_model):
-        how = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8, "align_first": 0.5}
-        model = make_model(axe_temperature=1.0)
-        losses = record_losses(model)
-        trainer = make_trainer(model, **how)
-        trainer.train()
-        first, losses[:] = list(losses), []
-        folder = trainer.args.output_dir
-        for step in (2, 6):
-            make_trainer(model, **how).train(resume_from_checkpoint=f"{folder}/checkpoint-{step}")
-            assert losses == first[step:]
-            losses.clear()
-
-    def test_an_error_in_the_loss_leaves_the_configuration_as_it_was(
-        self, make_trainer, make_model
-    ):
-        model = make_model(axe_temperature=1.0)
-        model.loss_function = lambda **given: 1 / 0
-        with pytest.raises(ZeroDivisionError):
-            make_trainer(model, align_first=0.5).train()
-        assert model.config.axe_temperature == 1.0
-
-    def test_cross_entropy_has_nothing_to_align(self, make_trainer, make_model):
-        with pytest.raises(ValueError, match="`align_first` is 0.5, but cross entropy"):
-            make_trainer(make_model(training_loss="cross_entropy"), align_first=0.5)
