@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..cmlm import CmlmForConditionalGeneration
+from .. import __version__
+from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
 from ..cmlm.generation_cmlm import settings_of_call
 from ..output import whole_folder
 from ..quantization import fuse_projections
@@ -88,11 +89,9 @@ def export_onnx(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError('ONNX export needs more packages: pip install "axe-hf[onnx]".') from error
-    check_model(model)
-    if model.dtype != torch.float32:
-        raise ValueError(f"`model` must be in float32, got {model.dtype}. Call model.float() first.")
-    settings = settings_of_call(model.config, model.generation_config, generation)
-    settings.update(compile=False, use_onednn=None)  # how PyTorch computes
+    settings = _settings(model, generation)
+    if one_graph:
+        ExportableMaskPredict(model, **generation)  # which may refuse a setting
     rounded = with_int8_weights(model) if int8 else fuse_projections(model)
     modules: dict[str, Exportable] = {
         "encoder": ExportableEncoder(rounded),
@@ -120,11 +119,32 @@ def export_onnx(
     return {name: folder / f"{name}.onnx" for name in modules}
 
 
-def _versions() -> dict[str, str]:
-    packages = ("axe-hf", "torch", "transformers", "onnx", "onnxscript")
-    from .. import __version__
+def check_engine(settings: dict[str, Any]) -> None:
+    """Refuse settings that say how PyTorch computes."""
+    for name in ("compile", "use_onednn"):
+        if settings.get(name):
+            problem = f"`{name}` says how PyTorch computes, and graphs run in ONNX Runtime"
+            raise ValueError(f"{problem}. Leave it out.")
 
-    return {"axe_hf": __version__} | {name: version(name) for name in packages[1:]}
+
+def _settings(model: Any, generation: dict[str, Any]) -> MaskPredictGenerationConfig:
+    """What is saved beside the graphs, once it is sure that a graph can be made."""
+    check_model(model)
+    if model.dtype != torch.float32:
+        got = f"got {model.dtype}"
+        raise ValueError(f"`model` must be in float32, {got}. Call model.float() first.")
+    if model.loading_problem is not None:
+        problem = f"Weights are not those of a checkpoint: {model.loading_problem}"
+        raise ValueError(f"{problem}. Load a whole one, or set model.loading_problem = None.")
+    check_engine(generation)
+    settings = settings_of_call(model.config, model.generation_config, generation)
+    settings.update(compile=False, use_onednn=None)
+    return settings
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "onnx", "onnxscript")
+    return {"axe_hf": __version__} | {name: version(name) for name in packages}
 
 
 def _check_names(folder: Path, names: list[str], overwrite: bool) -> None:
