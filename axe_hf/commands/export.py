@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..output import check_new_folder
 from . import models
-from .options import CommandParser, add_option
+from .options import CommandParser, UsageError, add_option
 
 _DESCRIPTION = """\
 Writes a model as ONNX graphs with its tokenizer: a folder that can be shared, that "axe-hf
@@ -33,12 +33,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     text = "folder of a trained model, or its name on the Hub"
     parser.add_argument("model", metavar="MODEL", help=text)
     group = parser.add_argument_group("what to write, and where to")
-    text = "folder to make"
-    add_option(group, "output_dir", metavar="DIR", required=True, help=text)
+    add_option(group, "output_dir", metavar="DIR", help="folder to make (required)")
     add_option(group, "int8", action="store_true", help=_INT8)
     add_option(group, "one_graph", action="store_true", help=_ONE_GRAPH)
     parser.set_defaults(device="cpu")
-    return models.parse_with_decoding(parser, argv)
+    options = models.parse_with_decoding(parser, argv)
+    if options.output_dir is None:
+        raise UsageError("the following arguments are required: --output-dir")
+    return options
 
 
 def run(options: argparse.Namespace) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .. import __version__
 from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
 from ..cmlm.generation_cmlm import settings_of_call
 from ..output import whole_folder
@@ -144,7 +143,7 @@ def _settings(model: Any, generation: dict[str, Any]) -> MaskPredictGenerationCo
 
 def _versions() -> dict[str, str]:
     packages = ("torch", "transformers", "onnx", "onnxscript")
-    return {"axe_hf": __version__} | {name: version(name) for name in packages}
+    return {name: version(name) for name in packages}
 
 
 def _check_names(folder: Path, names: list[str], overwrite: bool) -> None:
