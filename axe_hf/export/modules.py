@@ -73,6 +73,9 @@ class ExportableDecoder(nn.Module):
 
     Output: `states` (batch, candidates, queries, d_model).
 
+    As a program of `torch.export` it takes two or more sentences, and canvases of each: PyTorch
+    guards against one, which the ONNX graph takes as well.
+
     Example:
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration

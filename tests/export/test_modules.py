@@ -37,7 +37,8 @@ def test_a_decoder_pass_as_a_program(make_model, batches):
     model = make_model()
     encode, head = ExportableEncoder(model), ExportableHead(model)
     decode = export_program(ExportableDecoder(model)).module()
-    for num_candidates, (input_ids, attention_mask) in enumerate(batches, start=1):
+    several = [batch for batch in batches if len(batch[0]) > 1]
+    for num_candidates, (input_ids, attention_mask) in enumerate(several, start=2):
         width = num_candidates + 2
         shape = (len(input_ids), num_candidates, width)
         canvas = torch.full(shape, model.config.mask_token_id)
