@@ -18,11 +18,13 @@ from .data import load_translations as load_translations
 from .data import tokenize_translations as tokenize_translations
 from .data import train_tokenizer as train_tokenizer
 from .evaluation import TranslationMetric as TranslationMetric
-from .export import ExportableDecoderStep as ExportableDecoderStep
+from .export import ExportableDecoder as ExportableDecoder
 from .export import ExportableEncoder as ExportableEncoder
+from .export import ExportableHead as ExportableHead
 from .export import ExportableMaskPredict as ExportableMaskPredict
 from .export import export_onnx as export_onnx
 from .export import export_program as export_program
+from .export import load_exported as load_exported
 from .history import format_history as format_history
 from .hub import push_to_hub_with_code as push_to_hub_with_code
 from .hub import save_pretrained_with_code as save_pretrained_with_code

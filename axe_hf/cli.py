@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model on your sentence pairs, or fine-tune one",
     "translate": "translate text with a trained model",
     "evaluate": "score a model, or translations that you have, with BLEU and chrF",
+    "export": "write a model as ONNX graphs, in int8 if you like, that are shared and run fast",
 }
 FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 

@@ -46,13 +46,10 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
         raise ValueError(f'{problem}. Call model.to("cpu", torch.float32) first.')
     if torch.backends.quantized.engine == "none":
         raise RuntimeError("This PyTorch has no int8 arithmetic for this processor.")
-    quantized = copy.deepcopy(model)
+    quantized = fuse_projections(model)
     with torch.no_grad(), warnings.catch_warnings():
         # PyTorch will move it to torchao, which is a package of its own today.
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-        for module in [*quantized.modules()]:
-            if type(module) is CmlmAttention:
-                _fuse(module)
         for module in [*quantized.modules()]:
             for name, child in module.named_children():
                 if type(child) is nn.Linear:
@@ -61,6 +58,17 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
     quantized.generation_config.use_onednn = False  # that would be for float32
     quantized.save_pretrained = _refuse_saving
     return quantized.eval()
+
+
+@torch.no_grad()
+def fuse_projections(model: CmlmForConditionalGeneration) -> CmlmForConditionalGeneration:
+    """A copy in which queries, keys and values are one multiplication, so that the states are read
+    and rounded once; its values are the same."""
+    fused = copy.deepcopy(model)
+    for module in [*fused.modules()]:
+        if type(module) is CmlmAttention:
+            _fuse(module)
+    return fused
 
 
 class Int8Linear(nn.Module):

@@ -993,7 +993,7 @@ def export_encoder(toys, **change):
 
 
 def export_step(toys, **change):
-    axe_hf.ExportableDecoderStep(**change)
+    axe_hf.ExportableDecoder(**change)
 
 
 def export_decoding(toys, **change):

@@ -31,7 +31,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr() == (f"axe-hf {__version__}\n", "")
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("quickstart", "distill", "train", "translate", "evaluate"):
+    for command in ("quickstart", "distill", "train", "translate", "evaluate", "export"):
         assert f"  {command} " in shown
     assert main([]) == 2
     assert "commands:" in capsys.readouterr().err
@@ -51,7 +51,7 @@ def test_wrong_commands_and_options_are_named(argv, message, capsys):
     assert error.startswith(message) and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["quickstart", "distill", "train", "translate", "evaluate"])
+@pytest.mark.parametrize("command", ["quickstart", "distill", "train", "translate", "evaluate", "export"])
 def test_the_help_of_a_command_teaches(command, capsys):
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -141,6 +141,8 @@ def test_help_loads_nothing_heavy_and_a_reader_that_went_away_is_no_failure():
         "translate model text --num-iterations 0",
         "evaluate --help",
         "evaluate model",
+        "export --help",
+        "export model",
     ],
 )
 def test_help_and_wrong_usage_load_neither_pytorch_nor_transformers(line, tmp_path):

@@ -110,6 +110,7 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
         decoding["collapse_repeats"] = model.config.allow_repetition
     asked = ("model", "data", "source_lang", "target_lang", "int8", "rescore_with", "batch_size")
     facts = {name: getattr(options, name) for name in asked} | {
+        "int8": getattr(model, "is_int8", options.int8),  # as it was exported
         "split": rows.split and str(rows.split),
         "decoding": decoding | options.generation,
         "device": str(model.device),

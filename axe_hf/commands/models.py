@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cmlm.configuration_mask_predict import SETTINGS
-from .options import CommandParser, UsageError, add_option
+from .options import CommandParser, UsageError, add_option, flag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,6 +102,8 @@ def load_model(options: argparse.Namespace) -> "Loaded":
 
     name = options.model
     _check_folder(name, "MODEL")
+    if _is_exported(name):
+        return _load_exported(name, options)
     with _told_of(f"MODEL: {name} is neither a folder with a model nor one on the Hub"):
         kind = AutoConfig.from_pretrained(name).model_type
     if kind != "cmlm":
@@ -112,6 +114,40 @@ def load_model(options: argparse.Namespace) -> "Loaded":
 
         model = quantize_int8(model.float())
     return model, tokenizer
+
+
+def _is_exported(name: str) -> bool:
+    from ..export import is_exported
+
+    return is_exported(name)
+
+
+def _load_exported(name: str, options: argparse.Namespace) -> "Loaded":
+    from transformers import AutoTokenizer
+
+    from .. import load_exported
+
+    given = {"int8": options.int8, "device": options.device not in (None, "cpu")}
+    if useless := [flag(option) for option, is_given in given.items() if is_given]:
+        problem = f"MODEL: {name} holds exported graphs, which run on a CPU as they were written"
+        raise ValueError(f"{problem}. Leave out {' and '.join(useless)}.")
+    with _told_of(f"MODEL: {name} holds exported graphs but no tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    model: Any = load_exported(name)
+    return model, tokenizer
+
+
+def is_of_graphs(model: Any) -> bool:
+    """Whether it was exported."""
+    return hasattr(model, "is_int8")
+
+
+def model_card_of(name: str) -> str | None:
+    """The README.md of MODEL, if it has one."""
+    from transformers.utils import cached_file
+
+    file = cached_file(name, "README.md", _raise_exceptions_for_missing_entries=False)
+    return None if file is None else Path(file).read_text(encoding="utf-8")
 
 
 def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""`axe-hf export`, and what the other commands do with the folder it made."""
+
+import json
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return tmp_path_factory.mktemp("export") / "int8"
+
+
+@pytest.mark.slow
+def test_a_model_is_exported_translated_with_and_scored(axe_hf, fails, model, folder, tmp_path):
+    (model / "README.md").write_text("# A model")
+    code, out, err = axe_hf("export", model, "--output-dir", folder, "--int8")
+    (model / "README.md").unlink()
+    assert code == 0, err
+    assert "MiB  weights.onnx_data" in out and f"axe-hf translate {folder}" in out
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# A model") and "in int8" in card
+    code, out, err = axe_hf("translate", folder, "one two", "", "--num-iterations", "2")
+    assert (code, out.count("\n")) == (0, 2), err
+    (tmp_path / "test.tsv").write_text("one two\teins zwei\n")
+    scores = tmp_path / "scores.json"
+    languages = ("--source-lang", "en", "--target-lang", "de")
+    code, _, err = axe_hf("evaluate", folder, tmp_path / "test.tsv", *languages, "--output", scores)
+    assert code == 0, err
+    assert json.loads(scores.read_text())["int8"] is True
+    assert "Leave out --int8" in fails(1, "translate", folder, "one", "--int8")
+    assert "Leave out --device" in fails(1, "translate", folder, "one", "--device", "cuda")
+    error = fails(1, "export", folder, "--output-dir", tmp_path / "again")
+    assert "is exported already" in error
+    assert "holds something" in fails(1, "export", model, "--output-dir", folder)
+
+
+def test_wrong_settings_are_refused(fails, model, tmp_path):
+    folder = tmp_path / "new"
+    assert "--output-dir" in fails(2, "export", model)
+    error = fails(1, "export", model, "--output-dir", folder, "--compile")
+    assert "`compile` says how PyTorch computes" in error
+    how = ("--one-graph", "--num-length-candidates", "3")
+    assert "`num_length_candidates`" in fails(1, "export", model, "--output-dir", folder, *how)
+    assert not folder.exists()
