@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TextIO
 
+from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from .cmlm import MaskPredictOutput
@@ -32,9 +33,13 @@ def readable_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]
     """
     signs = {tokenizer.mask_token_id: "_", getattr(tokenizer, "blank_token_id", None): "ε"}
     special = {*signs, *tokenizer.all_special_ids}
+    decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
 
     def readable(i: int) -> str:
-        token = signs.get(i) or printable(tokenizer.convert_ids_to_tokens(i) or f"#{i}")
+        token = signs.get(i) or tokenizer.convert_ids_to_tokens(i) or f"#{i}"
+        if isinstance(decoder, ByteLevel) and i not in special:
+            token = decoder.decode([token]).replace(" ", "▁") or token
+        token = printable(token)
         if i in special:
             return token
         return f"·{token}" if token[0].isalnum() else token.removeprefix("▁") or "▁"

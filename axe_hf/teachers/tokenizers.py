@@ -135,7 +135,8 @@ def _set_language(tokenizer: Any, argument: str, code: str) -> None:
         made_for = "knows no languages" if set_to is None else f"is set to {set_to!r} for good"
         advice = "Leave it out, or take a teacher's tokenizer that knows it."
         raise ValueError(f"`{argument}` is {code!r}, but the tokenizer {made_for}. {advice}")
-    known = list(getattr(tokenizer, "lang_code_to_id", None) or tokenizer.extra_special_tokens)
+    extra = {*tokenizer.extra_special_tokens} - {*tokenizer.special_tokens_map.values()}
+    known = sorted(getattr(tokenizer, "lang_code_to_id", extra))
     if code not in known:
         near = get_close_matches(code, known, n=5, cutoff=0.4) or known[:5]
         raise ValueError(f"`{argument}` must be one of its codes, such as {near}, got {code!r}.")
@@ -207,7 +208,7 @@ def _extend_python_tokenizer(tokenizer: Any) -> None:
     """Add symbols to a tokenizer of Python, whose configuration keeps them with their ids."""
     # M2M100 counts its languages behind the vocabulary, known to it as tokens or not.
     codes = getattr(tokenizer, "lang_token_to_id", {})
-    extra = sorted({*codes} - {*tokenizer.get_vocab()}, key=codes.get)
+    extra = sorted({*codes} - {*tokenizer.get_vocab()}, key=lambda token: codes[token])
     tokenizer.add_special_tokens({"extra_special_tokens": extra}, False)
     if not hasattr(tokenizer, "blank_token"):
         names = [*tokenizer.SPECIAL_TOKENS_ATTRIBUTES, "blank_token"]

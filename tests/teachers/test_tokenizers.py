@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from axe_hf import add_cmlm_symbols, student_tokenizer, train_tokenizer
 from axe_hf.data.tokenizer import CmlmTokenizer, check_tokenizer, encode_targets
+from axe_hf.history import readable_tokens
 
 LANGUAGES = {"m2m100", "mbart", "mbart50", "nllb"}
 KINDS = ["marian", "t5", "pegasus", "bart", *sorted(LANGUAGES)]
@@ -89,6 +90,12 @@ def test_no_text_gives_the_id_of_a_symbol(student):
 def test_what_a_text_spells_is_no_unknown_token_if_its_characters_are_known(teachers_tokenizer):
     student = student_tokenizer(teachers_tokenizer("bart"))
     assert student.decode(student("a <unk> b").input_ids, skip_special_tokens=True) == "a <unk> b"
+
+
+def test_pieces_of_bytes_are_shown_as_characters(teachers_tokenizer):
+    student = student_tokenizer(teachers_tokenizer("bart"))
+    shown = readable_tokens(student, student("Ich weiß, dass").input_ids)
+    assert "ß" in "".join(shown) and "dass" in shown and shown[0] == "<s>"
 
 
 def test_decoding_drops_symbols_and_codes(student, sentences):
