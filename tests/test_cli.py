@@ -31,7 +31,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr() == (f"axe-hf {__version__}\n", "")
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("quickstart", "train", "translate", "evaluate"):
+    for command in ("quickstart", "distill", "train", "translate", "evaluate"):
         assert f"  {command} " in shown
     assert main([]) == 2
     assert "commands:" in capsys.readouterr().err
@@ -41,7 +41,7 @@ def test_version_and_help(capsys):
     ("argv", "message"),
     [
         (["trian"], "axe-hf: error: there is no command 'trian'. Did you mean train?"),
-        (["zzz"], "axe-hf: error: there is no command 'zzz'. There are quickstart, train"),
+        (["zzz"], "axe-hf: error: there is no command 'zzz'. There are quickstart, distill, train"),
         (["--nope", "train"], "axe-hf: error: unrecognized arguments: --nope"),
     ],
 )
@@ -51,7 +51,7 @@ def test_wrong_commands_and_options_are_named(argv, message, capsys):
     assert error.startswith(message) and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["quickstart", "train", "translate", "evaluate"])
+@pytest.mark.parametrize("command", ["quickstart", "distill", "train", "translate", "evaluate"])
 def test_the_help_of_a_command_teaches(command, capsys):
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -134,6 +134,8 @@ def test_help_loads_nothing_heavy_and_a_reader_that_went_away_is_no_failure():
         "train --learning-rat 1",
         "train --masking some",
         "train {settings}",
+        "distill --help",
+        "distill",
         "translate --help",
         "translate",
         "translate model text --num-iterations 0",

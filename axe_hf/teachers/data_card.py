@@ -32,6 +32,7 @@ class CardDetails:
     mean_score: float
     lowest_score: float | None  # below which nothing was kept
     plan: dict[str, Any]  # all that the translations depend on
+    digest: str  # SHA-256 of the data
     versions: dict[str, str]
 
     def command(self) -> str:
@@ -61,7 +62,11 @@ def data_card_text(details: CardDetails) -> str:
     """The card in Markdown, with the Hub's metadata on top."""
     kind, kept = details.settings.format, details.counts["kept"]
     sizes = (text for most, text in _SIZES.items() if kept < most)
-    data_files = [{"split": "train", "path": f"data/train-*.{kind}"}]
+    config: dict[str, Any] = {"config_name": "default"}
+    config["data_files"] = [{"split": "train", "path": f"data/train-*.{kind}"}]
+    # `load_dataset` keeps what it read by the folder's last name and this entry: without a digest
+    # it would take two folders of one name, or one that was overwritten, for the same.
+    config["description"] = f"SHA-256 {details.digest}"
     data = DatasetCardData(
         language=list(details.languages),
         license=details.settings.license,
@@ -69,7 +74,7 @@ def data_card_text(details: CardDetails) -> str:
         annotations_creators=["machine-generated"],
         size_categories=[next(sizes, "n>100M")],
         tags=_TAGS,
-        configs=[{"config_name": "default", "data_files": data_files}],
+        configs=[config],
     )
     teacher = details.teacher
     told = {"teacher": teacher["teacher"], "revision": teacher["commit"] or teacher["revision"]}

@@ -1,5 +1,6 @@
 """The last phase: filters, files of data, the data card and the summary."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def publish(work: Work, publication: Publication) -> Published:
     rows = _rows(work, publication, lowest)
     with whole_folder(work.output_dir) as folder:
         (folder / "data").mkdir()
-        _write_data(folder / "data", rows, len(scores), settings)
+        digest = _write_data(folder / "data", rows, len(scores), settings)
         packages = ["transformers", "torch"]
         packages += ["ctranslate2"] if settings.engine == "ctranslate2" else []
         details = CardDetails(
@@ -84,6 +85,7 @@ def publish(work: Work, publication: Publication) -> Published:
             mean_score=made.mean_score,
             lowest_score=lowest,
             plan=publication.plan(),
+            digest=digest,
             versions={package: version(package) for package in packages},
         )
         write_text(folder / "README.md", data_card_text(details))
@@ -127,7 +129,9 @@ def _rows(work: Work, publication: Publication, lowest: float | None) -> Iterato
 
 def _write_data(
     folder: Path, rows: Iterator[dict[str, Any]], num_rows: int, settings: DistillationSettings
-) -> None:
+) -> str:
+    """Write the rows in files; returns the SHA-256 of all their bytes."""
+    digest = hashlib.sha256()
     num_files = -(-num_rows // settings.rows_per_file)
     for number in range(num_files):
         path = folder / f"train-{number:05}-of-{num_files:05}.{settings.format}"
@@ -140,3 +144,5 @@ def _write_data(
             from pyarrow import parquet
 
             parquet.write_table(pyarrow.Table.from_pylist(part), path)
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

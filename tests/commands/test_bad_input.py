@@ -365,6 +365,69 @@ def test_what_evaluate_refuses(refused, words, place):
     refused(1, "evaluate", words, place)
 
 
+DISTILL = "--source-lang en --target-lang de --output-dir {out} "
+
+
+@rows(
+    ("", "TEACHER, DATA"),
+    ("{rescorer}", "DATA"),
+    ("{rescorer} {pairs_tsv}", "--source-lang, --target-lang, --output-dir"),
+    ("{rescorer} {pairs_tsv} --source-lang en --output-dir {out}", "--target-lang"),
+    *(
+        (f"{{rescorer}} {{pairs_tsv}} {DISTILL}{words}", place)
+        for words, place in (
+            ("--num-beam 4", "did you mean --num-beams"),
+            ("--num-beams 0", "num_beams"),
+            ("--num-beams many", "--num-beams"),
+            ("--max-new-tokens 0", "max_new_tokens"),
+            ("--length-penalty nan", "length_penalty"),
+            ("--generation {{top_k:1}}", "--generation"),
+            ("--seed -1", "seed"),
+            ("--engine fast", "--engine"),
+            ("--dtype float8", "--dtype"),
+            ("--int8 --dtype bfloat16", "int8"),
+            ("--max-tokens-per-batch 0", "max_tokens_per_batch"),
+            ("--shard-size 0", "shard_size"),
+            ("--max-length-ratio 0.5", "max_length_ratio"),
+            ("--max-ngram 0", "max_ngram"),
+            ("--drop-lowest 1", "drop_lowest"),
+            ("--format csv", "--format"),
+        )
+    ),
+)
+def test_wrong_usage_of_distill(refused, words, place):
+    refused(2, "distill", words, place)
+
+
+@rows(
+    ("{rescorer} {folder}/nowhere.tsv", "{folder}/nowhere.tsv"),
+    ("{rescorer} {table_csv}", "{table_csv}"),
+    ("{rescorer} {empty_tsv}", "{empty_tsv}"),
+    ("{rescorer} {latin_txt}", "{latin_txt}, line 2"),
+    ("{rescorer} {one_tsv}", "{one_tsv}, line 2"),
+    ("{rescorer} {cut_tsv_gz}", "{cut_tsv_gz}"),
+    ("{rescorer} {french_jsonl}", "{french_jsonl}, line 2"),
+    ("{rescorer} {text_en} --keep-original", "keep_original"),
+    ("{rescorer} {pairs_tsv} --source-lang de", "target_lang"),
+    ("{rescorer} {pairs_tsv} --output-dir {full}", "output_dir"),
+    ("{rescorer} {pairs_tsv} --output-dir {full} --overwrite", "output_dir"),
+    ("{rescorer} {pairs_tsv} --output-dir {pairs_tsv}", "output_dir"),
+    ("{rescorer} {pairs_tsv} --device tpu", "device"),
+    ("{rescorer} {pairs_tsv} --tokenizer {none}", "tokenizer"),
+    ("{rescorer} {pairs_tsv} --teacher-target-lang deu", "teacher_target_lang"),
+    ("{rescorer} {pairs_tsv} --max-source-length 9999", "max_source_length"),
+    ("{folder}/no/model {pairs_tsv}", "no/model"),
+    ("{none} {pairs_tsv}", "teacher"),
+    ("{pairs_tsv} {pairs_tsv}", "teacher"),
+    ("{cut_model} {pairs_tsv}", "teacher"),
+    ("{deep_model} {pairs_tsv}", "teacher"),
+    ("{kind_model} {pairs_tsv}", "teacher"),
+    ("{model} {pairs_tsv}", "must be autoregressive"),
+)
+def test_what_distill_refuses(refused, words, place):
+    refused(1, "distill", DISTILL + words, place)  # of an option given twice the last counts
+
+
 @rows(
     ("--minutes 0", "minutes"),
     ("--minutes -1", "minutes"),

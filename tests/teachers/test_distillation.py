@@ -116,6 +116,14 @@ def test_everything_reads_the_folder(distill, tmp_path, kind):
         assert list(found) == rows_in(folder)
 
 
+def test_another_folder_of_the_same_name_is_not_read_in_its_place(distill, tmp_path):
+    for seed in (0, 1):
+        asked = {"generation": {"do_sample": True}, "seed": seed}
+        distill(folder=f"{seed}/out", **asked)
+        found = load_dataset(str(tmp_path / f"{seed}/out"), cache_dir=str(tmp_path / "cache"))
+        assert list(found["train"]) == rows_in(tmp_path / f"{seed}/out")
+
+
 def test_the_card_tells_the_hub_and_a_reader(distill, pairs_file, tmp_path):
     (tmp_path / "a|b`c").write_text("one\n")
     prefix = {"source_prefix": "two ", "license": "mit", "num_beams": 2, "drop_copies": True}
