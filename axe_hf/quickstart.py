@@ -319,12 +319,12 @@ def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     from .teachers import distill
 
     tokenizer, longest = data.tokenizer, recipe["max_length"]
+    sources, distilled = folder / "sources.txt", folder / "distilled"
     lines = (f"{text}\n" for text in data.train_sources[: recipe["num_distilled"]])
-    write_text(folder / "sources.txt", "".join(lines))
-    search: dict[str, Any] = {"num_beams": 1, "max_new_tokens": longest // 2}
+    write_text(sources, "".join(lines))
+    search: dict[str, Any] = {"num_beams": 1, "max_new_tokens": longest // 2} | LANGUAGES
     search["generation"] = {"min_length": 3}  # after seconds of training it says nothing
-    where = (folder / "sources.txt", folder / "distilled")
-    made = distill(teacher.trainer.model, *where, tokenizer=tokenizer, **LANGUAGES, **search)
+    made = distill(teacher.trainer.model, sources, distilled, tokenizer=tokenizer, **search)
     (file,) = made.folder.glob("data/*.jsonl")
     pairs = load_translations(file, **LANGUAGES)["translation"]
     ids = tokenizer([p["en"] for p in pairs], truncation=True, max_length=longest).input_ids

@@ -91,7 +91,8 @@ train(stock, teacher, "teacher", rows["raw"], label_smoothing_factor=0.1)
 # 3. Its translations of the training data, by greedy search (Kim and Rush 2016).
 pairs.to_json(folder / "pairs.jsonl")
 made = axe_hf.distill(folder / "teacher", folder / "pairs.jsonl", folder / "distilled", **languages)
-rows["distilled"] = tokenize(axe_hf.load_translations(made.folder, **languages))
+(file,) = made.folder.glob("data/*.jsonl")
+rows["distilled"] = tokenize(axe_hf.load_translations(file, **languages))
 
 # 4. The students.
 ways = {}  # of translating
