@@ -18,10 +18,10 @@ from .data import load_translations as load_translations
 from .data import tokenize_translations as tokenize_translations
 from .data import train_tokenizer as train_tokenizer
 from .evaluation import TranslationMetric as TranslationMetric
-from .export import ExportableDecoder as ExportableDecoder
+from .export import ExportableDecoderStep as ExportableDecoderStep
 from .export import ExportableEncoder as ExportableEncoder
-from .export import ExportableHead as ExportableHead
 from .export import ExportableMaskPredict as ExportableMaskPredict
+from .export import export_model as export_model
 from .export import export_onnx as export_onnx
 from .export import export_program as export_program
 from .export import load_exported as load_exported

@@ -19,7 +19,11 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
     come (dynamic quantization, by PyTorch); queries, keys and values are one multiplication.
     README's benchmark has it at twice the speed of float32 or a little more for a single sentence;
     translations can differ slightly, so score them. The copy decodes; it is neither trained nor
-    saved: keep the model it was made of.
+    saved: keep the model it was made of. Its arithmetic is `torch.ao`'s and will go when PyTorch
+    drops that.
+
+    What can be saved and shared is what `axe-hf export --int8` and `export_model` write: faster,
+    too, and nearer to float32 (BLEU 59.45 against 58.39 here, of a small model with 59.45).
 
     Args:
         model: a `CmlmForConditionalGeneration` in float32 on a CPU.
@@ -29,7 +33,7 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
 
     Raises:
         TypeError: `model` is something else.
-        ValueError: it is on another device or in another type.
+        ValueError: it is on another device, in another type, or quantized already.
         RuntimeError: this PyTorch has no int8 arithmetic for this processor.
 
     Example:
@@ -64,6 +68,9 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
 def fuse_projections(model: CmlmForConditionalGeneration) -> CmlmForConditionalGeneration:
     """A copy in which queries, keys and values are one multiplication, so that the states are read
     and rounded once; its values are the same."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        problem = "`model` was quantized already when it was loaded"
+        raise ValueError(f"{problem}. Load what that was made of, without `quantization_config`.")
     fused = copy.deepcopy(model)
     for module in [*fused.modules()]:
         if type(module) is CmlmAttention:

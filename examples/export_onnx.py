@@ -1,9 +1,8 @@
 """Export a trained model to ONNX and translate with onnxruntime, without PyTorch.
 
-What it does: writes the whole of Mask-Predict as one ONNX graph, its parts and the tokenizer beside
-it, translates with the graph, and compares tokens, log-probabilities and time with
-`model.generate`. With Python at hand `axe_hf.load_exported(folder)` decodes by the parts, with
-every setting. Takes a minute on any CPU for a quick start model. Any folder that `axe-hf
+What it does: writes encoder, decoder step and the whole of Mask-Predict as ONNX files, the
+tokenizer beside them, translates with the last one, and compares tokens, log-probabilities and time
+with `model.generate`. Takes a minute on any CPU for a quick start model. Any folder that `axe-hf
 quickstart` or `axe-hf train` left will do:
 
     pip install "axe-hf[onnx]"
@@ -40,9 +39,10 @@ tokenizer = AutoTokenizer.from_pretrained(options.model)
 
 # 2. Export. The settings are fixed in the graph; it tries one length.
 decoding |= {"num_length_candidates": 1}
-how = {"tokenizer": tokenizer, "one_graph": True, "overwrite": options.overwrite}
-paths = export_onnx(model, options.folder, **how, **decoding)
-for path in [*paths.values(), *paths["encoder"].parent.glob("*_data")]:
+paths = export_onnx(
+    model, options.folder, tokenizer=tokenizer, overwrite=options.overwrite, **decoding
+)
+for path in paths.values():
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
 # 3. Translate. From here on only onnxruntime and the tokenizer are needed.

@@ -993,7 +993,7 @@ def export_encoder(toys, **change):
 
 
 def export_step(toys, **change):
-    axe_hf.ExportableDecoder(**change)
+    axe_hf.ExportableDecoderStep(**change)
 
 
 def export_decoding(toys, **change):
@@ -1007,6 +1007,11 @@ def export_program(toys, **change):
 def export_onnx(toys, **change):
     pytest.importorskip("onnxscript")
     axe_hf.export_onnx(**({"model": toys.model, "folder": toys.folder / "onnx"} | change))
+
+
+def export_model(toys, **change):
+    pytest.importorskip("onnxscript")
+    axe_hf.export_model(**({"model": toys.model, "folder": toys.folder / "exported"} | change))
 
 
 def format_history(toys, **change):
@@ -1059,6 +1064,9 @@ FILES_AND_PICTURES = (
     (export_onnx, "model", None, TypeError),
     (export_onnx, "folder", lambda toys: toys.folder / "full" / "file", FileExistsError),
     (export_onnx, "num_iteration", 4, TypeError),
+    (export_model, "model", None, TypeError),
+    (export_model, "folder", lambda toys: toys.folder / "full" / "file", FileExistsError),
+    (export_model, "compile", True, ValueError),
     (format_history, "output", None, ValueError),
     (format_history, "output", tensor([[7, 1]]), ValueError),
     (format_history, "output", axe_hf.MaskPredictOutput(), ValueError),

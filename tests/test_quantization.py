@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from transformers import AutoModelForSeq2SeqLM, TorchAoConfig
 
 from axe_hf import CmlmConfig, CmlmForConditionalGeneration, quantize_int8
 from axe_hf.quantization import Int8Linear
@@ -86,3 +87,51 @@ def test_what_cannot_be_quantized_is_refused(model):
         quantize_int8(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="float32 on a CPU, got torch.bfloat16"):
         quantize_int8(model.bfloat16())
+
+
+@pytest.fixture
+def torchao_config():
+    """For `from_pretrained`: linear layers in int8, but for the output projection."""
+    quantization = pytest.importorskip("torchao.quantization")
+    return TorchAoConfig(quantization.Int8DynamicActivationInt8WeightConfig())
+
+
+@pytest.mark.parametrize("tie_word_embeddings", [True, False])
+def test_a_checkpoint_in_the_int8_of_torchao_is_saved_and_loaded(
+    model, torchao_config, tie_word_embeddings, tmp_path
+):
+    model = CmlmForConditionalGeneration(
+        CmlmConfig(**model.config.to_dict() | {"tie_word_embeddings": tie_word_embeddings})
+    ).eval()
+    model.save_pretrained(tmp_path / "float32")
+    first = AutoModelForSeq2SeqLM.from_pretrained(
+        tmp_path / "float32", quantization_config=torchao_config
+    )
+    first.save_pretrained(tmp_path / "int8")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "int8")
+    source = torch.randint(5, 100, (4, 9))
+    decoding = {"target_lengths": torch.tensor([9, 4, 12, 7]), "num_iterations": 3}
+    decoding |= {"return_dict_in_generate": True}
+    exact, *found = (each.generate(source, **decoding) for each in (model, first, again))
+    for each, loaded in zip(found, (first, again), strict=True):
+        assert loaded.loading_problem is None
+        assert type(loaded.model.decoder.layers[0].fc1.weight) is not torch.nn.Parameter
+        is_tied = loaded.lm_head.weight is loaded.model.decoder.embed_tokens.weight
+        assert is_tied is tie_word_embeddings
+        assert each.sequences.equal(found[0].sequences)
+        assert each.sequences_scores.equal(found[0].sequences_scores)
+        torch.testing.assert_close(each.sequences_scores, exact.sequences_scores, atol=0.3, rtol=0)
+    assert not exact.sequences_scores.equal(found[0].sequences_scores), "not in int8"
+
+
+def test_a_checkpoint_that_torchao_made_is_checked_and_not_quantized_again(
+    model, torchao_config, tmp_path
+):
+    with torch.no_grad():
+        model.model.decoder.layers[0].fc1.weight[3, 2] = torch.nan
+    model.save_pretrained(tmp_path)
+    load = AutoModelForSeq2SeqLM.from_pretrained
+    loaded = load(tmp_path, quantization_config=torchao_config)
+    assert "NaN or infinity: model.decoder.layers.0.fc1.weight" in loaded.loading_problem
+    with pytest.raises(ValueError, match="quantized already.*without `quantization_config`"):
+        quantize_int8(loaded)

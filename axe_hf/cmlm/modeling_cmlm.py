@@ -392,8 +392,10 @@ class CmlmPreTrainedModel(PreTrainedModel):
         for module in model.modules():
             if isinstance(module, CmlmSinusoidalPositionalEmbedding):
                 module.weight.requires_grad_(False)  # which loading forgets
-        named = model.named_parameters()
-        broken = [name for name, p in named if not (p.is_meta or p.isfinite().all())]
+        named = [(name, p) for name, p in model.named_parameters() if not p.is_meta]
+        if getattr(model, "hf_quantizer", None) is not None:
+            named = [(name, p.dequantize()) for name, p in named]
+        broken = [name for name, p in named if not p.isfinite().all()]
         kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
         wrong = [f"{kind}: {', '.join(map(str, info[kind]))}" for kind in kinds if info.get(kind)]
         if broken:  # in attention's keys it may never reach the logits

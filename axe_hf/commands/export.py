@@ -16,14 +16,10 @@ examples:
   axe-hf export my_model --output-dir my_model_int8 --int8
   axe-hf translate my_model_int8 "Where is the station?"
   axe-hf evaluate my_model_int8 test.tsv --source-lang en --target-lang de
-  axe-hf export my_model --output-dir for_a_phone --one-graph --max-length 48
 
 It needs more packages: pip install "axe-hf[onnx]".
 """
 _INT8 = "store and multiply integers: a quarter of the size, faster, slightly less exact"
-_ONE_GRAPH = (
-    "also write mask_predict.onnx, which translates by itself, with these settings for good"
-)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -35,7 +31,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     group = parser.add_argument_group("what to write, and where to")
     add_option(group, "output_dir", metavar="DIR", help="folder to make (required)")
     add_option(group, "int8", action="store_true", help=_INT8)
-    add_option(group, "one_graph", action="store_true", help=_ONE_GRAPH)
     parser.set_defaults(device="cpu")
     options = models.parse_with_decoding(parser, argv)
     if options.output_dir is None:
@@ -46,17 +41,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     """Export, and say what was written and what to do with it."""
     folder = check_new_folder(options.output_dir, "--output-dir")
-    asked = {"int8": options.int8, "one_graph": options.one_graph}
-    options.int8 = False  # of the model that is loaded, that is
+    int8, options.int8 = options.int8, False  # the model that is loaded is not to be
     model, tokenizer = models.load_model(options)
     if models.is_of_graphs(model):
         raise ValueError(f"MODEL: {options.model} is exported already. Export what it was made of.")
-    from .. import export_onnx
+    from .. import export_model
 
     print(f"Exporting {options.model}: about a minute for 6 + 6 layers ...", flush=True)
     card = models.model_card_of(options.model)
-    asked |= {"tokenizer": tokenizer, "model_card": card and card + _section(asked["int8"])}
-    export_onnx(model.float(), folder, **asked, **options.generation)
+    asked = {"tokenizer": tokenizer, "model_card": card and card + _section(int8)}
+    export_model(model.float(), folder, int8=int8, **asked, **options.generation)
     print(_report(folder))
 
 

@@ -1,8 +1,8 @@
 """A model as graphs that run without this package: programs of `torch.export`, and ONNX files."""
 
-from .modules import ExportableDecoder as ExportableDecoder
+from .folder import export_model as export_model
+from .modules import ExportableDecoderStep as ExportableDecoderStep
 from .modules import ExportableEncoder as ExportableEncoder
-from .modules import ExportableHead as ExportableHead
 from .modules import ExportableMaskPredict as ExportableMaskPredict
 from .modules import export_program as export_program
 from .running import ExportedCmlm as ExportedCmlm

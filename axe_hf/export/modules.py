@@ -1,4 +1,4 @@
-"""Encoder, decoder, output projection and whole decoding as modules that `torch.export` takes."""
+"""Encoder, decoder step and whole decoding as modules that `torch.export` takes."""
 
 from typing import Any
 
@@ -10,14 +10,31 @@ from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
 from ..cmlm.configuration_mask_predict import SETTINGS, num_masked_again
 from ..cmlm.generation_cmlm import settings_of_call
 from ..cmlm.mask_predict import is_first_of_run, masked_canvas, possible_lengths
-from ..cmlm.modeling_cmlm import KeyValues, check_class
+from ..cmlm.modeling_cmlm import check_class
 
 Tensors = tuple[torch.Tensor, ...]
 # Each input's value for tracing, and the axes that stay free.
 Inputs = dict[str, tuple[torch.Tensor, dict[int, Dim]]]
 
 
-class ExportableEncoder(nn.Module):
+class Exportable(nn.Module):
+    """A part of a model, or all of it, that `export_program` takes.
+
+    Args:
+        model: in evaluation mode, with attention "sdpa" or "eager".
+    """
+
+    output_names: tuple[str, ...]
+
+    def __init__(self, model: CmlmForConditionalGeneration):
+        super().__init__()
+        check_model(model)
+
+    def example_inputs(self) -> Inputs:
+        raise NotImplementedError
+
+
+class ExportableEncoder(Exportable):
     """The encoder with its length head, as `torch.export` and `torch.onnx.export` take it.
 
     Args:
@@ -26,9 +43,8 @@ class ExportableEncoder(nn.Module):
     Inputs: `input_ids` and `attention_mask`, both (batch, source) long; 1 in the mask where there
     is a token, which every sentence must have.
 
-    Outputs: `source_key_values` (batch, 2 * decoder layers, heads, source, head_dim), what the
-    decoder's attention reads of the source: keys, then values of the first layer, then of the
-    second ...; and `length_logits` (batch, max_target_length + 1) fp32.
+    Outputs: `encoder_hidden_states` (batch, source, d_model) and `length_logits` (batch,
+    max_target_length + 1) fp32.
 
     Raises:
         TypeError, ValueError: `model` is something else, in training, or has another attention.
@@ -39,144 +55,82 @@ class ExportableEncoder(nn.Module):
         >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
         >>> model = CmlmForConditionalGeneration(config).eval()
         >>> source = torch.tensor([[7, 8, 9, 1]])
-        >>> key_values, length_logits = ExportableEncoder(model)(source, torch.ones_like(source))
-        >>> key_values.shape, length_logits.shape
-        (torch.Size([1, 2, 8, 4, 2]), torch.Size([1, 1025]))
+        >>> states, length_logits = ExportableEncoder(model)(source, torch.ones_like(source))
+        >>> states.shape, length_logits.shape
+        (torch.Size([1, 4, 16]), torch.Size([1, 1025]))
     """
 
-    output_names = ("source_key_values", "length_logits")
+    output_names = ("encoder_hidden_states", "length_logits")
 
     def __init__(self, model: CmlmForConditionalGeneration):
-        super().__init__()
-        check_model(model)
-        self.encoder, self.decoder = model.model.encoder, model.model.decoder
+        super().__init__(model)
+        self.encoder = model.model.encoder
         self.eval()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Tensors:
         outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        layers = self.decoder.project_source(outputs.last_hidden_state)
-        return torch.stack([part for layer in layers for part in layer], 1), outputs.length_logits
+        return outputs.last_hidden_state, outputs.length_logits
 
     def example_inputs(self) -> Inputs:
         return example_source(self.encoder)
 
 
-class ExportableDecoder(nn.Module):
-    """One pass of the decoder: a loop around it and `ExportableHead` can decode in any way.
+class ExportableDecoderStep(Exportable):
+    """One pass of the decoder with the output projection: a loop around it can decode in any way.
 
     Args:
         model: as in `ExportableEncoder`.
 
-    Inputs: `canvas` (batch, candidates, canvas) long, `<pad>` behind a canvas's end;
-    `query_positions` (batch, candidates, queries) long, those positions whose states are asked for;
-    `source_key_values` of `ExportableEncoder`; `attention_mask` (batch, source) long.
+    Inputs: `decoder_input_ids`, the canvas (batch, canvas) long, `<pad>` behind its end;
+    `encoder_hidden_states` (batch, source, d_model); `attention_mask` (batch, source) long.
 
-    Output: `states` (batch, candidates, queries, d_model).
-
-    As a program of `torch.export` it takes two or more sentences, and canvases of each: PyTorch
-    guards against one, which the ONNX graph takes as well.
+    Output: `logits` (batch, canvas, vocab), `<pad>` and `<mask>` not excluded.
 
     Example:
         >>> import torch
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration
-        >>> from axe_hf import ExportableDecoder, ExportableEncoder, ExportableHead
+        >>> from axe_hf import ExportableDecoderStep, ExportableEncoder
         >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
         >>> model = CmlmForConditionalGeneration(config).eval()
-        >>> source = torch.tensor([[7, 8, 9, 1]])
-        >>> key_values, _ = ExportableEncoder(model)(source, torch.ones_like(source))
-        >>> canvas = torch.full((1, 1, 3), config.mask_token_id)
-        >>> positions = torch.tensor([[[0, 2]]])
-        >>> decode = ExportableDecoder(model)
-        >>> states = decode(canvas, positions, key_values, torch.ones_like(source))
-        >>> states.shape, ExportableHead(model)(states.flatten(0, 2)).shape
-        (torch.Size([1, 1, 2, 16]), torch.Size([2, 50]))
-    """
-
-    output_names = ("states",)
-
-    def __init__(self, model: CmlmForConditionalGeneration):
-        super().__init__()
-        check_model(model)
-        self.decoder, self.pad_token_id = model.model.decoder, model.config.pad_token_id
-        self.eval()
-
-    def forward(
-        self,
-        canvas: torch.Tensor,
-        query_positions: torch.Tensor,
-        source_key_values: torch.Tensor,
-        attention_mask: torch.Tensor,
-    ) -> torch.Tensor:
-        tokens, positions = canvas.flatten(0, 1), query_positions.flatten(0, 1)
-        parts = source_key_values.unbind(1)  # each (batch, heads, source, head_dim)
-        element = source_key_values.new_zeros(1)
-        masks = self.decoder.attention_masks(
-            tokens != self.pad_token_id,
-            attention_mask,
-            element.expand(*tokens.shape, 1),
-            element.expand(*attention_mask.shape, 1),
-        )
-        outputs = self.decoder(
-            input_ids=tokens,
-            query_positions=positions,
-            masks=masks,
-            source_key_values=tuple(map(KeyValues, parts[::2], parts[1::2])),
-        )
-        states = outputs.last_hidden_state  # (batch * candidates, queries, d_model)
-        return states.unflatten(0, canvas.shape[:2])
-
-    def example_inputs(self) -> Inputs:
-        config = self.decoder.config
-        mask, axes = example_source(self.decoder)["attention_mask"]
-        heads = config.decoder_attention_heads
-        shape = (len(mask), 2 * config.decoder_layers, heads, mask.shape[1])
-        key_values = torch.zeros(*shape, config.d_model // heads, device=mask.device)
-        width = min(4, config.max_target_length)
-        canvas = mask.new_full((len(mask), 3, width), config.mask_token_id)
-        limit = config.max_target_length
-        batch = {0: axes[0], 1: Dim("candidates", min=1)}
-        return {
-            "canvas": (canvas, batch | {2: Dim("canvas", min=1, max=limit)}),
-            "query_positions": (canvas[..., 1:] * 0, batch | {2: Dim("queries", min=1, max=limit)}),
-            "source_key_values": (key_values.to(self.decoder.dtype), {0: axes[0], 3: axes[1]}),
-            "attention_mask": (mask, axes),
-        }
-
-
-class ExportableHead(nn.Module):
-    """The output projection: `states` (positions, d_model) to `logits` (positions, vocab).
-
-    `<pad>` and `<mask>` are not excluded.
-
-    Args:
-        model: as in `ExportableEncoder`.
-
-    Example:
-        See `ExportableDecoder`:
-
-        >>> from axe_hf import ExportableHead
-        >>> ExportableHead.output_names
-        ('logits',)
+        >>> source, canvas = torch.tensor([[7, 8, 9, 1]]), torch.full((1, 3), config.mask_token_id)
+        >>> states, _ = ExportableEncoder(model)(source, torch.ones_like(source))
+        >>> ExportableDecoderStep(model)(canvas, states, torch.ones_like(source)).shape
+        torch.Size([1, 3, 50])
     """
 
     output_names = ("logits",)
 
     def __init__(self, model: CmlmForConditionalGeneration):
-        super().__init__()
-        check_model(model)
-        self.lm_head, self.d_model = model.lm_head, model.config.d_model
-        self.like_states = {"dtype": model.dtype, "device": model.device}
+        super().__init__(model)
+        self.decoder, self.lm_head = model.model.decoder, model.lm_head
         self.eval()
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.lm_head(states)
+    def forward(
+        self,
+        decoder_input_ids: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=attention_mask,
+        )
+        return self.lm_head(outputs.last_hidden_state)
 
     def example_inputs(self) -> Inputs:
-        states = torch.zeros(3, self.d_model, **self.like_states)
-        return {"states": (states, {0: Dim("positions", min=1)})}
+        weight, config = self.lm_head.weight, self.decoder.config
+        mask, axes = example_source(self.decoder)["attention_mask"]
+        canvas = torch.full((2, min(4, config.max_target_length)), config.mask_token_id)
+        canvas_axis = Dim("canvas", min=1, max=config.max_target_length)
+        return {
+            "decoder_input_ids": (canvas.to(weight.device), {0: axes[0], 1: canvas_axis}),
+            "encoder_hidden_states": (weight.new_zeros(*mask.shape, config.d_model), axes),
+            "attention_mask": (mask, axes),
+        }
 
 
-class ExportableMaskPredict(nn.Module):
+class ExportableMaskPredict(Exportable):
     """Source in, translation out: encoder, length and all T passes of Mask-Predict as one graph.
 
     It decodes as `model.generate` does with one length candidate (Ghazvininejad et al.,
@@ -217,8 +171,7 @@ class ExportableMaskPredict(nn.Module):
     output_names = ("tokens", "log_probs", "lengths")
 
     def __init__(self, model: CmlmForConditionalGeneration, **overrides: Any):
-        super().__init__()
-        check_model(model)
+        super().__init__(model)
         settings = _followed_settings(model, overrides)
         fixed = sorted(s.name for s in SETTINGS.values() if s.in_graph == "fixed")
         self.settings = {name: getattr(settings, name) for name in fixed}
@@ -338,9 +291,6 @@ def example_source(stack: Any) -> Inputs:
     return {"input_ids": (mask * config.eos_token_id, axes), "attention_mask": (mask, axes)}
 
 
-Exportable = ExportableEncoder | ExportableDecoder | ExportableHead | ExportableMaskPredict
-
-
 def export_program(module: Exportable) -> ExportedProgram:
     """Trace a part of a model by `torch.export`, with free batch size and lengths.
 
@@ -348,7 +298,7 @@ def export_program(module: Exportable) -> ExportedProgram:
     the model's `max_source_length`, and canvases longer than `max_target_length`.
 
     Args:
-        module: one of the modules named `Exportable...`.
+        module: one of the three modules named `Exportable...`.
 
     Returns:
         The program: call `.module()`, or write it by `torch.export.save`.
@@ -361,12 +311,12 @@ def export_program(module: Exportable) -> ExportedProgram:
         >>> model = CmlmForConditionalGeneration(config).eval()
         >>> encoder = export_program(ExportableEncoder(model)).module()
         >>> source = torch.tensor([[7, 8, 9, 1], [8, 1, 0, 0], [7, 1, 0, 0]])
-        >>> key_values, length_logits = encoder(source, source.ne(0).long())
-        >>> key_values.shape
-        torch.Size([3, 2, 8, 4, 2])
+        >>> states, length_logits = encoder(source, source.ne(0).long())
+        >>> states.shape
+        torch.Size([3, 4, 16])
     """
     if not isinstance(module, Exportable):
-        kinds = ", ".join(kind.__name__ for kind in Exportable.__args__)
+        kinds = "ExportableEncoder, ExportableDecoderStep, ExportableMaskPredict"
         raise TypeError(f"`module` must be an {kinds}, got {type(module).__name__}.")
     inputs = module.example_inputs()
     axes = {name: free for name, (_, free) in inputs.items()}

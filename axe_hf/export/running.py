@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from ..cmlm import CmlmConfig, MaskPredictGenerationConfig
 from ..cmlm.generation_cmlm import MaskPredictGenerationMixin
 from ..cmlm.modeling_cmlm import AttentionMasks, CmlmEncoderOutput
-from .writing import MANIFEST, check_engine
+from .folder import MANIFEST, check_engine
 
 
 def load_exported(folder: str | Path, *, num_threads: int | None = None) -> "ExportedCmlm":
-    """Load what `export_onnx` or `axe-hf export` wrote, to be decoded with by ONNX Runtime.
+    """Load what `export_model` or `axe-hf export` wrote, to be decoded with by ONNX Runtime.
 
     Args:
         folder: the folder, or its name on the Hub.
@@ -48,7 +48,7 @@ def load_exported(folder: str | Path, *, num_threads: int | None = None) -> "Exp
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Whether a folder, or a name on the Hub, holds what `export_onnx` writes."""
+    """Whether a folder, or a name on the Hub, holds what `export_model` writes."""
     path = Path(folder)
     if path.exists():
         return (path / MANIFEST).is_file()

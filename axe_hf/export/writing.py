@@ -1,35 +1,22 @@
-"""Write a model as a folder of ONNX graphs."""
+"""Write ONNX files."""
 
-import hashlib
 import json
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
-from ..cmlm.generation_cmlm import settings_of_call
+from ..cmlm import CmlmForConditionalGeneration
 from ..output import whole_folder
-from ..quantization import fuse_projections
-from .int8 import with_int8_weights
 from .modules import (
     Exportable,
-    ExportableDecoder,
+    ExportableDecoderStep,
     ExportableEncoder,
-    ExportableHead,
     ExportableMaskPredict,
-    check_model,
     export_program,
 )
-
-# By this file `load_exported` and the commands know the folder.
-MANIFEST = "axe_hf_export.json"
-WEIGHTS = "weights.onnx_data"
-# Initializers that have fewer bytes stay in the graphs; the others begin at whole pages.
-FEW, PAGE = 1024, 4096
 
 
 def export_onnx(
@@ -37,116 +24,76 @@ def export_onnx(
     folder: str | Path,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    int8: bool = False,
-    one_graph: bool = False,
-    model_card: str | None = None,
     overwrite: bool = False,
     **generation: Any,
 ) -> dict[str, Path]:
-    """Write a model as a folder of ONNX graphs that `load_exported` reads, all of it or nothing.
+    """Write a model as three ONNX files for programs of your own, all of them or none.
 
-    - `encoder.onnx`, `decoder.onnx` and `head.onnx` (`ExportableEncoder`, `ExportableDecoder`,
-      `ExportableHead`) for a loop around them, such as that of `load_exported`. An output has the
-      name of the input that it is for.
-    - `mask_predict.onnx` (`ExportableMaskPredict`), if asked for, translates by itself, where there
-      is no Python; its metadata holds the settings.
-    - `weights.onnx_data`, the weights of all, each of them once; configuration, settings of the
-      decoding, tokenizer and model card.
+    A folder for this library, in int8 if asked for, is written by `export_model`.
 
-    The default `CmlmConfig`, 62 million parameters, takes 240 MiB, or 66 MiB in int8, and a minute
-    of one CPU core.
+    - `mask_predict.onnx` (`ExportableMaskPredict`) translates; its metadata holds the settings.
+    - `encoder.onnx` and `decoder_step.onnx` (`ExportableEncoder`, `ExportableDecoderStep`), for a
+      decoding of one's own. The encoder's output has the name of the decoder's input.
+
+    Each file stands alone and holds its weights; above 2 GB they are in a second file,
+    `*.onnx.data`. Of the default `CmlmConfig`, 62 million parameters, they have 237, 139 and 161
+    MiB in fp32 (`num_iterations=4`, `max_length=48`): a minute of one CPU core, 1.6 GiB of memory.
 
     Args:
-        model: the model in float32 and evaluation mode, with attention "sdpa" or "eager".
+        model: the model, in evaluation mode, with attention "sdpa" or "eager".
         folder: where to write; made if there is none.
-        tokenizer: saved beside the graphs where given, for `AutoTokenizer.from_pretrained(folder)`.
-        int8: whether weights are stored and multiplied as integers: a quarter of the size, and
-            faster on a CPU; translations can differ slightly, so score them.
-        one_graph: whether to write `mask_predict.onnx`, too.
-        model_card: Markdown, written to README.md; none by default.
+        tokenizer: saved beside the files where given, for `AutoTokenizer.from_pretrained(folder)`.
         overwrite: replace files of the same names; other files in `folder` stay either way.
-        **generation: settings of `MaskPredictGenerationConfig` in place of the model's own. They
-            are what a call decodes by unless it says something else; `mask_predict.onnx` has them
-            for good, and follows those that `ExportableMaskPredict` names.
+        **generation: settings, as in `ExportableMaskPredict`.
 
     Returns:
-        The graphs, by the names "encoder", "decoder", "head" and, if asked for, "mask_predict".
+        The three files, by the names "encoder", "decoder_step" and "mask_predict".
 
     Raises:
         ImportError: onnx or onnxscript is missing.
         FileExistsError: a file to be written is there already.
-        TypeError, ValueError: the model or a setting cannot be exported.
+        TypeError, ValueError: see `ExportableMaskPredict`.
 
     Example:
-        >>> export_onnx(model, "exported", tokenizer=tokenizer, int8=True)  # doctest: +SKIP
-        >>> model = load_exported("exported")  # doctest: +SKIP
-        >>> translate(model, tokenizer, ["A dog barks."])  # doctest: +SKIP
+        >>> paths = export_onnx(model, "onnx", tokenizer=tokenizer)  # doctest: +SKIP
+        >>> session = onnxruntime.InferenceSession(paths["mask_predict"])  # doctest: +SKIP
+        >>> batch = tokenizer(["A dog barks."], return_tensors="np")  # doctest: +SKIP
+        >>> tokens, log_probs, lengths = session.run(None, dict(batch))  # doctest: +SKIP
+        >>> tokenizer.batch_decode(tokens, skip_special_tokens=True)  # doctest: +SKIP
         ['Ein Hund bellt.']
     """
+    check_packages()
+    modules: dict[str, Exportable] = {
+        "encoder": ExportableEncoder(model),
+        "decoder_step": ExportableDecoderStep(model),
+        "mask_predict": ExportableMaskPredict(model, **generation),
+    }
+    folder = Path(folder)
+    with whole_folder(folder) as scratch:
+        if tokenizer is not None:
+            tokenizer.save_pretrained(scratch)
+        names = [*(f"{name}.onnx" for name in modules), *(path.name for path in scratch.iterdir())]
+        check_names(folder, names, overwrite)
+        for name, module in modules.items():
+            write_onnx(module, scratch / f"{name}.onnx")
+    return {name: folder / f"{name}.onnx" for name in modules}
+
+
+def write_onnx(module: Exportable, file: Path) -> None:
+    onnx_program_of(module).save(file)
+
+
+def check_packages() -> None:
+    """Raise where what writes ONNX files is missing."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError('ONNX export needs more packages: pip install "axe-hf[onnx]".') from error
-    settings = _settings(model, generation)
-    if one_graph:
-        ExportableMaskPredict(model, **generation)  # which may refuse a setting
-    rounded = with_int8_weights(model) if int8 else fuse_projections(model)
-    modules: dict[str, Exportable] = {
-        "encoder": ExportableEncoder(rounded),
-        "decoder": ExportableDecoder(rounded),
-        "head": ExportableHead(rounded),
-    }
-    if one_graph:
-        modules["mask_predict"] = ExportableMaskPredict(rounded, **generation)
-    folder = Path(folder)
-    with whole_folder(folder) as scratch:
-        model.config.save_pretrained(scratch)
-        settings.save_pretrained(scratch)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(scratch)
-        if model_card is not None:
-            (scratch / "README.md").write_text(model_card, encoding="utf-8")
-        manifest = {"int8": int8, "graphs": [*modules]} | _versions()
-        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        graphs = {name: scratch / f"{name}.onnx" for name in modules}
-        names = [WEIGHTS, *(path.name for path in [*graphs.values(), *scratch.iterdir()])]
-        _check_names(folder, names, overwrite)
-        weights = _Weights(scratch / WEIGHTS)
-        for name, module in modules.items():
-            weights.save(_onnx_program(module), graphs[name])
-    return {name: folder / f"{name}.onnx" for name in modules}
 
 
-def check_engine(settings: dict[str, Any]) -> None:
-    """Refuse settings that say how PyTorch computes."""
-    for name in ("compile", "use_onednn"):
-        if settings.get(name):
-            problem = f"`{name}` says how PyTorch computes, and graphs run in ONNX Runtime"
-            raise ValueError(f"{problem}. Leave it out.")
-
-
-def _settings(model: Any, generation: dict[str, Any]) -> MaskPredictGenerationConfig:
-    """What is saved beside the graphs, once it is sure that a graph can be made."""
-    check_model(model)
-    if model.dtype != torch.float32:
-        got = f"got {model.dtype}"
-        raise ValueError(f"`model` must be in float32, {got}. Call model.float() first.")
-    if model.loading_problem is not None:
-        problem = f"Weights are not those of a checkpoint: {model.loading_problem}"
-        raise ValueError(f"{problem}. Load a whole one, or set model.loading_problem = None.")
-    check_engine(generation)
-    settings = settings_of_call(model.config, model.generation_config, generation)
-    settings.update(compile=False, use_onednn=None)
-    return settings
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "onnx", "onnxscript")
-    return {name: version(name) for name in packages}
-
-
-def _check_names(folder: Path, names: list[str], overwrite: bool) -> None:
+def check_names(folder: Path, names: list[str], overwrite: bool) -> None:
+    """Raise where files to be written are there already."""
     taken = sorted({name for name in names if (folder / name).exists()})
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"`folder` must be a folder, but {folder} is a file.")
@@ -155,7 +102,8 @@ def _check_names(folder: Path, names: list[str], overwrite: bool) -> None:
         raise FileExistsError(f"{found}. Choose another, or pass overwrite=True.")
 
 
-def _onnx_program(module: Exportable) -> Any:
+def onnx_program_of(module: Exportable) -> Any:
+    """A module as an ONNX graph with free axes, its settings in the metadata."""
     program = export_program(module)
     axes = {name: free for name, (_, free) in module.example_inputs().items()}
     with warnings.catch_warnings():
@@ -171,40 +119,3 @@ def _onnx_program(module: Exportable) -> Any:
     for node in onnx_program.model.graph:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
     return onnx_program
-
-
-class _Weights:
-    """A file for the weights of several graphs, in which each is stored once."""
-
-    def __init__(self, file: Path):
-        self.file = file
-        self.places: dict[bytes, tuple[int, int]] = {}  # offset and length, by digest
-        file.touch()
-
-    def save(self, onnx_program: Any, path: Path) -> None:
-        """Write a graph whose weights are in the file."""
-        import onnx_ir
-
-        model = onnx_program.model
-        with self.file.open("ab") as file:
-            for name, value in model.graph.initializers.items():
-                tensor = value.const_value
-                if tensor.nbytes < FEW:
-                    continue
-                content = tensor.tobytes()
-                digest = hashlib.sha256(content).digest()
-                if digest not in self.places:
-                    file.seek(0, 2)
-                    file.write(bytes(-file.tell() % PAGE))
-                    self.places[digest] = (file.tell(), file.write(content))
-                offset, length = self.places[digest]
-                value.const_value = onnx_ir.ExternalTensor(
-                    self.file.name,
-                    offset,
-                    length,
-                    tensor.dtype,
-                    shape=tensor.shape,
-                    name=name,
-                    base_dir=self.file.parent,
-                )
-        onnx_ir.save(model, path)

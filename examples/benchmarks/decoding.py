@@ -6,13 +6,14 @@
     python examples/benchmarks/decoding.py --engines transformers ours --dtypes bfloat16
     python examples/benchmarks/decoding.py --engines transformers ours --device cuda
 
-CTranslate2 and ONNX Runtime come with the extra "benchmark": `pip install -e ".[benchmark]"`.
-Sources and translations have 32 tokens, the weights are random, the width is 512, the vocabulary
-32,000. Engines: CTranslate2 (Marian, greedy and 5 beams) and Transformers (Marian, greedy, int8 by
+CTranslate2, ONNX Runtime and torchao come with the extra: `pip install -e ".[benchmark]"`. Sources
+and translations have 32 tokens, the weights are random, the width is 512, the vocabulary 32,000.
+Engines: CTranslate2 (Marian, greedy and 5 beams) and Transformers (Marian, greedy, int8 by
 `quantize_dynamic`), both with their key-value cache and exactly 32 new tokens; ours, on canvases of
-1, 1.4 and 2 times the translation, one length candidate (five once: 30 to 34 positions); ONNX
-Runtime on our exported graph. 6-6, 9-3 and 12-1 are encoder and decoder layers: for a shallow
-decoder see Kasai et al., "Deep Encoder, Shallow Decoder", ICLR 2021.
+1, 1.4 and 2 times the translation, one length candidate (five once: 30 to 34 positions), in int8 by
+`quantize_int8`; ours in ONNX Runtime, as `export_model` writes and `load_exported` decodes; ours in
+the int8 of torchao. 6-6, 9-3 and 12-1 are encoder and decoder layers: for a shallow decoder see
+Kasai et al., "Deep Encoder, Shallow Decoder", ICLR 2021.
 
 All take turns in one process; a system that takes less than a second is warmed up in every turn and
 then called again and again for 0.3 seconds. Before each turn the threads of the one before have 50
@@ -252,7 +253,7 @@ def main() -> None:
     options = parse()
     size = QUICK if options.quick else FULL
     where = f"{environment(options.device)}, transformers {version('transformers')}"
-    for name in ("ctranslate2", "onnxruntime"):
+    for name in ("ctranslate2", "onnxruntime", "torchao"):
         where += f", {name} {version(name)}" if name in options.engines else ""
     where += f", OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'default')}"
     print(where)

@@ -171,6 +171,7 @@ def cmlm_system(
     canvas: float = 1.0,
     num_iterations: int,
     num_candidates: int = 1,
+    engine: str = OURS,
     **options,
 ) -> System:
     """Ours, for translations of `length` tokens; `options` go to `generate`."""
@@ -182,7 +183,7 @@ def cmlm_system(
     def decode(sources: Tensor, mask: Tensor) -> Tensor:
         return model.generate(sources, attention_mask=mask, **settings)
 
-    name = f"{OURS}, compiled" if options.get("compile") else OURS
+    name = f"{engine}, compiled" if options.get("compile") else engine
     sizes |= {"num_candidates": num_candidates}
     return System(name, layers, precision, decode, canvas=canvas, **sizes)
 

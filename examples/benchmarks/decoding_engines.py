@@ -1,7 +1,6 @@
-"""The systems of `decoding.py` by engine: ours, and the same sizes in Transformers, CTranslate2 and
-ONNX Runtime."""
+"""The systems of `decoding.py` by engine: ours, by PyTorch, ONNX Runtime and torchao, and the same
+sizes in Transformers and CTranslate2."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,19 +14,18 @@ from decoding_cases import (
     System,
     autoregressive,
     cmlm_system,
-    length_bounds,
     make_cmlm,
     make_marian,
     marian_in_int8,
 )
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TorchAoConfig
 from transformers.utils.logging import disable_progress_bar
 
-from axe_hf import ExportableMaskPredict, export_program, quantize_int8
+from axe_hf import CmlmForConditionalGeneration, export_model, load_exported, quantize_int8
 
-CTRANSLATE2, ONNX_RUNTIME = "CTranslate2", "ONNX Runtime"
+CTRANSLATE2, ONNX_RUNTIME, TORCHAO = "CTranslate2", "ONNX Runtime", "torchao"
 
 
 @dataclass(frozen=True)
@@ -152,53 +150,41 @@ def through_ctranslate2(
 
 
 def of_onnx_runtime(grid: Grid) -> Iterator[System]:
-    """Our graph (`ExportableMaskPredict`) of as many decoder as encoder layers: T = 1 on the
-    shortest and the longest canvas, T = 4 on the shortest."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    """Ours as `load_exported` decodes, of as many decoder as encoder layers."""
+    layers, numbers = next(iter(grid.depths().items()))
+    for precision in ("float32", "int8"):
+        if precision in grid.precisions:
+            folder = grid.folder / f"{layers}-{precision}"
+            if not folder.exists():
+                torch.manual_seed(0)
+                export_model(make_cmlm(grid.size, *numbers), folder, int8=precision == "int8")
+            model = load_exported(folder, num_threads=grid.threads)
+            yield from some_of_ours(grid, model, precision, ONNX_RUNTIME)
+
+
+def of_torchao(grid: Grid) -> Iterator[System]:
+    """Ours from a checkpoint in torchao's int8, of as many decoder as encoder layers."""
+    if "int8" not in grid.precisions:
+        return
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
 
     layers, numbers = next(iter(grid.depths().items()))
+    folder = grid.folder / f"{layers}-torchao"
+    if not folder.exists():
+        torch.manual_seed(0)
+        make_cmlm(grid.size, *numbers).save_pretrained(folder)
+    how = TorchAoConfig(Int8DynamicActivationInt8WeightConfig())
+    model = CmlmForConditionalGeneration.from_pretrained(folder, quantization_config=how)
+    yield from some_of_ours(grid, model.to(grid.device), "int8", TORCHAO)
+
+
+def some_of_ours(grid: Grid, model, precision: str, engine: str) -> Iterator[System]:
+    """T = 1 on the shortest and the longest canvas, T = 4 on the shortest."""
     shortest, longest = min(grid.canvases), max(grid.canvases)
     for canvas, T in dict.fromkeys([(shortest, 1), (longest, 1), (shortest, 4)]):
-        if T not in grid.num_iterations:
-            continue
-        paths = {
-            precision: grid.folder / f"{layers}-{canvas}-{T}-{precision}.onnx"
-            for precision in ("float32", "int8")
-        }
-        if not paths["float32"].exists():
-            torch.manual_seed(0)
-            bounds = length_bounds(round(grid.size.length * canvas), 1)
-            model = make_cmlm(grid.size, *numbers)
-            write_graph(ExportableMaskPredict(model, num_iterations=T, **bounds), paths["float32"])
-            quantize_dynamic(paths["float32"], paths["int8"], weight_type=QuantType.QInt8)
-        for precision in set(grid.precisions) & set(paths):
-            decode = partial(through_onnx, make_session(paths[precision], grid.threads))
-            sizes = {"num_iterations": T, "num_candidates": 1, "canvas": canvas}
-            yield System(ONNX_RUNTIME, layers, precision, decode, **sizes)
-
-
-def write_graph(module: ExportableMaskPredict, path: Path) -> None:
-    """What `export_onnx` writes as mask_predict.onnx, without the other two."""
-    axes = {name: free for name, (_, free) in module.example_inputs().items()}
-    names = {"input_names": list(axes), "output_names": list(module.output_names)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            export_program(module), dynamo=True, dynamic_shapes=axes, verbose=False, **names
-        )
-    program.save(path)
-
-
-def make_session(path: Path, threads: int):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def through_onnx(session, sources: Tensor, mask: Tensor) -> list:
-    return session.run(None, {"input_ids": sources.numpy(), "attention_mask": mask.numpy()})
+        if T in grid.num_iterations:
+            how = {"length": grid.size.length, "canvas": canvas, "num_iterations": T}
+            yield cmlm_system(model, grid.layers[0], precision, engine=engine, **how)
 
 
 ENGINES: dict[str, Callable[[Grid], Iterator[System]]] = {
@@ -206,4 +192,5 @@ ENGINES: dict[str, Callable[[Grid], Iterator[System]]] = {
     "transformers": of_transformers,
     "ours": of_ours,
     "onnxruntime": of_onnx_runtime,
+    "torchao": of_torchao,
 }

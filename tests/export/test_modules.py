@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axe_hf import (
-    ExportableDecoder,
+    ExportableDecoderStep,
     ExportableEncoder,
-    ExportableHead,
     ExportableMaskPredict,
     export_program,
 )
@@ -25,35 +24,21 @@ def test_the_encoder_as_a_program(model, batches):
     for batch in batches:
         with torch.no_grad():
             expected = model.model.encoder(*batch)
-            layers = model.model.decoder.project_source(expected.last_hidden_state)
-            key_values, length_logits = encode(*batch)
-        parts = [part for layer in layers for part in layer]
-        torch.testing.assert_close([*key_values.unbind(1)], parts, atol=1e-5, rtol=1e-5)
+            states, length_logits = encode(*batch)
+        torch.testing.assert_close(states, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(length_logits, expected.length_logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_decoder_pass_as_a_program(make_model, batches):
-    """Several canvases of a sentence, some of their positions."""
-    model = make_model()
-    encode, head = ExportableEncoder(model), ExportableHead(model)
-    decode = export_program(ExportableDecoder(model)).module()
-    several = [batch for batch in batches if len(batch[0]) > 1]
-    for num_candidates, (input_ids, attention_mask) in enumerate(several, start=2):
-        width = num_candidates + 2
-        shape = (len(input_ids), num_candidates, width)
-        canvas = torch.full(shape, model.config.mask_token_id)
-        canvas[0, 0, width // 2 :] = model.config.pad_token_id
-        positions = torch.stack([torch.arange(width)[[0, -1]]] * num_candidates)
-        positions = positions.expand(len(input_ids), -1, -1)
+def test_a_decoder_step_as_a_program(model, batches):
+    step = export_program(ExportableDecoderStep(model)).module()
+    for canvas_length, batch in enumerate(batches, start=1):
+        input_ids, attention_mask = batch
+        canvas = torch.full((len(input_ids), canvas_length), model.config.mask_token_id)
+        canvas[0, canvas_length // 2 + 1 :] = model.config.pad_token_id
         with torch.no_grad():
-            key_values, _ = encode(input_ids, attention_mask)
-            states = decode(canvas, positions, key_values, attention_mask)
-            repeated = [
-                each.repeat_interleave(num_candidates, 0) for each in (input_ids, attention_mask)
-            ]
-            expected = model(*repeated, decoder_input_ids=canvas.flatten(0, 1)).logits
-            logits = head(states.flatten(0, 1))
-        torch.testing.assert_close(logits, expected[:, [0, -1]], atol=1e-5, rtol=1e-5)
+            expected = model(input_ids, attention_mask, decoder_input_ids=canvas)
+            logits = step(canvas, expected.encoder_last_hidden_state, attention_mask)
+        torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=1e-5)
 
 
 def test_mask_predict_as_a_program(model, batches, assert_equals_generate):
@@ -75,9 +60,7 @@ def test_a_source_that_is_too_long_is_refused(make_model, make_batch):
         encode(*make_batch((2, 21)))
 
 
-@pytest.mark.parametrize(
-    "kind", [ExportableEncoder, ExportableDecoder, ExportableHead, ExportableMaskPredict]
-)
+@pytest.mark.parametrize("kind", [ExportableEncoder, ExportableDecoderStep, ExportableMaskPredict])
 def test_models_that_cannot_be_exported_are_refused(make_model, kind):
     model = make_model()
     with pytest.raises(TypeError, match="CmlmForConditionalGeneration, got .*CmlmModel"):

@@ -9,7 +9,7 @@ import torch
 
 from axe_hf import (
     CmlmTranslationPipeline,
-    export_onnx,
+    export_model,
     load_exported,
     train_tokenizer,
     translate,
@@ -46,7 +46,7 @@ def model(make_model, tokenizer):
 @pytest.fixture(scope="module")
 def folder(model, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "float32"
-    export_onnx(model, folder, tokenizer=tokenizer, num_length_candidates=2)
+    export_model(model, folder, tokenizer=tokenizer, num_length_candidates=2)
     return folder
 
 
@@ -136,7 +136,7 @@ def test_what_graphs_cannot_do_is_refused(exported, batches, make_batch):
 @pytest.mark.slow
 def test_int8_is_small_and_close(make_model, make_batch, folder, tmp_path):
     model, batch = make_model(decoder_layers=1, d_model=64, vocab_size=900), make_batch((9, 12))
-    export_onnx(model, tmp_path / "int8", int8=True)
+    export_model(model, tmp_path / "int8", int8=True)
     exported = load_exported(tmp_path / "int8")
     assert exported.is_int8
     how = {"num_iterations": 1, "return_dict_in_generate": True}
