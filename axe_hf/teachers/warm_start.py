@@ -333,7 +333,7 @@ def _settings(
     num_positions = _num_positions(teacher, architecture)
     most |= dict.fromkeys(("max_source_length", "max_target_length"), num_positions)
     for name, limit in most.items():
-        if given.get(name, limit) > limit:
+        if isinstance(given.get(name), int) and given[name] > limit:  # else the class will tell
             raise ValueError(
                 f"`{name}` must be at most {limit}, as the teacher has it, got {given[name]}."
             )

@@ -600,6 +600,12 @@ def test_a_folder_without_a_tokenizer_or_without_weights_is_refused(tmp_path):
 # With adapters and code
 
 
+@pytest.mark.parametrize("depth", ["1", None])
+def test_a_depth_that_is_no_number_is_named(depth):
+    with pytest.raises(ValueError, match="decoder_layers"):
+        CmlmForConditionalGeneration.from_autoregressive(make_teacher("marian"), decoder_layers=depth)
+
+
 def test_lora_on_top_trains_and_merges():
     import peft
 
