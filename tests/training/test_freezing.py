@@ -88,7 +88,9 @@ def test_time_is_saved_where_nothing_that_the_encoder_reads_trains(
 ):
     model, calls = make_model(tie_word_embeddings=is_tied, hide_length_token=True), []
     encoder, encode = model.model.encoder, model.model.encoder._encode_frozen
-    monkeypatch.setattr(encoder, "_encode_frozen", lambda *a, **k: calls.append(1) or encode(*a, **k))
+    monkeypatch.setattr(
+        encoder, "_encode_frozen", lambda *a, **k: calls.append(1) or encode(*a, **k)
+    )
     make_trainer(model, freeze=parts).train()
     assert bool(calls) == is_saved
 
