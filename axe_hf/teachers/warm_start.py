@@ -417,11 +417,7 @@ class _Weights:
                 if index not in indices:
                     names = (f"model.{stack}.layers.{index}.{n}" for n in layer.state_dict())
                     left |= dict.fromkeys(names, f"{stack}_layers is {len(indices)}")
-        limits = {
-            "encoder": self.config.max_source_length,
-            "decoder": self.config.max_target_length,
-        }
-        for stack, limit in limits.items():
+        for stack, limit in self._limits().items():
             if limit < (most := _num_positions(self.teacher, self.architecture)):
                 rows = f"rows {limit} to {most - 1} of model.{stack}.embed_positions"
                 left[rows] = f"the longest text has {limit} tokens"
@@ -478,10 +474,8 @@ class _Weights:
 
     def _positions(self, stack: str, num_positions: int) -> Tensor:
         """The first `num_positions` (num_positions, d_model)."""
-        module, first = (
-            _stack(self.teacher, stack).embed_positions,
-            self.architecture.first_position,
-        )
+        module = _stack(self.teacher, stack).embed_positions
+        first = self.architecture.first_position
         if first is None:
             return _m2m_100_positions(module, num_positions)
         return module.weight.detach()[first : first + num_positions].clone()

@@ -41,9 +41,9 @@ def _weights_of(model: Any, part: str) -> list[nn.Parameter]:
     encoder, decoder = model.model.encoder, model.model.decoder
     if part != "embeddings":
         named = {"encoder": encoder, "decoder": decoder}[part].named_parameters()
-        others = ("embed_lengths.",)
-        others += ("embed_tokens.",) if model.config.tie_word_embeddings else ()
-        return [weight for name, weight in named if not name.startswith(others)]
+        others = ["embed_lengths."]
+        others += ["embed_tokens."] if model.config.tie_word_embeddings else []
+        return [weight for name, weight in named if not name.startswith(tuple(others))]
     modules = [encoder.embed_tokens, decoder.embed_tokens]
     modules += [model.lm_head] if model.config.tie_word_embeddings else []
     return [weight for module in modules for weight in module.parameters()]
