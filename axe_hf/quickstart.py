@@ -323,8 +323,9 @@ def _distil(teacher: _Trained, data: _Data, folder: Path, recipe) -> list[dict]:
     write_text(folder / "sources.txt", "".join(lines))
     search: dict[str, Any] = {"num_beams": 1, "max_new_tokens": longest // 2}
     search["generation"] = {"min_length": 3}  # after seconds of training it says nothing
-    where = (folder / "sources.txt", folder / "distilled")
-    made = distill(teacher.trainer.model, *where, tokenizer=tokenizer, **LANGUAGES, **search)
+    search |= {"tokenizer": tokenizer} | LANGUAGES
+    model, made_of = teacher.trainer.model, folder / "sources.txt"
+    made = distill(model, made_of, folder / "distilled", **search)
     (file,) = made.folder.glob("data/*.jsonl")
     pairs = load_translations(file, **LANGUAGES)["translation"]
     ids = tokenizer([p["en"] for p in pairs], truncation=True, max_length=longest).input_ids

@@ -188,7 +188,8 @@ def _end_of(teacher: Teacher) -> int:
 def _most_tokens(generation: Any) -> int:
     """How many tokens the teacher says itself, its end included.
 
-    Not the end that OPUS-MT, BART and mBART are made to say in the last place (`forced_eos_token_id`).
+    Not the end that OPUS-MT, BART and mBART are made to say in the last place
+    (`forced_eos_token_id`).
     """
     start = 1  # `max_length` counts it
     most = generation.max_new_tokens or generation.max_length - start
