@@ -73,9 +73,7 @@ def load_translations(
         >>> load_translations(file, source_lang="en", target_lang="de").column_names
         ['translation', 'references']
     """
-    if source_lang == target_lang:
-        raise ValueError(f"`source_lang` and `target_lang` must differ, got {source_lang!r} twice.")
-    languages = (source_lang, target_lang)
+    languages = _two_languages(source_lang, target_lang)
     paths = _paths(source)
     if paths is None:
         return _load_from_hub(str(source), languages, split)
@@ -123,12 +121,9 @@ def load_sources(
         >>> len(found.texts) == len(found.translations)
         True
     """
-    path = Path(source) if isinstance(source, str | Path) else None
-    if (
-        path is not None
-        and path.is_file()
-        and _bare_suffix(path) not in (*_PAIR_FORMATS, *_NO_TEXT)
-    ):
+    _two_languages(source_lang, target_lang)
+    path = Path(source) if isinstance(source, str | Path) else Path()
+    if path.is_file() and _bare_suffix(path) not in (*_PAIR_FORMATS, *_NO_TEXT):
         lines = read_lines(path)
         return Sources(lines, [[] for _ in lines])
     pairs = load_translations(source, source_lang=source_lang, target_lang=target_lang)
@@ -138,6 +133,13 @@ def load_sources(
         both = zip(targets, pairs["references"], strict=True)
         targets = [list(dict.fromkeys(target + references)) for target, references in both]
     return Sources(texts, targets)
+
+
+def _two_languages(source_lang: str, target_lang: str) -> _Languages:
+    """Both, or ValueError: a pair with one key for both sides would lose one."""
+    if source_lang == target_lang:
+        raise ValueError(f"`source_lang` and `target_lang` must differ, got {source_lang!r} twice.")
+    return source_lang, target_lang
 
 
 def read_lines(path: str | Path | None) -> list[str]:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
-from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
@@ -251,6 +256,18 @@ def _in_fixed_order(vocab: list[tuple[str, float]]) -> list[tuple[str, float]]:
         start -= 1
     in_order = [*pieces[:start], *sorted(pieces[start:])]
     return [(piece, -cost) for piece, cost in zip(in_order, costs, strict=True)]
+
+
+def load_tokenizer(name: Any, advice: str, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """That of a folder or of a name on the Hub; ValueError, which ends in `advice`, for none."""
+    try:
+        return AutoTokenizer.from_pretrained(name, **kwargs)
+    except Exception as error:
+        # Sentencepiece's classes take None for the path of a file that is not there.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = "files of it are missing" if isinstance(error, TypeError) else lines[0]
+        problem = f"{name} has no tokenizer that can be read ({reason})"
+        raise ValueError(f"{problem}. {advice}") from error
 
 
 def check_special_tokens(tokenizer: Any, names: Iterable[str]) -> None:

@@ -67,6 +67,7 @@ class DistillationSettings:
             not finished.
 
     Raises:
+        TypeError: `generation` is no dict.
         ValueError: a value out of its range.
 
     Example:
@@ -112,6 +113,9 @@ class DistillationSettings:
                 raise ValueError(f"`{name}` must be one of {shown}, got {getattr(self, name)!r}.")
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"`max_length_ratio` must be from 1, got {self.max_length_ratio}.")
+        if not isinstance(self.generation, dict | None):
+            kind = type(self.generation).__name__
+            raise TypeError(f"`generation` must be a dict of settings by their names, got {kind}.")
         given = {"num_beams", "max_new_tokens", "length_penalty"} & {*(self.generation or {})}
         for name in sorted(given):
             if getattr(self, name) is not None:

@@ -92,6 +92,8 @@ class TransformersEngine:
         inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         sequences = self.model.generate(**inputs).tolist()  # (batch, target)
         first = self.teacher.generation.forced_bos_token_id
+        most = _most_tokens(self.teacher.generation)
+        is_ended = [any(i in self.ends for i in row[1 : 1 + most]) for row in sequences]
         # Without what the decoder was given: the start token, the code of the language.
         sequences = [row[1 + (row[1:2] == [first]) :] for row in sequences]
         tokenizer, prefix = self.teacher.tokenizer, self.teacher.source_prefix
@@ -99,16 +101,16 @@ class TransformersEngine:
         scores = autoregressive_scores(
             self.model, tokenizer, [prefix + x for x in sources], [[text] for text in texts]
         )
-        rows = zip(texts, scores[:, 0].tolist(), sequences, token_ids, strict=True)
+        rows = zip(texts, scores[:, 0].tolist(), is_ended, sequences, token_ids, strict=True)
         return [
             Said(
                 text=text,
                 score=round(score, 4),
-                is_finished=any(i in self.ends for i in sequence),
+                is_finished=is_finished,
                 num_source_tokens=self.count(source),
                 num_tokens=self.count(sequence),
             )
-            for text, score, sequence, source in rows
+            for text, score, is_finished, sequence, source in rows
         ]
 
 
@@ -183,14 +185,26 @@ def _end_of(teacher: Teacher) -> int:
     return end[0] if isinstance(end, list) else end
 
 
+def _most_tokens(generation: Any) -> int:
+    """How many tokens the teacher says itself, its end included.
+
+    Not the end that OPUS-MT, BART and mBART are made to say in the last place
+    (`forced_eos_token_id`).
+    """
+    start = 1  # `max_length` counts it
+    most = generation.max_new_tokens or generation.max_length - start
+    return most if generation.forced_eos_token_id is None else most - 1
+
+
 # Settings of Transformers that CTranslate2 has, by its own names; and what makes no difference.
 _SAME = {"num_beams": "beam_size", "length_penalty": "length_penalty"}
 _SAME |= {"repetition_penalty": "repetition_penalty", "min_new_tokens": "min_decoding_length"}
-_SAME |= {"no_repeat_ngram_size": "no_repeat_ngram_size", "max_new_tokens": "max_decoding_length"}
-_READ = {"max_length", "min_length", "suppress_tokens", "bad_words_ids", "forced_bos_token_id"}
+_SAME |= {"no_repeat_ngram_size": "no_repeat_ngram_size"}
+_READ = {"max_length", "max_new_tokens", "min_length", "suppress_tokens", "bad_words_ids"}
+_READ |= {"forced_bos_token_id", "forced_eos_token_id"}
 _READ |= {"decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id"}
-# The end of a text that is cut; beams end by other rules; how far others are from them.
-_INDIFFERENT = {"forced_eos_token_id", "early_stopping", "renormalize_logits", "use_cache"}
+# Beams end by other rules; how far others are from them.
+_INDIFFERENT = {"early_stopping", "renormalize_logits", "use_cache"}
 _INDIFFERENT |= {"transformers_version", "_from_model_config", "output_attentions", "top_k"}
 _INDIFFERENT |= {"output_hidden_states", "num_return_sequences", "top_p", "temperature"}
 
@@ -204,11 +218,9 @@ def _options_of_search(generation: Any) -> dict[str, Any]:
         raise ValueError(f"CTranslate2 has nothing that repeats exactly {shown}. {advice}")
     options = {own: given[name] for name, own in _SAME.items() if name in given}
     options |= {"beam_size": 1, "min_decoding_length": 0} | options
-    start = 1  # `max_length` counts it
-    if "max_decoding_length" not in options:
-        options["max_decoding_length"] = given["max_length"] - start
+    options["max_decoding_length"] = max(1, _most_tokens(generation))
     if given.get("min_length") and "min_new_tokens" not in given:
-        options["min_decoding_length"] = max(given["min_length"] - start, 0)
+        options["min_decoding_length"] = max(given["min_length"] - 1, 0)  # it counts the start
     never = [[i] for i in given.get("suppress_tokens", [])] + given.get("bad_words_ids", [])
     if never:
         options["suppress_sequences"] = [_names(ids) for ids in never]

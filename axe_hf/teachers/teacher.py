@@ -14,13 +14,13 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
+from ..data.tokenizer import load_tokenizer
 from ..pipeline import in_evaluation_mode, own_tokenizer, valid_unicode
 from ..rescoring import check_autoregressive, check_ids, token_limit
 from .distillation_settings import DistillationSettings
@@ -157,8 +157,7 @@ def _load_model(name: str, settings: DistillationSettings) -> PreTrainedModel:
 
 def _load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     kwargs = {} if revision is None else {"revision": revision}
-    where = f"`tokenizer`: {name} has no tokenizer that can be read; give one by `tokenizer`"
-    return _told(where, lambda: AutoTokenizer.from_pretrained(name, **kwargs))
+    return load_tokenizer(name, "Give the teacher's by `tokenizer`.", **kwargs)
 
 
 def _told(message: str, load: Callable[[], Any]) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 from tokenizers import Regex, models, pre_tokenizers
 from transformers import (
     AddedToken,
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -25,6 +24,7 @@ from ..data.tokenizer import (
     check_special_tokens,
     check_text_format,
     check_tokenizer,
+    load_tokenizer,
 )
 
 
@@ -60,7 +60,8 @@ def student_tokenizer(
     if isinstance(name_or_tokenizer, PreTrainedTokenizerBase):
         tokenizer = _copy_of(name_or_tokenizer)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_tokenizer)
+        advice = "Pass a tokenizer, or a folder or name that has one, as `name_or_tokenizer`."
+        tokenizer = load_tokenizer(name_or_tokenizer, advice)
     for argument, code in {"source_lang": source_lang, "target_lang": target_lang}.items():
         if code is not None:
             _set_language(tokenizer, argument, code)

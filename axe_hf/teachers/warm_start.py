@@ -8,7 +8,8 @@ vocabulary lacks them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from os import PathLike
@@ -19,14 +20,13 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
 from ..cmlm.configuration_cmlm import CmlmConfig
-from ..data.tokenizer import check_tokenizer
+from ..data.tokenizer import check_tokenizer, load_tokenizer
 from .tokenizers import add_cmlm_symbols
 
 logger = logging.get_logger(__name__)
@@ -167,22 +167,33 @@ def _load(model_or_name: Any, tokenizer: Any) -> tuple[PreTrainedModel, Any]:
     if not isinstance(model_or_name, str | PathLike):
         return model_or_name, tokenizer
     name = str(model_or_name)
-    try:
-        _check_kind(AutoConfig.from_pretrained(name), name)
+    check_name(name)
+    with _found(name):
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
+    if missing := sorted(info["missing_keys"]):
+        lacking = f"{', '.join(missing):.300}"
+        raise ValueError(f"`model_or_name`: {name} is no whole model, it lacks {lacking}.")
+    if tokenizer is None:
+        tokenizer = load_tokenizer(name, "Pass its tokenizer as `tokenizer`.")
+    return model, tokenizer
+
+
+def check_name(name: str) -> None:
+    """Refuse a folder, or a name on the Hub, whose configuration says that it cannot be one."""
+    with _found(name):
+        config = AutoConfig.from_pretrained(name)
+    _check_kind(config, name)
+
+
+@contextmanager
+def _found(name: str) -> Iterator[None]:
+    """Turn a failure to find a model into one that says what was wanted."""
+    try:
+        yield
     except OSError as error:
         first_line = str(error).partition("\n")[0]
         wanted = f"an encoder-decoder, a folder or a name on the Hub, got {name!r}"
         raise OSError(f"`model_or_name` must be {wanted}: {first_line}") from error
-    if missing := sorted(info["missing_keys"]):
-        lacking = f"{', '.join(missing):.300}"
-        raise ValueError(f"`model_or_name`: {name} is no whole model, it lacks {lacking}.")
-    try:
-        return model, AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
-    except (OSError, ValueError) as error:
-        problem = f"`model_or_name`: {name} has no tokenizer that can be read"
-        advice = "Pass its tokenizer as `tokenizer`."
-        raise ValueError(f"{problem} ({str(error).partition(chr(10))[0]}). {advice}") from error
 
 
 def _check_kind(config: Any, name: str) -> None:
@@ -333,7 +344,7 @@ def _settings(
     num_positions = _num_positions(teacher, architecture)
     most |= dict.fromkeys(("max_source_length", "max_target_length"), num_positions)
     for name, limit in most.items():
-        if given.get(name, limit) > limit:
+        if isinstance(given.get(name), int) and given[name] > limit:  # else the class will tell
             raise ValueError(
                 f"`{name}` must be at most {limit}, as the teacher has it, got {given[name]}."
             )
@@ -406,11 +417,7 @@ class _Weights:
                 if index not in indices:
                     names = (f"model.{stack}.layers.{index}.{n}" for n in layer.state_dict())
                     left |= dict.fromkeys(names, f"{stack}_layers is {len(indices)}")
-        limits = {
-            "encoder": self.config.max_source_length,
-            "decoder": self.config.max_target_length,
-        }
-        for stack, limit in limits.items():
+        for stack, limit in self._limits().items():
             if limit < (most := _num_positions(self.teacher, self.architecture)):
                 rows = f"rows {limit} to {most - 1} of model.{stack}.embed_positions"
                 left[rows] = f"the longest text has {limit} tokens"
@@ -467,10 +474,8 @@ class _Weights:
 
     def _positions(self, stack: str, num_positions: int) -> Tensor:
         """The first `num_positions` (num_positions, d_model)."""
-        module, first = (
-            _stack(self.teacher, stack).embed_positions,
-            self.architecture.first_position,
-        )
+        module = _stack(self.teacher, stack).embed_positions
+        first = self.architecture.first_position
         if first is None:
             return _m2m_100_positions(module, num_positions)
         return module.weight.detach()[first : first + num_positions].clone()

@@ -97,9 +97,11 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             drafts. After SMART (Ghazvininejad et al. 2020, arXiv 2001.08785); on stretched canvases
             it is ours. Needs `masking="full"`.
         freeze (default None): parts whose weights stay as they are in this run: encoder, decoder
-            (their layers, norms and positions) or embeddings (of all symbols, and the output
-            projection where it is tied to them). The length head trains. The embeddings of a model
-            just started from another's weights must train: its blank has to be learned.
+            (their layers, norms and positions, and embeddings that are not tied) or embeddings (of
+            all symbols, and the output projection where it is tied to them). The length head
+            trains. The embeddings of a model just started from another's weights must train, if
+            tied: its blank has to be learned. Time is saved where nothing that the encoder reads
+            trains: by encoder with --no-tie-word-embeddings, else by encoder and embeddings.
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.

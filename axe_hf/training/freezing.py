@@ -34,12 +34,16 @@ def frozen(model: Any, parts: Sequence[str] | None) -> Iterator[None]:
 
 
 def _weights_of(model: Any, part: str) -> list[nn.Parameter]:
-    """The encoder's or decoder's layers, norms and positions; or the embeddings of all symbols."""
+    """The encoder's or decoder's layers, norms, positions and embeddings, if these are its own.
+
+    Or the embeddings of all symbols.
+    """
     encoder, decoder = model.model.encoder, model.model.decoder
     if part != "embeddings":
         named = {"encoder": encoder, "decoder": decoder}[part].named_parameters()
-        others = ("embed_tokens.", "embed_lengths.")
-        return [weight for name, weight in named if not name.startswith(others)]
+        others = ["embed_lengths."]
+        others += ["embed_tokens."] if model.config.tie_word_embeddings else []
+        return [weight for name, weight in named if not name.startswith(tuple(others))]
     modules = [encoder.embed_tokens, decoder.embed_tokens]
     modules += [model.lm_head] if model.config.tie_word_embeddings else []
     return [weight for module in modules for weight in module.parameters()]

@@ -1,13 +1,14 @@
 """A whole training run: data, tokenizer, model, training, scores, and a folder to share."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
@@ -19,9 +20,10 @@ from ..cmlm.configuration_cmlm import (
     needs_room,
 )
 from ..data import load_translations, tokenize_translations, train_tokenizer
-from ..data.tokenizer import check_tokenizer, encode_targets
+from ..data.tokenizer import check_tokenizer, encode_targets, load_tokenizer
 from ..output import check_new_folder, only_writer
 from ..teachers import student_tokenizer
+from ..teachers.warm_start import check_name
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
 from .trainer import AxeTrainer, check_model_and_tokenizer, target_sizes
@@ -80,7 +82,10 @@ def run_training(
     checkpoint = resolve_checkpoint(asked, output_dir)
     if checkpoint is None and model_args.model_name_or_path is None:
         given = model_args.given()
-        if model_args.init_from is not None:  # sizes are checked against the teacher's
+        if model_args.init_from is not None:
+            with _by_names_of_settings():
+                check_name(model_args.init_from)
+            # Sizes are checked against the teacher's.
             given = {name: value for name, value in given.items() if name in _CHANGEABLE}
         config = CmlmConfig(**given, **canvas_recipe(training_args))
         check_canvas_recipe(canvas_recipe(config), config.training_loss)  # before any work
@@ -171,10 +176,7 @@ def _make_tokenizer(
     if name is not None:
         for option in given if checkpoint is None else ():
             raise ValueError(f"`{option}` is for a tokenizer to train, but {name} has one.")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name} has no tokenizer that can be read: {error}") from error
+        tokenizer = load_tokenizer(name, "Give another by `tokenizer_name_or_path`.")
         is_teachers = model_args.init_from is not None and checkpoint is None
         return _extended(tokenizer, model_args, data_args) if is_teachers else tokenizer
     languages = (data_args.source_lang, data_args.target_lang)
@@ -191,13 +193,8 @@ def _extended(tokenizer: Any, model_args: ModelArguments, data_args: DataArgumen
         if code is None and getattr(tokenizer, "src_lang", None) is not None:
             code = getattr(data_args, side)
         codes[side] = code
-    try:
+    with _by_names_of_settings():
         return student_tokenizer(tokenizer, **codes)
-    except ValueError as error:
-        advice = (
-            "The codes of `init_from` are given by `teacher_source_lang`, `teacher_target_lang`."
-        )
-        raise ValueError(f"{error} {advice}") from error
 
 
 def _make_model(
@@ -233,11 +230,22 @@ def _warm_started(
     """A model that starts from a teacher's weights; in float32, for the optimizer."""
     name, kept_layers = model_args.init_from, model_args.kept_layers or "spread"
     start = CmlmForConditionalGeneration.from_autoregressive
-    try:
+    with _by_names_of_settings():
         return start(name, tokenizer, kept_layers=kept_layers, **given).float()
+
+
+@contextmanager
+def _by_names_of_settings() -> Iterator[None]:
+    """Errors about a teacher call what was given by its name in the settings of a run."""
+    names = {"model_or_name": "init_from", "tokenizer": "tokenizer_name_or_path"}
+    names |= {side: f"teacher_{side}" for side in ("source_lang", "target_lang")}
+    try:
+        yield
     except (OSError, ValueError) as error:
-        problem = str(error).replace("`model_or_name`", "`init_from`")
-        raise ValueError(problem.replace("`tokenizer`", "`tokenizer_name_or_path`")) from error
+        problem = str(error)
+        for name, setting in names.items():
+            problem = problem.replace(f"`{name}`", f"`{setting}`")
+        raise ValueError(problem) from error
 
 
 def _with_room(dataset: "Dataset", limit: int) -> "Dataset":

@@ -392,6 +392,7 @@ def test_a_teacher_that_names_no_longest_translation_is_not_cut_at_20(
         ({"engine": "onnx"}, "`engine` must be one of"),
         ({"teacher_target_lang": "de"}, "`teacher_target_lang` is 'de', but .* no such codes"),
         ({"device": "tpu"}, "`device`: 'tpu' cannot be used"),
+        ({"source_lang": "de"}, "`source_lang` and `target_lang` must differ, got 'de' twice"),
         ({"source_lang": "fr"}, "must have the language 'fr'"),
         ({"int8": True, "dtype": "bfloat16"}, "`int8` takes the place of `dtype`"),
     ],
@@ -400,6 +401,18 @@ def test_settings_that_cannot_be_are_refused_before_any_work(distill, tmp_path, 
     with pytest.raises(ValueError, match=message):
         distill(**settings)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", ["num_beams=4", ["num_beams", 4]])
+def test_other_settings_of_the_search_are_given_by_name(distill, given):
+    with pytest.raises(TypeError, match="`generation` must be a dict of settings by their names"):
+        distill(generation=given)
+
+
+def test_text_with_one_key_for_both_sides_is_refused(distill, tmp_path):
+    (tmp_path / "text.txt").write_text("one\n")
+    with pytest.raises(ValueError, match="must differ, got 'en' twice"):
+        distill(tmp_path / "text.txt", target_lang="en")
 
 
 def test_data_without_sentences_or_translations_is_refused(distill, tmp_path):
@@ -450,7 +463,7 @@ def test_teachers_that_cannot_be_are_refused(
     causal.save_pretrained(tmp_path / "causal")
     (tmp_path / "empty").mkdir()
     for folder, message in {
-        "bare": "bare has no tokenizer that can be read; give one by `tokenizer`",
+        "bare": "bare has no tokenizer that can be read .*by `tokenizer`",
         "causal": "must be an encoder-decoder .*causal is a 'gpt2'",
         "empty": "holds no model: there is no config.json",
         "owner/none": "neither a folder with a model nor one on the Hub",

@@ -507,6 +507,8 @@ def test_settings_that_the_weights_fix_are_refused_all_at_once():
         ({"vocab_size": 30}, ValueError, "`vocab_size` is 30, not 52"),
         ({"pad_token_id": 3}, ValueError, "`pad_token_id` is 3, not 49"),
         ({"decoder_layers": 0}, ValueError, "`decoder_layers` must be at least 1"),
+        ({"decoder_layers": "1"}, TypeError, "decoder_layers"),
+        ({"encoder_layers": None}, TypeError, "encoder_layers"),
         ({"dropout": 2.0}, ValueError, "`dropout` must be in"),
         ({"tokenizer": "marian"}, TypeError, "`tokenizer` must be a tokenizer of Transformers"),
     ],
@@ -595,6 +597,18 @@ def test_a_folder_without_a_tokenizer_or_without_weights_is_refused(tmp_path):
         start(tmp_path / "model")
     with pytest.raises(OSError, match="`model_or_name` must be an encoder-decoder, a folder or"):
         start(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["marian", "m2m_100"])
+def test_files_of_a_tokenizer_that_are_missing_are_named(kind, tmp_path):
+    """Transformers' own error is about a None."""
+    make_teacher(kind).save_pretrained(tmp_path / "model")
+    with pytest.raises(
+        ValueError, match=r"no tokenizer .* \(files of it are missing\).*`tokenizer`"
+    ):
+        start(tmp_path / "model")
+    with pytest.raises(ValueError, match="`name_or_tokenizer`"):
+        student_tokenizer(tmp_path / "model")
 
 
 # With adapters and code

@@ -66,6 +66,35 @@ def test_an_output_projection_of_its_own_is_not_among_the_embeddings(make_traine
     assert frozen == {f"model.{stack}.embed_tokens.weight" for stack in ("encoder", "decoder")}
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_embeddings_of_its_own_stop_with_a_part(make_trainer, make_model, part):
+    model, watch = make_model(tie_word_embeddings=False), Watch()
+    make_trainer(model, callbacks=[watch], freeze=[part]).train()
+    named = getattr(model.model, part).named_parameters()
+    own = {f"model.{part}.{name}" for name, _ in named} - {"model.encoder.embed_lengths.weight"}
+    assert {name for name, _ in model.named_parameters()} - watch.optimized == own
+
+
+@pytest.mark.parametrize(
+    ("is_tied", "parts", "is_saved"),
+    [
+        (False, ["encoder"], True),
+        (True, ["encoder"], False),
+        (True, ["encoder", "embeddings"], True),
+    ],
+)
+def test_time_is_saved_where_nothing_that_the_encoder_reads_trains(
+    make_trainer, make_model, monkeypatch, is_tied, parts, is_saved
+):
+    model, calls = make_model(tie_word_embeddings=is_tied, hide_length_token=True), []
+    encoder, encode = model.model.encoder, model.model.encoder._encode_frozen
+    monkeypatch.setattr(
+        encoder, "_encode_frozen", lambda *a, **k: calls.append(1) or encode(*a, **k)
+    )
+    make_trainer(model, freeze=parts).train()
+    assert bool(calls) == is_saved
+
+
 def test_it_is_of_the_run_and_not_of_the_model(make_trainer, make_model):
     """What somebody has frozen by hand stays so."""
     model = make_model()

@@ -11,12 +11,14 @@ from huggingface_hub import ModelCard
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GPT2Config,
     HfArgumentParser,
     MarianConfig,
     MarianMTModel,
     MBartConfig,
     MBartForConditionalGeneration,
     PreTrainedTokenizerFast,
+    T5Config,
 )
 from transformers.trainer_utils import EvalPrediction
 
@@ -580,14 +582,23 @@ def test_a_run_starts_from_a_teacher(run, teacher, tmp_path):
         ({"d_model": 32}, "`d_model` is 32, not 16"),
         ({"vocab_size": 300}, "`vocab_size` is for a tokenizer to train, but .*teacher has one"),
         ({"max_target_length": 17}, "`max_target_length` must be at most 16"),
-        ({"init_from": "no/such/folder"}, "no/such/folder has no tokenizer"),
-        ({"teacher_source_lang": "en_XX"}, "`source_lang` .*'en_XX'.*`teacher_source_lang`"),
+        ({"init_from": "no/such/folder"}, "`init_from` must be .*got 'no/such/folder'"),
+        ({"tokenizer_name_or_path": "no/such/folder"}, "no/such/folder has no tokenizer"),
+        ({"teacher_source_lang": "en_XX"}, "`teacher_source_lang` is 'en_XX', but .* no languages"),
     ],
 )
 def test_wrong_settings_of_a_teacher_are_refused(run, teacher, wrong, message):
     given = dict.fromkeys(SIZES) | {"vocab_size": None, "init_from": str(teacher)}
     with pytest.raises(ValueError, match=message):
         run(**given | wrong)
+
+
+@pytest.mark.parametrize("config", [GPT2Config(), T5Config()], ids=lambda c: c.model_type)
+def test_a_teacher_of_another_kind_is_refused_by_its_configuration(run, config, tmp_path):
+    config.save_pretrained(tmp_path / "other")
+    given = dict.fromkeys(SIZES) | {"vocab_size": None, "init_from": str(tmp_path / "other")}
+    with pytest.raises(ValueError, match=f"`init_from`.* a '{config.model_type}'"):
+        run(**given)
 
 
 def test_a_tokenizer_of_another_model_is_refused(run, teacher, tmp_path):
@@ -612,9 +623,7 @@ def multilingual(mbart_tokenizer, tmp_path):
 
 def test_a_teachers_languages_have_codes_of_their_own(run, multilingual):
     given = dict.fromkeys(SIZES) | {"vocab_size": None, "init_from": str(multilingual)}
-    with pytest.raises(
-        ValueError, match="`source_lang` must be .*en_XX.*'en'.*teacher_source_lang"
-    ):
+    with pytest.raises(ValueError, match="`teacher_source_lang` must be .*en_XX.* got 'en'"):
         run(**given)
     codes = {"teacher_source_lang": "en_XX", "teacher_target_lang": "de_DE"}
     result = run(**given, **codes, max_steps=1)
