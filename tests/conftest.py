@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +20,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, then those with many: with `pytest -n 2` a process takes file
+    after file, and a long one at the end would leave the other core idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    num_tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -num_tests[item.path]))
 
 
 @pytest.fixture(autouse=True)
