@@ -190,11 +190,13 @@ def test_relative_imports_begin_their_line_and_nothing_else_looks_like_one(path)
     assert looks_like == {item.line for item in imports_of(path) if item.level}
 
 
-def test_there_is_one_door_and_nothing_goes_through_it_at_import():
+THROUGH_THE_DOOR = "import sys, axe_hf.cmlm.modeling_cmlm; print('axe_hf.teachers' in sys.modules)"
+
+
+def test_there_is_one_door_and_nothing_goes_through_it_at_import(run_alone_behind_torch):
     doors = [item for path in CMLM for item in imports_of(path) if is_door(item)]
     assert len(doors) == 1
-    program = "import sys, axe_hf.cmlm.modeling_cmlm; print('axe_hf.teachers' in sys.modules)"
-    assert run_alone(program) == "False"
+    assert run_alone_behind_torch(THROUGH_THE_DOOR) == "False"
 
 
 def test_cmlm_is_flat():
@@ -239,23 +241,18 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def run_each():
-    """Runs each of the programs `WHATEVER_IS_FIRST` in a process that has imported neither
-    Transformers nor us."""
-    programs = [KNOWS_THE_MODEL.format(imports=imports) for imports in WHATEVER_IS_FIRST]
+def run_alone_behind_torch():
+    """What one of our programs prints in a process of its own, which must not complain, and which
+    has imported neither Transformers nor us before."""
     if not hasattr(os, "fork"):
-        return lambda number: run_alone(programs[number])
-    found = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", FORKS, json.dumps(programs)],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            check=True,
-        ).stdout
-    )
+        return run_alone
+    programs = [THROUGH_THE_DOOR, *map(knows_the_model, WHATEVER_IS_FIRST)]
+    command = [sys.executable, "-c", FORKS, json.dumps(programs)]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, check=True)
+    found = dict(zip(programs, json.loads(done.stdout), strict=True))
 
-    def run(number):
-        code, printed, complaints = found[number]
+    def run(program):
+        code, printed, complaints = found[program]
         assert (code, complaints) == (0, "")
         return printed.strip()
 
@@ -284,20 +281,25 @@ WHATEVER_IS_FIRST = [
     "import axe_hf.pipeline",
     "from axe_hf import *; import pickle; pickle.loads(pickle.dumps(CmlmConfig()))",
 ]
-KNOWS_THE_MODEL = """{imports}
-import sys
-from transformers import AutoConfig, AutoModelForSeq2SeqLM as Auto
-sizes = {{'vocab_size': 20, 'd_model': 8, 'encoder_layers': 1, 'decoder_layers': 1}}
-model = Auto.from_config(AutoConfig.for_model('cmlm', **sizes))
-ours = sys.modules['axe_hf.cmlm.modeling_cmlm'].CmlmForConditionalGeneration
-assert type(model) is ours
-print(type(model).__name__)
-"""
 
 
-@pytest.mark.parametrize("number", range(len(WHATEVER_IS_FIRST)), ids=WHATEVER_IS_FIRST)
-def test_whatever_is_imported_first_the_auto_classes_know_the_model(run_each, number):
-    assert run_each(number) == "CmlmForConditionalGeneration"
+def knows_the_model(imports):
+    """A program that asks the auto classes for a model, after these imports."""
+    return (
+        f"{imports}\nimport sys\nfrom transformers import AutoConfig, AutoModelForSeq2SeqLM as "
+        "Auto\nsizes = {'vocab_size': 20, 'd_model': 8, 'encoder_layers': 1, 'decoder_layers': 1}\n"
+        "model = Auto.from_config(AutoConfig.for_model('cmlm', **sizes))\n"
+        "assert type(model) is "
+        "sys.modules['axe_hf.cmlm.modeling_cmlm'].CmlmForConditionalGeneration\nprint(type(model).__name__)"
+    )
+
+
+@pytest.mark.parametrize("imports", WHATEVER_IS_FIRST)
+def test_whatever_is_imported_first_the_auto_classes_know_the_model(
+    run_alone_behind_torch, imports
+):
+    program = knows_the_model(imports)
+    assert run_alone_behind_torch(program) == "CmlmForConditionalGeneration"
 
 
 def test_each_public_name_stands_once_in_the_table_and_in_a_part_that_can_be_reached():
