@@ -38,6 +38,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """At the end it does: extensions complain of what they find alive."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def few_threads():
     """Two threads for every test: on small tensors more only wait for each other."""
@@ -142,9 +147,9 @@ def _be_a_script(argv, printed):
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:
-        traceback.print_exc()
     finally:
+        if sys.exc_info()[1] is not None:
+            traceback.print_exc()
         printed.flush()
         os._exit(code)
 
