@@ -51,7 +51,9 @@ def test_wrong_commands_and_options_are_named(argv, message, capsys):
     assert error.startswith(message) and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["quickstart", "distill", "train", "translate", "evaluate", "export"])
+@pytest.mark.parametrize(
+    "command", ["quickstart", "distill", "train", "translate", "evaluate", "export"]
+)
 def test_the_help_of_a_command_teaches(command, capsys):
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
