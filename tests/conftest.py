@@ -1,6 +1,10 @@
+import gc
 import os
+import runpy
 import subprocess
 import sys
+import traceback
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +23,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, then those with many: with `pytest -n 2` a process takes file
+    after file, and a long one at the end would leave the other core idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    num_tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -num_tests[item.path]))
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: the garbage collector need not look through it each time."""
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """At the end it does: extensions complain of what they find alive."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +110,48 @@ def make_sources():
         return {"input_ids": input_ids, "attention_mask": input_ids.ne(0).long()}
 
     return make
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Runs a Python program: its exit code, and what it printed and complained.
+
+    In a fork of this process, which has loaded what a new one would take ten seconds to load. A
+    process that may have used a GPU cannot be forked; then, and where there is no fork, in a new
+    one."""
+    import torch
+
+    def run(*argv):
+        argv, log = [*map(str, argv)], tmp_path / "printed.txt"
+        with open(log, "w") as printed:
+            if not hasattr(os, "fork") or torch.accelerator.is_available():
+                environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+                command, both = [sys.executable, *argv], {"stdout": printed, "stderr": printed}
+                code = subprocess.run(command, check=False, env=environment, **both).returncode
+            elif (child := os.fork()) == 0:
+                _be_a_script(argv, printed)
+            else:
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return code, log.read_text()
+
+    return run
+
+
+def _be_a_script(argv, printed):
+    """Run a program in this process, which must be a fork: it ends here, whatever happens."""
+    code = 1
+    try:
+        os.dup2(printed.fileno(), 1), os.dup2(printed.fileno(), 2)
+        sys.argv, sys.stdout, sys.stderr = argv, printed, printed
+        runpy.run_path(argv[0], run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        if sys.exc_info()[1] is not None:
+            traceback.print_exc()
+        printed.flush()
+        os._exit(code)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import json
+import os
 import re
 import subprocess
 import sys
@@ -188,11 +190,13 @@ def test_relative_imports_begin_their_line_and_nothing_else_looks_like_one(path)
     assert looks_like == {item.line for item in imports_of(path) if item.level}
 
 
-def test_there_is_one_door_and_nothing_goes_through_it_at_import():
+THROUGH_THE_DOOR = "import sys, axe_hf.cmlm.modeling_cmlm; print('axe_hf.teachers' in sys.modules)"
+
+
+def test_there_is_one_door_and_nothing_goes_through_it_at_import(run_alone_behind_torch):
     doors = [item for path in CMLM for item in imports_of(path) if is_door(item)]
     assert len(doors) == 1
-    program = "import sys, axe_hf.cmlm.modeling_cmlm; print('axe_hf.teachers' in sys.modules)"
-    assert run_alone(program) == "False"
+    assert run_alone_behind_torch(THROUGH_THE_DOOR) == "False"
 
 
 def test_cmlm_is_flat():
@@ -208,6 +212,53 @@ def run_alone(program: str) -> str:
     return done.stdout.strip()
 
 
+# PyTorch takes seconds to import and knows nothing of us: it is loaded once, and a child is forked
+# from there for each program. Where there is no fork, the programs get a new Python each.
+FORKS = """
+import accelerate, json, os, sys, tempfile, traceback
+import torch._dynamo, torch.distributed, torch.utils.checkpoint, tokenizers, safetensors.torch
+programs, found = json.loads(sys.argv[1]), []
+assert not {"transformers", "axe_hf"} & set(sys.modules)
+for program in programs:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+            code = 1
+            try:
+                exec(program, {"__name__": "__main__"})
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0), err.seek(0)
+        found.append([code, out.read().decode(), err.read().decode()])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def run_alone_behind_torch():
+    """What one of our programs prints in a process of its own, which must not complain, and which
+    has imported neither Transformers nor us before."""
+    if not hasattr(os, "fork"):
+        return run_alone
+    programs = [THROUGH_THE_DOOR, *map(knows_the_model, WHATEVER_IS_FIRST)]
+    command = [sys.executable, "-c", FORKS, json.dumps(programs)]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, check=True)
+    found = dict(zip(programs, json.loads(done.stdout), strict=True))
+
+    def run(program):
+        code, printed, complaints = found[program]
+        assert (code, complaints) == (0, "")
+        return printed.strip()
+
+    return run
+
+
 def test_importing_the_package_is_cheap_and_silent():
     names = (*HEAVY, "torch", "transformers")
     program = "import sys, axe_hf; from axe_hf.cmlm.configuration_mask_predict import SETTINGS;"
@@ -220,28 +271,35 @@ def test_importing_the_package_is_cheap_and_silent():
     assert run_alone(program) == "[]"
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import axe_hf; from transformers import AutoModelForSeq2SeqLM",
-        "from transformers import AutoModelForSeq2SeqLM; import axe_hf",
-        "import axe_hf.cmlm.loss_axe",
-        "from axe_hf.cmlm.modeling_cmlm import CmlmModel",
-        "import axe_hf.data.collator",
-        "import axe_hf.training.trainer",
-        "import axe_hf.pipeline",
-        "from axe_hf import *; import pickle; pickle.loads(pickle.dumps(CmlmConfig()))",
-    ],
-)
-def test_whatever_is_imported_first_the_auto_classes_know_the_model(imports):
-    program = (
+WHATEVER_IS_FIRST = [
+    "import axe_hf; from transformers import AutoModelForSeq2SeqLM",
+    "from transformers import AutoModelForSeq2SeqLM; import axe_hf",
+    "import axe_hf.cmlm.loss_axe",
+    "from axe_hf.cmlm.modeling_cmlm import CmlmModel",
+    "import axe_hf.data.collator",
+    "import axe_hf.training.trainer",
+    "import axe_hf.pipeline",
+    "from axe_hf import *; import pickle; pickle.loads(pickle.dumps(CmlmConfig()))",
+]
+
+
+def knows_the_model(imports):
+    """A program that asks the auto classes for a model, after these imports."""
+    return (
         f"{imports}\nimport sys\nfrom transformers import AutoConfig, AutoModelForSeq2SeqLM as "
         "Auto\nsizes = {'vocab_size': 20, 'd_model': 8, 'encoder_layers': 1, 'decoder_layers': 1}\n"
         "model = Auto.from_config(AutoConfig.for_model('cmlm', **sizes))\n"
         "assert type(model) is "
         "sys.modules['axe_hf.cmlm.modeling_cmlm'].CmlmForConditionalGeneration\nprint(type(model).__name__)"
     )
-    assert run_alone(program) == "CmlmForConditionalGeneration"
+
+
+@pytest.mark.parametrize("imports", WHATEVER_IS_FIRST)
+def test_whatever_is_imported_first_the_auto_classes_know_the_model(
+    run_alone_behind_torch, imports
+):
+    program = knows_the_model(imports)
+    assert run_alone_behind_torch(program) == "CmlmForConditionalGeneration"
 
 
 def test_each_public_name_stands_once_in_the_table_and_in_a_part_that_can_be_reached():

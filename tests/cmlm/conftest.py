@@ -48,10 +48,24 @@ def make_batch(make_sources):
 
 @pytest.fixture(scope="session")
 def decode_by_reference():
-    """Fills in the canvases of one sentence: the canvases and the number of passes."""
+    """Fills in the canvases of one sentence: the canvases and the number of passes.
+
+    The reference encodes the source in every pass, each time to the same states: here once.
+    """
     from axe_hf.reference import mask_predict_reference
 
-    return mask_predict_reference
+    @torch.no_grad()
+    def decode(model, source, *args, **kwargs):
+        encoded = model.get_encoder()(torch.tensor([source]))
+
+        def decoder(input_ids, decoder_input_ids):
+            assert input_ids.tolist() == [[*source]]
+            return model(encoder_outputs=encoded, decoder_input_ids=decoder_input_ids)
+
+        decoder.config = model.config
+        return mask_predict_reference(decoder, source, *args, **kwargs)
+
+    return decode
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 import torch
 
@@ -35,7 +37,6 @@ def assert_same(output, row, canvas):
 
 @pytest.mark.parametrize("num_iterations", [1, 2, 4, 10])
 @pytest.mark.parametrize("seed", range(len(MODELS)))
-@pytest.mark.parametrize("length_score_weight", [0.0, 0.3])
 def test_generate_equals_mask_predict_sentence_by_sentence(
     make_model,
     make_sources,
@@ -43,7 +44,6 @@ def test_generate_equals_mask_predict_sentence_by_sentence(
     most_probable_lengths,
     seed,
     num_iterations,
-    length_score_weight,
 ):
     # In float64, where no decision hangs on rounding.
     model = make_model(seed=seed, **FEW, **MODELS[seed]).double()
@@ -54,18 +54,18 @@ def test_generate_equals_mask_predict_sentence_by_sentence(
         canvases = [[MASK] * length for length in lengths]
         canvases, _ = decode_by_reference(model, source, canvases, num_iterations)
         decoded.append(list(zip(canvases, length_scores, strict=True)))
-    for num_candidates in (1, 3, 5):
+    for num_candidates, weight in product((1, 3, 5), (0.0, 0.3)):
         output = model.generate(
             **sources,
             num_iterations=num_iterations,
             num_length_candidates=num_candidates,
-            length_score_weight=length_score_weight,
+            length_score_weight=weight,
             return_dict_in_generate=True,
         )
         for row, candidates in enumerate(decoded):
             canvas, _ = max(
                 candidates[:num_candidates],
-                key=lambda pair: pair[0].score + length_score_weight * pair[1],
+                key=lambda pair: pair[0].score + weight * pair[1],
             )
             assert_same(output, row, canvas)
 

@@ -70,20 +70,26 @@ def test_a_log_holds_lines_and_no_progress_bars(settings, tmp_path):
         ["evaluate", str(out), settings["test_file"], *pair],
     ]
     program = f"from axe_hf.cli import main; print([main(argv) for argv in {commands!r}])"
+    terminal = None
+    if importlib.util.find_spec("pty"):  # the same on a terminal, in the same process
+        import pty
+
+        parent, terminal = pty.openpty()
+        program += f"\nimport os, sys; sys.stderr.flush(), os.dup2({terminal}, 2)"
+        program += f"\nprint(main({commands[1]!r}))"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=() if terminal is None else (terminal,),
     )
     assert "[0, 0, 0]" in done.stdout, done.stderr
     assert len(re.findall("^{'loss'", done.stdout, re.MULTILINE)) == 2
     assert not re.search(r"\r|\d%\||it/s|examples/s", done.stdout + done.stderr), done.stderr
-    if importlib.util.find_spec("pty"):  # the same on a terminal
-        import pty
-
-        parent, child = pty.openpty()
-        program = f"from axe_hf.cli import main; main({commands[1]!r})"
-        command = [sys.executable, "-c", program]
-        subprocess.run(command, stdout=subprocess.PIPE, stderr=child, check=True)
-        os.close(child)
+    if terminal is not None:
+        assert done.returncode == 0 and done.stdout.splitlines()[-1] == "0"
+        os.close(terminal)
         assert b"\r" in os.read(parent, 10_000)
         os.close(parent)
 

@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -256,14 +255,15 @@ def test_a_full_disk_is_told_of_with_what_is_left(distill, tmp_path, monkeypatch
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills children")
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_and_ends_the_same(teacher, pairs_file, tmp_path):
+def test_killed_at_any_moment_it_goes_on_and_ends_the_same(
+    run_script, teacher, pairs_file, tmp_path
+):
     """And on a full disk, and in two processes."""
     shutil.copytree(teacher, tmp_path / "teacher")
     shutil.copy(pairs_file, tmp_path / "pairs.jsonl")
-    script = [sys.executable, str(Path(__file__).with_name("kills.py")), str(tmp_path)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all ended alike" in done.stdout
+    code, printed = run_script(Path(__file__).with_name("kills.py"), tmp_path)
+    assert code == 0, printed
+    assert "all ended alike" in printed
 
 
 def test_sampling_is_the_same_by_the_same_seed(distill, tmp_path):

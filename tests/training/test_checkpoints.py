@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -292,9 +290,7 @@ all_kills = pytest.mark.skipif("AXE_HF_ALL_KILLS" not in os.environ, reason="tak
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks its runs")
 @pytest.mark.parametrize("numbers", [["3"], pytest.param([], marks=all_kills)])
-def test_a_killed_run_is_resumed_bit_by_bit(repository, numbers):
-    script = [sys.executable, str(Path(__file__).with_name("kills.py")), *numbers]
-    environment = os.environ | {"PYTHONPATH": str(repository)}
-    done = subprocess.run(script, check=False, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "kills resumed, bit-identical" in done.stdout
+def test_a_killed_run_is_resumed_bit_by_bit(run_script, numbers):
+    code, printed = run_script(Path(__file__).with_name("kills.py"), *numbers)
+    assert code == 0, printed
+    assert "kills resumed, bit-identical" in printed
