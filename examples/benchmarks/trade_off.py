@@ -5,7 +5,8 @@
 
 Needs the extra "benchmark" (`pip install -e ".[benchmark]"`); takes a quarter of an hour on two
 cores. Ours: one pass and four, one length, five, and five of which the autoregressive model
-chooses; everything in float32 and in int8. Every system translates the whole test set, sentences
+chooses; everything in float32 and in int8. A folder that `axe-hf export` wrote is ours, too: one
+pass and four, in the precision that it has. Every system translates the whole test set, sentences
 sorted by length, in batches of 64, and the first sentences one by one; the systems take turns, wall
 clock, the best turn in batches, the median of all turns alone. Prints the environment and a table,
 and writes trade_off.csv and trade_off.png. The autoregressive model is a `MarianMTModel` saved with
@@ -33,6 +34,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig,
 
 from axe_hf import TranslationMetric, quantize_int8
 from axe_hf.data import load_translations
+from axe_hf.export import is_exported, load_exported
 from axe_hf.rescoring import generate_rescored
 
 BATCH_SIZE = 64
@@ -92,6 +94,12 @@ def padding_last(model: MarianMTModel) -> MarianMTModel:
 
 def ours(name: str, path: str, teachers: dict) -> Iterator[System]:
     """Each number of passes and of lengths, in each precision; `teachers` are by precision."""
+    if is_exported(path):
+        generate = load_exported(path).generate
+        for T in (1, 4):
+            decode = partial(through_generate, generate, {"num_iterations": T})
+            yield System(f"{name}, T={T}", name, decode)
+        return
     model = AutoModelForSeq2SeqLM.from_pretrained(path).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     for precision, own in (("float32", model), ("int8", quantize_int8(model))):
