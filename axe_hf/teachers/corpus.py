@@ -37,7 +37,10 @@ def read_corpus(data: Any, languages: tuple[str, str], *, needs_originals: bool)
         raise ValueError("`data` must name at least one file or data set, got an empty list.")
     sources, originals = list[str](), list[list[str]]()
     for part in parts:
-        found = load_sources(part, source_lang=languages[0], target_lang=languages[1])
+        try:
+            found = load_sources(part, source_lang=languages[0], target_lang=languages[1])
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(str(error).replace("`source`", "`data`")) from error
         sources += found.texts
         originals += found.translations
     if needs_originals and not any(originals):

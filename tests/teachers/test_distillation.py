@@ -423,9 +423,9 @@ def test_data_without_sentences_or_translations_is_refused(distill, tmp_path):
         distill(tmp_path / "empty.txt")
     with pytest.raises(ValueError, match="`keep_original` needs data with translations"):
         distill(tmp_path / "text.txt", keep_original=True)
-    with pytest.raises(ValueError, match="must end in .jsonl, .json or .tsv"):
+    with pytest.raises(ValueError, match="`data` must end in .jsonl, .json or .tsv"):
         distill(tmp_path / "table.csv")
-    with pytest.raises(FileNotFoundError, match="nowhere.txt"):
+    with pytest.raises(FileNotFoundError, match="`data` must name .*nowhere.txt"):
         distill(tmp_path / "nowhere.txt")
     with pytest.raises(ValueError, match="`data` must name at least one"):
         distill([])
