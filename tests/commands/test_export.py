@@ -42,6 +42,6 @@ def test_wrong_settings_are_refused(fails, model, tmp_path):
     error = fails(1, "export", model, "--output-dir", folder, "--compile")
     assert "`compile` says how PyTorch computes" in error
     assert "`num_length_candidates`" in fails(
-        1, "export", model, "--output-dir", folder, "--num-length-candidates", "0"
+        2, "export", model, "--output-dir", folder, "--num-length-candidates", "0"
     )
     assert not folder.exists()
