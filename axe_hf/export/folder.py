@@ -50,7 +50,7 @@ def export_model(
         folder: where to write; made if there is none.
         tokenizer: saved beside the graphs where given, for `AutoTokenizer.from_pretrained(folder)`.
         int8: whether weights are stored and multiplied as integers: a quarter of the size, and
-            faster on a CPU; translations can differ slightly, so score them.
+            faster on a CPU if layers are wide; translations can differ slightly, so score them.
         model_card: Markdown, written to README.md; none by default.
         overwrite: replace files of the same names; other files in `folder` stay either way.
         **generation: settings of `MaskPredictGenerationConfig` in place of the model's own: what a
