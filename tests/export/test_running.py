@@ -1,13 +1,16 @@
-"""Exported models decode as the models they were made of, whatever the settings."""
+"""An exported folder: what it holds, and that it decodes as the model it was made of."""
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from axe_hf import (
+    CmlmConfig,
     CmlmTranslationPipeline,
     export_model,
     load_exported,
@@ -15,8 +18,10 @@ from axe_hf import (
     translate,
     translate_with_scores,
 )
+from axe_hf.export import folder as folders
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
+GRAPHS = ("encoder.onnx", "decoder.onnx", "head.onnx")
 TEXTS = ["A dog barks.", "", "Dogs bark. A dog.", "A"]
 SETTINGS = [
     {},
@@ -46,13 +51,41 @@ def model(make_model, tokenizer):
 @pytest.fixture(scope="module")
 def folder(model, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "float32"
-    export_model(model, folder, tokenizer=tokenizer, num_length_candidates=2)
+    export_model(model, folder, tokenizer=tokenizer, model_card="# Hello", num_length_candidates=2)
     return folder
 
 
 @pytest.fixture(scope="module")
 def exported(folder):
     return load_exported(folder, num_threads=1)
+
+
+@pytest.mark.slow
+def test_the_graphs_tell_their_axes_and_no_path(folder, repository):
+    decoder = onnxruntime.InferenceSession(folder / "decoder.onnx")
+    assert decoder.get_inputs()[0].shape == ["batch", "candidates", "canvas"]
+    for name in GRAPHS:
+        assert str(repository).encode() not in (folder / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_folder_holds_what_the_model_needs_and_nothing_else(model, folder, tokenizer):
+    found = {path.name for path in folder.iterdir()} - {*GRAPHS}
+    expected = {"tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"}
+    assert found == expected | {"README.md", folders.WEIGHTS, folders.MANIFEST}
+    assert [path.name for path in folder.parent.iterdir()] == ["float32"]
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
+    assert CmlmConfig.from_pretrained(folder).vocab_size == model.config.vocab_size
+    assert json.loads((folder / "generation_config.json").read_text())["num_length_candidates"] == 2
+    assert json.loads((folder / folders.MANIFEST).read_text())["int8"] is False
+
+
+@pytest.mark.slow
+def test_each_weight_is_stored_once(model, folder):
+    weights = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    whole = sum(tensor.nbytes for tensor in weights.values() if tensor.nbytes >= folders.FEW)
+    pages = folders.PAGE * len(weights)
+    assert whole <= (folder / folders.WEIGHTS).stat().st_size <= whole + pages
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ class TestEither:
         saved = CmlmConfig.from_pretrained(f"{trainer.args.output_dir}/checkpoint-2")
         assert OWN.items() <= vars(saved).items()
 
-    @pytest.mark.parametrize("step", [2, 4, 6])
+    @pytest.mark.parametrize("step", [2, 6])
     def test_a_resumed_run_changes_at_the_same_step_and_ends_bit_by_bit_alike(
         self, make_trainer, make_stretched, tmp_path, name, step
     ):

@@ -94,8 +94,9 @@ class TestTimeBudget:
         assert 0.5 <= time.perf_counter() - start < 60
         assert trainer.state.epoch < trainer.args.num_train_epochs
 
-    @pytest.mark.parametrize("share", [0.25, 0.6])
-    @pytest.mark.parametrize("name", ["cross_entropy_first", "align_first"])
+    @pytest.mark.parametrize(
+        ("name", "share"), [("cross_entropy_first", 0.25), ("align_first", 0.6)]
+    )
     def test_the_first_loss_ends_by_the_same_clock(
         self, make_trainer, make_model, record_losses, clock, name, share
     ):
