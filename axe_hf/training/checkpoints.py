@@ -17,6 +17,7 @@ from transformers.utils import logging
 from ..cmlm import CmlmConfig
 from ..output import UNFINISHED
 from .averaging import EMA_STATE_NAME
+from .best import checkpoints_in
 
 logger = logging.get_logger(__name__)
 
@@ -44,9 +45,7 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) 
         if (flaw := flaw_of(asked)) is None:
             return asked
         raise ValueError(f"`resume_from_checkpoint`: {flaw}. 'last' takes the newest whole one.")
-    found = Path(output_dir).glob("checkpoint-*")
-    numbered = {int(n): path for path in found if (n := path.name.partition("-")[2]).isdecimal()}
-    for _, folder in sorted(numbered.items(), reverse=True):
+    for folder in reversed(checkpoints_in(output_dir).values()):
         if (flaw := flaw_of(folder)) is None:
             return str(folder)
         logger.warning(f"`resume_from_checkpoint`: {flaw}. Passed over.")

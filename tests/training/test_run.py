@@ -479,7 +479,8 @@ class TestBadInput:
 
 def test_model_arguments_are_fields_of_the_config():
     others = {"model_name_or_path", "attn_implementation", "init_from", "kept_layers"}
-    others |= {"teacher_source_lang", "teacher_target_lang"}
+    others |= {"teacher_source_lang", "teacher_target_lang", "model_revision", "use_peft"}
+    others |= {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
     names = {f.name for f in fields(ModelArguments)} - others
     assert names <= {f.name for f in fields(CmlmConfig)}
     assert list(ModelArguments(dropout=0.1, d_model=8).given()) == ["d_model", "dropout"]
