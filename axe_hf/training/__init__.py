@@ -4,6 +4,7 @@ from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
 from .model_card import ModelCardDetails, model_card_text
 from .run import TrainingResult, run_training
+from .script_arguments import ScriptArguments
 from .time_budget import TrainingClock, timed_schedule
 from .trainer import AxeTrainer
 
@@ -14,6 +15,7 @@ __all__ = [
     "EmaCallback",
     "ModelArguments",
     "ModelCardDetails",
+    "ScriptArguments",
     "TrainingClock",
     "TrainingResult",
     "average_checkpoints",

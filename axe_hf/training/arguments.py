@@ -41,7 +41,7 @@ _RANGES = {
 _CONFIG_DEFAULTS = {f.name: f.default for f in fields(CmlmConfig)}
 
 
-def _with_help(kind: type[_T]) -> type[_T]:
+def with_help(kind: type[_T]) -> type[_T]:
     """Put what the docstring says of each field, or `CmlmConfig`'s, where parsers look for it."""
     texts = {
         name: f"{text}. Default: {_CONFIG_DEFAULTS[name]}"
@@ -53,7 +53,7 @@ def _with_help(kind: type[_T]) -> type[_T]:
     return kind
 
 
-@_with_help
+@with_help
 @dataclass
 class AxeTrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the defaults and the few settings a CMLM needs.
@@ -256,7 +256,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         self.save_total_limit = None
 
 
-@_with_help
+@with_help
 @dataclass
 class DataArguments:
     """Sentence pairs to train, validate and test on, and the tokenizer.
@@ -323,7 +323,7 @@ class DataArguments:
         require({"at least 2, a word and </s>": lengths, "at least 1": "vocab_size"}, vars(self))
 
 
-@_with_help
+@with_help
 @dataclass
 class ModelArguments:
     """The model: one to fine-tune, a teacher to start from, or the sizes of a new one; its loss.
