@@ -226,11 +226,13 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         for name, needed in needs.items():
             if (value := getattr(self, name)) and getattr(self, needed) is None:
                 raise ValueError(f"`{name}` is {value}, but `{needed}` is not set.")
+        if not self.do_train and (self.do_eval or self.do_predict):
+            return  # nothing is trained
         evaluated = IntervalStrategy(self.eval_strategy).value
         for name in ("early_stopping_patience", "keep_best"):
             if getattr(self, name) is None:
                 continue
-            if evaluated == "no" and (self.do_train or not (self.do_eval or self.do_predict)):
+            if evaluated == "no":
                 problem = "but nothing is evaluated while training: add eval_strategy='steps'"
                 raise ValueError(f"`{name}` is {getattr(self, name)}, {problem}.")
             if self.metric_for_best_model is None:  # type: ignore[has-type]
@@ -242,9 +244,10 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         """Refuse `keep_best` where a checkpoint may have no score, or another rule keeps some."""
         saved, between = SaveStrategy(self.save_strategy).value, self.eval_steps
         between = between or self.logging_steps
-        is_multiple = between >= 1 and self.save_steps % between == 0
+        is_multiple = self.save_steps == between
+        is_multiple |= between >= 1 and self.save_steps % between == 0
         is_scored = saved == evaluated and (evaluated == "epoch" or is_multiple)
-        if not is_scored and saved != "best" and self.save_steps != between:
+        if saved != "best" and not is_scored:
             got = f"{evaluated} ({between}) and {saved} ({self.save_steps})"
             need = "`eval_strategy` and `save_strategy` alike, `save_steps` a multiple"
             raise ValueError(f"`keep_best` needs a score of each checkpoint: {need}; got {got}.")

@@ -58,17 +58,26 @@ def scores_of(log_history: Iterable[Mapping[str, Any]], metric: str) -> dict[int
 
 def score_of(checkpoint: str | Path, metric: str) -> float:
     """What the evaluation at a checkpoint found, or ValueError, which names what it has."""
-    file = Path(checkpoint) / TRAINER_STATE_NAME
-    if not file.is_file():
-        raise ValueError(f"{checkpoint} holds no {TRAINER_STATE_NAME}, which says how good it is.")
-    state = json.loads(file.read_bytes())
+    state = _state_of(checkpoint)
     step, log = state["global_step"], state["log_history"]
     if (score := scores_of(log, metric).get(step)) is not None:
         return score
     names = {name for logs in log if logs["step"] == step for name in logs}
     known = sorted(name.removeprefix("eval_") for name in names if name.startswith("eval_"))
-    has = f"of {', '.join(known)}" if known else "no evaluation at all (see --eval-strategy)"
-    raise ValueError(f"{checkpoint} was not evaluated by {metric!r} at its step: {has}.")
+    has = f"but has {', '.join(known)}" if known else "nor by anything else (see --eval-strategy)"
+    raise ValueError(f"{checkpoint} was not evaluated by {metric!r} at its step, {has}.")
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """After how many steps a checkpoint was saved."""
+    return _state_of(checkpoint)["global_step"]
+
+
+def _state_of(checkpoint: str | Path) -> dict[str, Any]:
+    file = Path(checkpoint) / TRAINER_STATE_NAME
+    if not file.is_file():
+        raise ValueError(f"{checkpoint} holds no {TRAINER_STATE_NAME}, which says what it is of.")
+    return json.loads(file.read_bytes())
 
 
 def is_greater_better(metric: str) -> bool:

@@ -88,9 +88,12 @@ def run_training(
     """
     splits = _splits_of(data_args, training_args)
     asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
+    is_new = str(asked or "false").lower() == "false"
+    _check_parts(model_args, training_args, splits, is_new)
     checkpoint = resolve_checkpoint(asked, output_dir)
-    _check_model(model_args, training_args, checkpoint, is_trained="train" in splits)
-    if "train" in splits and str(asked or "false").lower() == "false":
+    if checkpoint is None:
+        _check_model(model_args, training_args)
+    if "train" in splits and is_new:
         advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
         check_new_folder(output_dir, "output_dir", advice)
     with only_writer(output_dir) if training_args.should_save else nullcontext():
@@ -128,30 +131,35 @@ def _named_splits(data_args: DataArguments, splits: set[str]) -> DataArguments:
     return replace(data_args, **names)
 
 
-def _check_model(model_args, training_args, checkpoint: str | None, is_trained: bool) -> None:
-    """Refuse, before any work, settings of a model that cannot be."""
-    name = model_args.model_name_or_path
-    if not is_trained and (training_args.resume_from_checkpoint or name is None):
-        if name is None:
-            raise ValueError("`do_eval`, `do_predict`: give the model by `model_name_or_path`.")
+def _check_parts(model_args, training_args, splits: set[str], is_new: bool) -> None:
+    """Refuse parts of a run that lack what they need."""
+    if "train" not in splits and model_args.model_name_or_path is None:
+        raise ValueError("`do_eval`, `do_predict`: give the model by `model_name_or_path`.")
+    if "train" not in splits and not is_new:
         raise ValueError("`resume_from_checkpoint` goes on training: add `do_train`.")
-    if training_args.do_predict:
-        needed = {"predict_with_generate": True, "prediction_loss_only": False}
-        for setting, value in (needed | {"batch_eval_metrics": False}).items():
-            if getattr(training_args, setting) != value:
-                raise ValueError(f"`do_predict` writes translations: `{setting}` must be {value}.")
+    if "train" not in splits and model_args.use_peft:
+        raise ValueError("`use_peft` trains an adapter: add `do_train`, or leave it out.")
+    needed = {"predict_with_generate": True, "prediction_loss_only": False}
+    for name, value in (needed | {"batch_eval_metrics": False}).items():
+        if training_args.do_predict and getattr(training_args, name) != value:
+            raise ValueError(f"`do_predict` writes translations: `{name}` must be {value}.")
     if model_args.use_peft and find_spec("peft") is None:
         raise ImportError('`use_peft` needs PEFT: python -m pip install "axe-hf[peft]".')
-    if model_args.init_from is not None and checkpoint is None:
+
+
+def _check_model(model_args: ModelArguments, training_args: AxeTrainingArguments) -> None:
+    """Refuse, before any work, a new model that cannot be."""
+    if model_args.model_name_or_path is not None:
+        return
+    given = model_args.given()
+    if model_args.init_from is not None:
         with _by_names_of_settings():
             check_name(model_args.init_from)
-    if checkpoint is None and name is None:
-        given = model_args.given()
-        if model_args.init_from is not None:  # sizes are checked against the teacher's
-            given = {name: value for name, value in given.items() if name in _CHANGEABLE}
-        config = CmlmConfig(**given, **canvas_recipe(training_args))
-        check_canvas_recipe(canvas_recipe(config), config.training_loss)
-        check_family(config, config.masking)
+        # Sizes are checked against the teacher's.
+        given = {name: value for name, value in given.items() if name in _CHANGEABLE}
+    config = CmlmConfig(**given, **canvas_recipe(training_args))
+    check_canvas_recipe(canvas_recipe(config), config.training_loss)
+    check_family(config, config.masking)
 
 
 def _run(

@@ -99,11 +99,11 @@ class ScriptArguments:
             _check_single(data_args, "tokenizer_name_or_path", "tokenizer_name")
             data_args = replace(data_args, tokenizer_name_or_path=self.tokenizer_name)
         if (part := self.dataset_config_name) is not None:
-            name = data_args.dataset_name
-            if name is None or ":" in name:
-                text = f"goes with a `dataset_name` without a colon, got {name!r}"
+            hub = data_args.dataset_name
+            if hub is None or ":" in hub:
+                text = f"goes with a `dataset_name` without a colon, got {hub!r}"
                 raise ValueError(f"`dataset_config_name` {text}.")
-            data_args = replace(data_args, dataset_name=f"{name}:{part}")
+            data_args = replace(data_args, dataset_name=f"{hub}:{part}")
         if (longest := self.val_max_target_length) is not None:
             _check_single(training_args, "generation_max_length", "val_max_target_length")
             training_args.generation_max_length = longest
