@@ -111,7 +111,8 @@ def _splits_of(data_args: DataArguments, training_args: AxeTrainingArguments) ->
     for split in asked:
         if files[split] is None and hub is None:
             text = f"there is neither `{split}_file` nor `dataset_name`"
-            raise ValueError(f"`{asks[split]}` is set, but {text}.")
+            also = " (or `eval_strategy`)" if split == "validation" else ""
+            raise ValueError(f"`{asks[split]}`{also} is set, but {text}.")
     if asked:
         return asked
     if files["train"] is None and hub is None:
