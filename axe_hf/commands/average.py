@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-from pathlib import Path
 
 from ..output import check_new_folder, printable
 from .models import positive_int
@@ -48,49 +47,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     """Average, and say what was taken."""
     folder = check_new_folder(options.output_dir, "--output-dir")
-    from .. import average_checkpoints
-    from ..training.best import best_of, is_greater_better, score_of, step_of
+    from ..training import average_checkpoints, choose_checkpoints
 
-    found, scores = _checkpoints(options.checkpoints), {}
-    number = options.best or options.last or len(found)
-    if number > len(found):
-        given = f"--{'best' if options.best else 'last'} {number}"
-        raise ValueError(f"{given}: there are only {len(found)} checkpoints that are whole.")
-    if options.best is not None:
-        scores = {path: score_of(path, options.metric) for path in found}
-        found = best_of(scores, number, is_greater_better(options.metric))
-    elif options.last is not None:
-        found = sorted(found, key=step_of)[-number:]
-    average_checkpoints(found, folder)
-    for path in found:
-        score = f"  {options.metric} {scores[path]:.2f}" if scores else ""
-        print(printable(f"{path}{score}"))
-    print(f"Saved the mean of these {len(found)} in {printable(str(folder))}.")
+    how = {name: getattr(options, name) for name in ("best", "last", "metric")}
+    chosen = choose_checkpoints(options.checkpoints, **how)
+    average_checkpoints([*chosen], folder)
+    for path, score in chosen.items():
+        found = "" if score is None else f"  {options.metric} {score:.2f}"
+        print(printable(f"{path}{found}"))
+    print(f"Saved the mean of these {len(chosen)} in {printable(str(folder))}.")
     print(f'Try: axe-hf translate {printable(shlex.quote(str(folder)))} "..."')
-
-
-def _checkpoints(given: list[str]) -> list[Path]:
-    """The checkpoints that were given, or that lie in folders of runs that were."""
-    from transformers.utils import logging
-
-    from ..training.best import checkpoints_in
-    from ..training.checkpoints import flaw_of
-
-    found: list[Path] = []
-    for folder in map(Path, given):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"CHECKPOINTS: there is no folder {folder}.")
-        inside = checkpoints_in(folder)
-        for path in inside.values():
-            if (flaw := flaw_of(path)) is None:
-                found.append(path)
-            else:
-                logging.get_logger(__name__).warning(f"CHECKPOINTS: {flaw}. Passed over.")
-        if not inside:
-            found.append(folder)
-    if len({path.resolve() for path in found}) < len(found):
-        raise ValueError("CHECKPOINTS: a folder was given twice; each counts once.")
-    return found
 
 
 def after_interrupt(options: argparse.Namespace) -> str:

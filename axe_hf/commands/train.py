@@ -180,8 +180,7 @@ def parse(argv: list[str]) -> TrainOptions:
 
 def run(options: TrainOptions) -> None:
     """Train, and print how well it went."""
-    from ..training import run_training
-    from ..training.run import PREDICTIONS_NAME
+    from ..training import PREDICTIONS_NAME, run_training
 
     result = run_training(*options.arguments())
     if not result.trainer.is_world_process_zero():

@@ -17,7 +17,6 @@ from transformers.utils import logging
 from ..cmlm import CmlmConfig
 from ..output import UNFINISHED
 from .averaging import EMA_STATE_NAME
-from .best import checkpoints_in
 
 logger = logging.get_logger(__name__)
 
@@ -54,6 +53,13 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) 
         raise ValueError(f"`resume_from_checkpoint`: {missing}. To start a new run, leave it out.")
     logger.warning(f"{missing}: the run that broke off in it starts again.")
     return None
+
+
+def checkpoints_in(folder: str | Path) -> dict[int, Path]:
+    """The checkpoints that a run left in its folder, by step, the first one first."""
+    found = Path(folder).glob("checkpoint-*")
+    numbered = {int(n): path for path in found if (n := path.name.partition("-")[2]).isdecimal()}
+    return dict(sorted(numbered.items()))
 
 
 def flaw_of(checkpoint: str | Path) -> str | None:

@@ -62,7 +62,7 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(
     code, printed, _ = axe_hf("average", tmp_path / "run", "--output-dir", tmp_path / "mean")
     assert code == 0 and "mean of these 2" in printed
     line = fails(1, "average", tmp_path / "run", "--last", 3, "--output-dir", tmp_path / "no")
-    assert "--last 3: there are only 2 checkpoints that are whole" in line
+    assert "`last` must be from 1 to 2, the number of checkpoints that are whole, got 3" in line
 
 
 def test_wrong_usage_and_failures(fails, finished_run, model, tmp_path):
@@ -71,7 +71,7 @@ def test_wrong_usage_and_failures(fails, finished_run, model, tmp_path):
     assert "required: CHECKPOINTS" in fails(2, "average", *out)
     assert "either --best or --last" in fails(2, "average", "r", "--best", 1, "--last", 1, *out)
     assert "--best: must be a whole number" in fails(2, "average", "r", "--best", 0, *out)
-    assert "there is no folder nowhere" in fails(1, "average", "nowhere", *out)
+    assert "There is no folder nowhere" in fails(1, "average", "nowhere", *out)
     line = fails(1, "average", finished_run, "--best", 1, "--metric", "chrf", *out)
     assert "checkpoint-10 was not evaluated by 'chrf' at its step, but has bleu, loss" in line
     line = fails(1, "average", model, "--best", 1, *out)

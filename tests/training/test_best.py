@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from axe_hf import AxeTrainingArguments
-from axe_hf.training.best import best_of, checkpoints_in, score_of
+from axe_hf.training import choose_checkpoints
+from axe_hf.training.best import best_of
 
 EACH_STEP = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
 
@@ -34,11 +35,14 @@ def test_of_equals_the_earlier_is_better_and_nan_is_worst():
 def test_the_best_checkpoints_and_the_last_are_kept(make_scored, tmp_path):
     trainer = make_scored([5.0, 9.0, 7.0, 1.0, 2.0], keep_best=2, max_steps=5)
     trainer.train()
-    found = checkpoints_in(tmp_path / "run")
-    assert list(found) == [2, 3, 5]
-    assert [score_of(path, "bleu") for path in found.values()] == [9.0, 7.0, 2.0]
-    with pytest.raises(ValueError, match="not evaluated by 'chrf' at its step, but has bleu"):
-        score_of(found[2], "chrf")
+    kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert kept == {"checkpoint-2", "checkpoint-3", "checkpoint-5"}
+    chosen = choose_checkpoints([tmp_path / "run"], best=3)
+    assert [(path.name[-1], score) for path, score in chosen.items()] == [
+        ("2", 9.0),
+        ("3", 7.0),
+        ("5", 2.0),
+    ]
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5}])
