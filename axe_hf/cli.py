@@ -16,6 +16,7 @@ COMMANDS = {
     "quickstart": "train three small models in minutes, on the built-in data, and compare them",
     "distill": "let a translation model of Transformers write the data for a student",
     "train": "train a model on your sentence pairs, or fine-tune one",
+    "average": "average the weights of a run's best or last checkpoints",
     "translate": "translate text with a trained model",
     "evaluate": "score a model, or translations that you have, with BLEU and chrF",
     "export": "write a model as ONNX graphs, in int8 if you like, that are shared and run fast",

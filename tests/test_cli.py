@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from axe_hf import __version__
-from axe_hf.cli import main
+from axe_hf.cli import COMMANDS, main
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "sacrebleu", "matplotlib")
 
@@ -31,7 +31,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr() == (f"axe-hf {__version__}\n", "")
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("quickstart", "distill", "train", "translate", "evaluate", "export"):
+    for command in COMMANDS:
         assert f"  {command} " in shown
     assert main([]) == 2
     assert "commands:" in capsys.readouterr().err
@@ -51,9 +51,7 @@ def test_wrong_commands_and_options_are_named(argv, message, capsys):
     assert error.startswith(message) and error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "command", ["quickstart", "distill", "train", "translate", "evaluate", "export"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_teaches(command, capsys):
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out

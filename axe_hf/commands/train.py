@@ -51,8 +51,13 @@ examples:
 _OURS: tuple[str, ...] = ("train_minutes", "num_train_epochs", "max_tokens_per_batch", "masking")
 _OURS += ("per_device_train_batch_size", "learning_rate", "warmup_steps", "length_multiplier")
 _OURS += ("length_jitter", "cross_entropy_first", "align_first", "draft_share", "freeze")
-_OURS += ("num_iterations", "ema_decay", "bleu_tokenize", "logging_steps", "save_total_limit")
+_OURS += ("num_iterations", "num_length_candidates", "ema_decay", "bleu_tokenize", "logging_steps")
+_OURS += ("early_stopping_patience", "early_stopping_threshold", "keep_best", "average_best")
+_OURS += ("save_total_limit",)
 _THEIRS = {
+    "do_train": "train; without any of these three, all is done that the data allow",
+    "do_eval": "score the validation data at the end",
+    "do_predict": "score the test data, and write generated_predictions.txt",
     "output_dir": "folder for everything the run leaves; a new or an empty one",
     "max_steps": "steps to train for, in place of epochs",
     "gradient_accumulation_steps": "batches whose gradients make one step",
@@ -81,27 +86,36 @@ class TrainOptions:
 
     def arguments(self) -> "tuple[ModelArguments, DataArguments, AxeTrainingArguments]":
         """The three kinds of arguments, which know what may go together."""
-        from ..training import AxeTrainingArguments, DataArguments, ModelArguments
+        from ..training import (
+            AxeTrainingArguments,
+            DataArguments,
+            ModelArguments,
+            ScriptArguments,
+        )
 
         for field in fields(AxeTrainingArguments):
             choices, value = field.metadata.get("choices"), self.settings.get(field.name)
             if choices and value is not None and value not in choices:
                 text = f"{value!r} is none of {', '.join(map(repr, choices))}"
                 raise UsageError(f"argument {flag(field.name)}: {text}")
-        model, data, training = (
+        model, data, training, script = (
             {name: self.settings[name] for name in kind if name in self.settings}
             for kind in declared_arguments()
         )
         try:
-            return ModelArguments(**model), DataArguments(**data), AxeTrainingArguments(**training)
+            given = ModelArguments(**model), DataArguments(**data), AxeTrainingArguments(**training)
+            return ScriptArguments(**script).applied_to(*given)
         except ValueError as error:
             text = f"{error} {getattr(error, 'doc', '')}"  # JSON's error does not say of what
             raise UsageError(" ".join(text.split())) from error
 
 
 @cache
-def declared_arguments() -> tuple[Declared, Declared, Declared]:
-    """The fields of the model's, the data's and the trainer's arguments."""
+def declared_arguments() -> tuple[Declared, Declared, Declared, Declared]:
+    """The fields of the model's, the data's and the trainer's arguments, and other names of some.
+
+    The last are those of Transformers' run_translation.py.
+    """
     package, spec = Path(__file__).parents[1], find_spec("transformers")  # which imports nothing
     if spec is None or spec.origin is None:
         raise ImportError("Transformers is not installed: python -m pip install transformers")
@@ -117,29 +131,33 @@ def declared_arguments() -> tuple[Declared, Declared, Declared]:
         **declared_fields(ours, "AxeTrainingArguments"),
     }
     training["output_dir"] = replace(training["output_dir"], is_required=True)
-    return model, declared_fields(ours, "DataArguments"), training
+    others = declared_fields(ours.with_name("script_arguments.py"), "ScriptArguments")
+    return model, declared_fields(ours, "DataArguments"), training, others
 
 
 def _parser(*, is_complete: bool) -> CommandParser:
     """The parser of all options, of which the help shows the trainer's others only if asked to."""
     usage = "axe-hf train [CONFIG.json | CONFIG.yaml] [OPTIONS]"
     parser = CommandParser(usage=usage, description=_DESCRIPTION, epilog=_EXAMPLES)
-    model, data, training = declared_arguments()
-    left = {**model, **data, **training}
+    model, data, training, others = declared_arguments()
+    left = {**model, **data, **training, **others}
     groups: dict[str, Iterable[str]] = {
         "needed": ("source_lang", "target_lang", "train_file", "output_dir"),
         "data and vocabulary": data,
         "model and loss": model,
         "training": (*_OURS, *_THEIRS),
         "everything else that Transformers' Seq2SeqTrainingArguments has": training,
+        "names of Transformers' run_translation.py for what is called otherwise here": others,
     }
+    num_hidden = 0
     for title, names in groups.items():
         group = parser.add_argument_group(title)
         rest = [left.pop(name) for name in names if name in left]
+        is_hidden = (names is training or names is others) and not is_complete
+        num_hidden += len(rest) if names is training or names is others else 0
         for field in rest:
-            text = _THEIRS.get(field.name, field.help)
-            add_field(group, field, None if names is training and not is_complete else text)
-    add_option(parser, "help_all", action="help", help=f"show {len(rest)} more, of Transformers")
+            add_field(group, field, None if is_hidden else _THEIRS.get(field.name, field.help))
+    add_option(parser, "help_all", action="help", help=f"show {num_hidden} more, of Transformers")
     return parser
 
 
@@ -162,19 +180,28 @@ def parse(argv: list[str]) -> TrainOptions:
 
 def run(options: TrainOptions) -> None:
     """Train, and print how well it went."""
-    from ..training import run_training
+    from ..training import PREDICTIONS_NAME, run_training
 
     result = run_training(*options.arguments())
     if not result.trainer.is_world_process_zero():
         return
-    folder = options.settings["output_dir"]
-    print(f"\nSaved the model in {printable(folder)}.")
+    args, folder = result.trainer.args, options.settings["output_dir"]
+    is_trained = result.trainer.train_dataset is not None
+    if is_trained:
+        print(f"\nSaved the model in {printable(folder)}.")
+    if args.do_predict:
+        print(
+            f"Wrote the translations of the test data into {printable(folder)}/{PREDICTIONS_NAME}."
+        )
     line = "On the {} data: BLEU {bleu:.2f}, chrF {chrf:.2f}, repetition rate {repetition_rate:.2%}"
     for prefix, data in (("eval_", "validation"), ("test_", "test")):
         scores = {name.removeprefix(prefix): value for name, value in result.metrics.items()}
         if "bleu" in scores:
             print(line.format(data, **scores), f"({scores['bleu_signature']})")
-    print(f'Try: axe-hf translate {printable(shlex.quote(folder))} "..."')
+    if hasattr(result.model, "merge_and_unload"):
+        print("It is an adapter: model.merge_and_unload() of PEFT makes a whole model of it.")
+    elif is_trained:
+        print(f'Try: axe-hf translate {printable(shlex.quote(folder))} "..."')
 
 
 def after_interrupt(options: TrainOptions) -> str:
@@ -182,6 +209,9 @@ def after_interrupt(options: TrainOptions) -> str:
     from transformers.trainer_utils import get_last_checkpoint
 
     folder, argv = options.settings["output_dir"], ["axe-hf", "train", *options.argv]
+    asked = {name for name in ("do_train", "do_eval", "do_predict") if options.settings.get(name)}
+    if asked and "do_train" not in asked:
+        return ""
     if not Path(folder).is_dir() or get_last_checkpoint(folder) is None:
         return f"There was no checkpoint yet in {folder} (see --save-steps): start again."
     if "resume_from_checkpoint" not in options.settings:

@@ -2,21 +2,26 @@
 
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
+from .best import choose_checkpoints
 from .model_card import ModelCardDetails, model_card_text
-from .run import TrainingResult, run_training
+from .run import PREDICTIONS_NAME, TrainingResult, run_training
+from .script_arguments import ScriptArguments
 from .time_budget import TrainingClock, timed_schedule
 from .trainer import AxeTrainer
 
 __all__ = [
+    "PREDICTIONS_NAME",
     "AxeTrainer",
     "AxeTrainingArguments",
     "DataArguments",
     "EmaCallback",
     "ModelArguments",
     "ModelCardDetails",
+    "ScriptArguments",
     "TrainingClock",
     "TrainingResult",
     "average_checkpoints",
+    "choose_checkpoints",
     "model_card_text",
     "run_training",
     "timed_schedule",

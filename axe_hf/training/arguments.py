@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from transformers import Seq2SeqTrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import is_in_notebook
 
 from ..cmlm.configuration_cmlm import (
@@ -25,12 +26,13 @@ _T = TypeVar("_T")
 _RANGES = {
     "positive": "num_train_epochs train_minutes",
     ">= 0": "learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps logging_steps "
-    "eval_steps save_steps eval_delay neftune_noise_alpha",
+    "eval_steps save_steps eval_delay neftune_noise_alpha early_stopping_threshold",
     "in [0, 1)": "label_smoothing_factor adam_beta1 adam_beta2",
     "in [0, 1]": "cross_entropy_first align_first draft_share",
     "between 0 and 1 or None": "ema_decay",
     "at least 1": "max_tokens_per_batch per_device_train_batch_size per_device_eval_batch_size "
-    "gradient_accumulation_steps eval_accumulation_steps dataloader_prefetch_factor ddp_timeout",
+    "gradient_accumulation_steps eval_accumulation_steps dataloader_prefetch_factor ddp_timeout "
+    "early_stopping_patience keep_best",
     "at least 0": "save_total_limit dataloader_num_workers",
     "-1 or at least 1": "max_steps",
     "in [0, 2**32)": "seed",
@@ -39,7 +41,7 @@ _RANGES = {
 _CONFIG_DEFAULTS = {f.name: f.default for f in fields(CmlmConfig)}
 
 
-def _with_help(kind: type[_T]) -> type[_T]:
+def with_help(kind: type[_T]) -> type[_T]:
     """Put what the docstring says of each field, or `CmlmConfig`'s, where parsers look for it."""
     texts = {
         name: f"{text}. Default: {_CONFIG_DEFAULTS[name]}"
@@ -51,7 +53,7 @@ def _with_help(kind: type[_T]) -> type[_T]:
     return kind
 
 
-@_with_help
+@with_help
 @dataclass
 class AxeTrainingArguments(Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the defaults and the few settings a CMLM needs.
@@ -105,8 +107,17 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         num_iterations (default None): passes of the decoder that the model is trained for: those of
             evaluation, saved as what decoding takes by default. None is as the model was saved; a
             new one: 1.
+        num_length_candidates (default None): lengths that are tried for each sentence in evaluation
+            and, saved with the model, in decoding. None is as the model was saved; a new one: 1.
         ema_decay (default None): decay of a moving average of the weights, such as 0.999, which is
             what gets evaluated and saved.
+        early_stopping_patience (default None): end training after so many evaluations in a row that
+            are no better than the best by `metric_for_best_model`; a resumed run counts on.
+        early_stopping_threshold (default 0): by how much an evaluation must be better to count.
+        keep_best (default None): checkpoints to keep, besides the last: so many that evaluated best
+            by `metric_for_best_model`. In place of `save_total_limit`.
+        average_best (default False): end with the average of the `keep_best` checkpoints, as
+            Mask-Predict does with 5 (section 4.1), not with the last weights.
         bleu_tokenize (default None): tokenizer of sacreBLEU's for the scores of translations; in a
             whole run that of the target language (zh, ja-mecab or char; else 13a), otherwise 13a.
         num_train_epochs (default None): passes over the training data; 3, or as many as
@@ -121,7 +132,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         predict_with_generate (default True): translate the evaluation data and score it.
         logging_steps (default 100): log every so many steps, or below 1 this share of the run.
         logging_nan_inf_filter (default False): leave losses that are nan or infinite out of logs.
-        save_total_limit (default 5): checkpoints to keep; the oldest is deleted first.
+        save_total_limit (default 5): checkpoints to keep, the newest; see `keep_best`.
         report_to (default "none"): where to log besides the terminal, such as tensorboard or wandb.
         ddp_find_unused_parameters (default False): not needed, a CMLM uses all in every step.
         others: as in `Seq2SeqTrainingArguments`.
@@ -146,7 +157,12 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     draft_share: float = 0.0
     freeze: list[str] | None = None
     num_iterations: int | None = None
+    num_length_candidates: int | None = None
     ema_decay: float | None = None
+    early_stopping_patience: int | None = None
+    early_stopping_threshold: float = 0.0
+    keep_best: int | None = None
+    average_best: bool = False
     bleu_tokenize: str | None = None
 
     num_train_epochs: float | None = None  # type: ignore[assignment]
@@ -170,7 +186,11 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         if self.disable_tqdm is None and not (sys.stderr.isatty() or is_in_notebook()):
             self.disable_tqdm = True  # a log gets the lines of each `logging_steps`, and no bars
         self.check()
+        self._check_the_best()
+        asked_for_eval = self.do_eval
         super().__post_init__()
+        if not self.do_train:  # Transformers' asks for one whenever there is an `eval_strategy`
+            self.do_eval = asked_for_eval
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
             self.dataloader_pin_memory = False
         if self.train_minutes is None:
@@ -195,12 +215,51 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         if isinstance(self.freeze, str) or set(self.freeze or ()) - {*PARTS}:
             expected = f"a list of parts of the model: {', '.join(PARTS)}"
             raise ValueError(f"`freeze` must be {expected}; got {self.freeze!r}.")
-        if self.num_iterations is not None:
-            SETTINGS["num_iterations"].check(self.num_iterations)
+        for name in ("num_iterations", "num_length_candidates"):
+            if (value := getattr(self, name)) is not None:
+                SETTINGS[name].check(value)
         check_canvas_recipe(canvas_recipe(self))
 
+    def _check_the_best(self) -> None:
+        """Refuse a choice of the best among checkpoints that nothing decides."""
+        needs = {"early_stopping_threshold": "early_stopping_patience", "average_best": "keep_best"}
+        for name, needed in needs.items():
+            if (value := getattr(self, name)) and getattr(self, needed) is None:
+                raise ValueError(f"`{name}` is {value}, but `{needed}` is not set.")
+        if not self.do_train and (self.do_eval or self.do_predict):
+            return  # nothing is trained
+        evaluated = IntervalStrategy(self.eval_strategy).value
+        for name in ("early_stopping_patience", "keep_best"):
+            if getattr(self, name) is None:
+                continue
+            if evaluated == "no":
+                problem = "but nothing is evaluated while training: add eval_strategy='steps'"
+                raise ValueError(f"`{name}` is {getattr(self, name)}, {problem}.")
+            if self.metric_for_best_model is None:  # type: ignore[has-type]
+                self.metric_for_best_model = "loss"  # as with `load_best_model_at_end`
+        if self.keep_best is not None:
+            self._check_kept(evaluated)
 
-@_with_help
+    def _check_kept(self, evaluated: str) -> None:
+        """Refuse `keep_best` where a checkpoint may have no score, or another rule keeps some."""
+        saved, between = SaveStrategy(self.save_strategy).value, self.eval_steps
+        between = between or self.logging_steps
+        is_multiple = self.save_steps == between
+        is_multiple |= between >= 1 and self.save_steps % between == 0
+        is_scored = saved == evaluated and (evaluated == "epoch" or is_multiple)
+        if saved != "best" and not is_scored:
+            got = f"{evaluated} ({between}) and {saved} ({self.save_steps})"
+            need = "`eval_strategy` and `save_strategy` alike, `save_steps` a multiple"
+            raise ValueError(f"`keep_best` needs a score of each checkpoint: {need}; got {got}.")
+        if self.average_best and self.load_best_model_at_end:
+            raise ValueError("`average_best` and `load_best_model_at_end`: a run ends with one.")
+        if self.save_total_limit not in (None, type(self).save_total_limit):
+            given = f"`keep_best` {self.keep_best} and `save_total_limit` {self.save_total_limit}"
+            raise ValueError(f"{given} both say which checkpoints stay: leave one of them out.")
+        self.save_total_limit = None
+
+
+@with_help
 @dataclass
 class DataArguments:
     """Sentence pairs to train, validate and test on, and the tokenizer.
@@ -215,6 +274,8 @@ class DataArguments:
         dataset_name (default None): owner/name or owner/name:config on the Hub, in place of files.
         validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
         test_split (default None): split of `dataset_name` to score at the end, such as test.
+        source_prefix (default None): text put before each source, in training and in scoring; who
+            translates with the model has to put it there, too.
         max_source_length (default None): longest source in tokens; longer pairs are left out of
             training, and a new model is built for this length. Without it the model's own limit.
         max_target_length (default None): longest target in tokens, with the same effect.
@@ -240,6 +301,7 @@ class DataArguments:
     dataset_name: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
+    source_prefix: str | None = None
     max_source_length: int | None = None
     max_target_length: int | None = None
     tokenizer_name_or_path: str | None = None
@@ -248,7 +310,8 @@ class DataArguments:
 
     def __post_init__(self):
         file, dataset = self.train_file, self.dataset_name
-        if (file is None) == (dataset is None):
+        is_any_given = any((file, dataset, self.validation_file, self.test_file))
+        if not is_any_given or (file is not None and dataset is not None):
             raise ValueError(f"Give either `train_file` or `dataset_name`, got {file}, {dataset}.")
         for part in ("validation", "test"):
             split, file = getattr(self, f"{part}_split"), getattr(self, f"{part}_file")
@@ -263,7 +326,7 @@ class DataArguments:
         require({"at least 2, a word and </s>": lengths, "at least 1": "vocab_size"}, vars(self))
 
 
-@_with_help
+@with_help
 @dataclass
 class ModelArguments:
     """The model: one to fine-tune, a teacher to start from, or the sizes of a new one; its loss.
@@ -271,6 +334,8 @@ class ModelArguments:
     Args:
         model_name_or_path (default None): a CMLM to fine-tune, a folder or a name on the Hub, of
             which dropout and loss, but not the architecture, can be set anew. Else a new model.
+        model_revision (default None): branch, tag or commit of that name on the Hub, of its
+            tokenizer, too.
         init_from (default None): an autoregressive translator, a folder or a name on the Hub, whose
             weights and tokenizer a new model starts with: Marian, BART, mBART, M2M100, NLLB ... Its
             sizes are kept, but encoder_layers and decoder_layers may be fewer.
@@ -280,6 +345,14 @@ class ModelArguments:
             tokenizer of init_from, where it knows several: eng_Latn, en_XX. None is the data's.
         attn_implementation (default None): how attention is computed in this run: eager (several
             times faster on a CPU with bf16), sdpa (what None means) or flash_attention_2.
+        use_peft (default False): train an adapter of `model_name_or_path` (LoRA, Hu et al. 2021,
+            arXiv 2106.09685), which is what gets saved; options and defaults as TRL has them. The
+            extra "peft" is needed.
+        lora_r (default 16): rank of the adapter's matrices.
+        lora_alpha (default 32): their weight is alpha / r.
+        lora_dropout (default 0.05): dropout in front of them.
+        lora_target_modules (default None): names of the layers that get them, such as q_proj and
+            v_proj, which is what None means, or all-linear.
         others (default None): in place of `CmlmConfig`'s defaults, or of the given model's.
 
     Example:
@@ -289,11 +362,17 @@ class ModelArguments:
     """
 
     model_name_or_path: str | None = None
+    model_revision: str | None = None
     init_from: str | None = None
     kept_layers: Literal["spread", "first", "last"] | None = None
     teacher_source_lang: str | None = None
     teacher_target_lang: str | None = None
     attn_implementation: str | None = None
+    use_peft: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+    lora_target_modules: list[str] | None = None
     # Fields of CmlmConfig. None stands for "not given".
     d_model: int | None = None
     encoder_layers: int | None = None
@@ -329,6 +408,14 @@ class ModelArguments:
         for name in ("kept_layers", "teacher_source_lang", "teacher_target_lang"):
             if self.init_from is None and (value := getattr(self, name)) is not None:
                 raise ValueError(f"`{name}` is {value!r}, but there is no `init_from` to read.")
+        if self.model_revision is not None and self.model_name_or_path is None:
+            raise ValueError("`model_revision` is one of `model_name_or_path`, which is not given.")
+        require({"at least 1": "lora_r lora_alpha", "in [0, 1)": "lora_dropout"}, vars(self))
+        for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"):
+            if not self.use_peft and (value := getattr(self, name)) != getattr(type(self), name):
+                raise ValueError(f"`{name}` is {value!r}, but there is no adapter: add `use_peft`.")
+        if self.use_peft and self.model_name_or_path is None:
+            raise ValueError("`use_peft` adapts a trained CMLM: give it by `model_name_or_path`.")
 
     def given(self) -> dict[str, Any]:
         """The fields of `CmlmConfig` that were set, by name."""

@@ -118,7 +118,8 @@ def average_checkpoints(
     """Average the weights of checkpoints of one run, as Mask-Predict does with its 5 best (4.1).
 
     Args:
-        checkpoints: Folders that `save_pretrained` or the trainer wrote, one or more.
+        checkpoints: Folders that `save_pretrained` or the trainer wrote, one or more; those that
+            are best, or the last of a run, are what `axe_hf.training.choose_checkpoints` finds.
         output_dir: A new or an empty folder for the result, with the first checkpoint's tokenizer.
 
     Returns:

@@ -44,9 +44,7 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) 
         if (flaw := flaw_of(asked)) is None:
             return asked
         raise ValueError(f"`resume_from_checkpoint`: {flaw}. 'last' takes the newest whole one.")
-    found = Path(output_dir).glob("checkpoint-*")
-    numbered = {int(n): path for path in found if (n := path.name.partition("-")[2]).isdecimal()}
-    for _, folder in sorted(numbered.items(), reverse=True):
+    for folder in reversed(checkpoints_in(output_dir).values()):
         if (flaw := flaw_of(folder)) is None:
             return str(folder)
         logger.warning(f"`resume_from_checkpoint`: {flaw}. Passed over.")
@@ -55,6 +53,13 @@ def resolve_checkpoint(asked: str | Path | bool | None, output_dir: str | Path) 
         raise ValueError(f"`resume_from_checkpoint`: {missing}. To start a new run, leave it out.")
     logger.warning(f"{missing}: the run that broke off in it starts again.")
     return None
+
+
+def checkpoints_in(folder: str | Path) -> dict[int, Path]:
+    """The checkpoints that a run left in its folder, by step, the first one first."""
+    found = Path(folder).glob("checkpoint-*")
+    numbered = {int(n): path for path in found if (n := path.name.partition("-")[2]).isdecimal()}
+    return dict(sorted(numbered.items()))
 
 
 def flaw_of(checkpoint: str | Path) -> str | None:

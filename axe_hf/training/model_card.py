@@ -155,6 +155,7 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
         "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type.value}, "
         f"warm-up {args.warmup_steps}",
         "average of weights (EMA decay)": args.ema_decay or "none",
+        **({"average of the best checkpoints": args.keep_best} if args.average_best else {}),
         **({"frozen": ", ".join(args.freeze)} if args.freeze else {}),
         "trainable parameters": f"{num_trained:,}",
         "seed": args.seed,

@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
@@ -21,7 +24,7 @@ from ..cmlm.configuration_cmlm import (
 )
 from ..data import load_translations, tokenize_translations, train_tokenizer
 from ..data.tokenizer import check_tokenizer, encode_targets, load_tokenizer
-from ..output import check_new_folder, only_writer
+from ..output import check_new_folder, only_writer, write_text
 from ..teachers import student_tokenizer
 from ..teachers.warm_start import check_name
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
+
+PREDICTIONS_NAME = "generated_predictions.txt"  # as in Transformers' run_translation.py
 
 # What a model to fine-tune may change; all else is the shape of its weights or hidden states.
 _CHANGEABLE = {"training_loss", "axe_delta", "label_smoothing", "length_loss_weight"}
@@ -54,6 +59,9 @@ def run_training(
 ) -> TrainingResult:
     """Train a translation model, score it, and save everything in `training_args.output_dir`.
 
+    All is done that the data allow, or, where one of `do_train`, `do_eval` and `do_predict` is set,
+    only what they say. The last writes generated_predictions.txt, a line for each test sentence.
+
     The folder gets the model, its generation settings and tokenizer, README.md (the model card),
     `*_results.json` with the scores, `trainer_state.json` with the log of the whole run, and the
     checkpoints.
@@ -66,7 +74,7 @@ def run_training(
         A `TrainingResult`: `trainer`, `model`, `tokenizer` and `metrics`.
 
     Raises:
-        FileExistsError: `output_dir` holds something and nothing is to be resumed.
+        FileExistsError: `output_dir` holds something, and a new run is to be trained.
         BlockingIOError: Another process is training into `output_dir`.
         ValueError: Settings that do not fit together, or unreadable data, with file and line.
 
@@ -78,86 +86,177 @@ def run_training(
         >>> result = run_training(model_args, data_args, training_args)  # doctest: +SKIP
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
+    splits = _splits_of(data_args, training_args)
     asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
+    is_new = str(asked or "false").lower() == "false"
+    _check_parts(model_args, training_args, splits, is_new)
     checkpoint = resolve_checkpoint(asked, output_dir)
-    if checkpoint is None and model_args.model_name_or_path is None:
-        given = model_args.given()
-        if model_args.init_from is not None:
-            with _by_names_of_settings():
-                check_name(model_args.init_from)
-            # Sizes are checked against the teacher's.
-            given = {name: value for name, value in given.items() if name in _CHANGEABLE}
-        config = CmlmConfig(**given, **canvas_recipe(training_args))
-        check_canvas_recipe(canvas_recipe(config), config.training_loss)  # before any work
-        check_family(config, config.masking)
-    if str(asked or "false").lower() == "false":
+    if checkpoint is None:
+        _check_model(model_args, training_args)
+    if "train" in splits and is_new:
         advice = 'Choose another one, or go on in it by `resume_from_checkpoint="last"`.'
         check_new_folder(output_dir, "output_dir", advice)
     with only_writer(output_dir) if training_args.should_save else nullcontext():
-        return _run(model_args, data_args, training_args, checkpoint)
+        return _run(model_args, _named_splits(data_args, splits), training_args, checkpoint, splits)
 
 
-def _run(model_args, data_args, training_args, checkpoint: str | None) -> TrainingResult:
+def _splits_of(data_args: DataArguments, training_args: AxeTrainingArguments) -> set[str]:
+    """Which of train, validation and test a run is about: what is asked, or else all that is given.
+
+    What a data set on the Hub has is not known here: of it, what is asked counts as given.
+    """
+    asks = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
+    hub, files = data_args.dataset_name, {s: getattr(data_args, f"{s}_file") for s in asks}
+    asked = {split for split, name in asks.items() if getattr(training_args, name)}
+    for split in asked:
+        if files[split] is None and hub is None:
+            text = f"there is neither `{split}_file` nor `dataset_name`"
+            also = " (or `eval_strategy`)" if split == "validation" else ""
+            raise ValueError(f"`{asks[split]}`{also} is set, but {text}.")
+    if asked:
+        return asked
+    if files["train"] is None and hub is None:
+        advice = "Give `train_file` or `dataset_name`, or ask for `do_eval` or `do_predict`"
+        raise ValueError(f"There is nothing to train on. {advice}.")
+    given = (data_args.validation_split, data_args.test_split)
+    named = {s for s, name in zip(("validation", "test"), given, strict=True) if name is not None}
+    return {"train"} | named | {split for split, file in files.items() if file is not None}
+
+
+def _named_splits(data_args: DataArguments, splits: set[str]) -> DataArguments:
+    """`data_args` with the splits of a data set on the Hub that were asked for, not named."""
+    names: dict[str, Any] = {}
+    for split in splits & {"validation", "test"} if data_args.dataset_name is not None else ():
+        if getattr(data_args, f"{split}_split") is None and not getattr(data_args, f"{split}_file"):
+            names[f"{split}_split"] = split
+    return replace(data_args, **names)
+
+
+def _check_parts(model_args, training_args, splits: set[str], is_new: bool) -> None:
+    """Refuse parts of a run that lack what they need."""
+    if "train" not in splits and model_args.model_name_or_path is None:
+        raise ValueError("`do_eval`, `do_predict`: give the model by `model_name_or_path`.")
+    if "train" not in splits and not is_new:
+        raise ValueError("`resume_from_checkpoint` goes on training: add `do_train`.")
+    if "train" not in splits and model_args.use_peft:
+        raise ValueError("`use_peft` trains an adapter: add `do_train`, or leave it out.")
+    needed = {"predict_with_generate": True, "prediction_loss_only": False}
+    for name, value in (needed | {"batch_eval_metrics": False}).items():
+        if training_args.do_predict and getattr(training_args, name) != value:
+            raise ValueError(f"`do_predict` writes translations: `{name}` must be {value}.")
+    if model_args.use_peft and find_spec("peft") is None:
+        raise ImportError('`use_peft` needs PEFT: python -m pip install "axe-hf[peft]".')
+
+
+def _check_model(model_args: ModelArguments, training_args: AxeTrainingArguments) -> None:
+    """Refuse, before any work, a new model that cannot be."""
+    if model_args.model_name_or_path is not None:
+        return
+    given = model_args.given()
+    if model_args.init_from is not None:
+        with _by_names_of_settings():
+            check_name(model_args.init_from)
+        # Sizes are checked against the teacher's.
+        given = {name: value for name, value in given.items() if name in _CHANGEABLE}
+    config = CmlmConfig(**given, **canvas_recipe(training_args))
+    check_canvas_recipe(canvas_recipe(config), config.training_loss)
+    check_family(config, config.masking)
+
+
+def _run(
+    model_args, data_args, training_args, checkpoint: str | None, splits: set[str]
+) -> TrainingResult:
     languages = {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
-    raw = _load(data_args, languages)
-    if training_args.predict_with_generate and len(raw) > 1:
-        from ..evaluation import TranslationMetric, default_tokenize
-
-        tokenize = training_args.bleu_tokenize or default_tokenize(data_args.target_lang)
-        TranslationMetric(tokenize=tokenize)  # what is missing shows now, not after hours
-        training_args = copy(training_args)
-        training_args.bleu_tokenize = tokenize
+    raw = _load(data_args, languages, splits)
+    if (prefix := data_args.source_prefix) is not None:
+        source = data_args.source_lang
+        raw = {split: _with_prefix(data, prefix, source) for split, data in raw.items()}
+    training_args = _for_splits(training_args, data_args, splits)
     set_seed(training_args.seed)
-    tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw["train"])
+    tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw.get("train"))
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is not None:
         model.set_attn_implementation(model_args.attn_implementation)
-    config, lengths = model.config, ("max_source_length", "max_target_length")
-    limits = {name: getattr(data_args, name) or getattr(config, name) for name in lengths}
-    for name, limit in limits.items():
-        if limit > (most := getattr(config, name)):
-            raise ValueError(f"`{name}` is {limit}, over the model's limit of {most}.")
-    train_dataset = tokenize_translations(raw.pop("train"), tokenizer, **languages, **limits)
-    if needs_room(config):
-        train_dataset = _with_room(train_dataset, config.max_target_length)
+    config, train_dataset = model.config, None
+    if "train" in splits:
+        train_dataset = _tokenize_to_train(raw.pop("train"), tokenizer, config, data_args)
     needed = (tokenizer, config, languages)
     scored = {split: _tokenize_for_scoring(data, *needed) for split, data in raw.items()}
+    if model_args.use_peft:
+        model = _adapted(model, model_args)
     sets = {"train_dataset": train_dataset, "eval_dataset": scored.get("validation")}
     trainer = AxeTrainer(model, training_args, processing_class=tokenizer, **sets)
-    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    trainer.save_model()
-    trainer.save_state()
-    trainer.save_metrics("train", metrics)
+    metrics: dict[str, Any] = {}
+    if "train" in splits:
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        trainer.save_model()
+        trainer.save_state()
+        trainer.save_metrics("train", metrics)
     scores = {}
     for split, dataset in scored.items():
         prefix = "eval" if split == "validation" else split
-        results = trainer.evaluate(dataset, metric_key_prefix=prefix)
+        results = _score(trainer, dataset, prefix)
         trainer.save_metrics(prefix, results)
         metrics |= results
         scores[split] = {n.removeprefix(f"{prefix}_"): value for n, value in results.items()}
-    trainer.save_state()
+    if "train" in splits:
+        trainer.save_state()
+        _write_card(trainer, model_args, data_args, scores)
+    return TrainingResult(trainer, trainer.model, tokenizer, metrics)
+
+
+def _for_splits(training_args, data_args, splits: set[str]) -> AxeTrainingArguments:
+    """The arguments for these splits: how BLEU counts words, and no evaluation of no training."""
+    training_args = copy(training_args)
+    if training_args.predict_with_generate and splits != {"train"}:
+        from ..evaluation import TranslationMetric, default_tokenize
+
+        tokenize = training_args.bleu_tokenize or default_tokenize(data_args.target_lang)
+        TranslationMetric(tokenize=tokenize)  # what is missing shows now, not after hours
+        training_args.bleu_tokenize = tokenize
+    if "train" not in splits:
+        training_args.eval_strategy = IntervalStrategy.NO
+    return training_args
+
+
+def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, Any]:
+    """Metrics of a split; where predictions are asked of the test data, they are written, too."""
+    if prefix != "test" or not trainer.args.do_predict:
+        return trainer.evaluate(dataset, metric_key_prefix=prefix)
+    output = trainer.predict(dataset, metric_key_prefix=prefix)
+    trainer.log(output.metrics)
+    if trainer.is_world_process_zero():
+        lines = (" ".join(text.splitlines()) for text in trainer.texts_of(output.predictions))
+        file = Path(trainer.args.output_dir, PREDICTIONS_NAME)
+        write_text(file, "".join(f"{line}\n" for line in lines))
+    return output.metrics
+
+
+def _write_card(trainer: AxeTrainer, model_args, data_args, scores: dict[str, Any]) -> None:
     train_files = (data_args.train_file or "").split(",")
     trainer.create_model_card(
-        **languages,
+        source_lang=data_args.source_lang,
+        target_lang=data_args.target_lang,
         dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in train_files),
         base_model=model_args.model_name_or_path or model_args.init_from,
         is_warm_started=model_args.init_from is not None,
         scores={split: values for split, values in scores.items() if "bleu" in values},
     )
-    return TrainingResult(trainer, trainer.model, tokenizer, metrics)
 
 
-def _load(data_args: DataArguments, languages: dict[str, str]) -> "dict[str, Dataset]":
-    """The sentence pairs by split: train, and validation and test where they are given."""
+def _load(
+    data_args: DataArguments, languages: dict[str, str], splits: set[str]
+) -> "dict[str, Dataset]":
+    """The sentence pairs of each of these splits of train, validation and test."""
     loaded = {}
     hub_splits = {"train": "train" if data_args.dataset_name is not None else None}
     hub_splits |= {"validation": data_args.validation_split, "test": data_args.test_split}
     for split, hub_split in hub_splits.items():
         argument = f"{split}_file" if hub_split is None else "dataset_name"
         source = getattr(data_args, argument)
-        if source is None:
+        if split not in splits:
             continue
         try:
             loaded[split] = load_translations(source, **languages, split=hub_split)
@@ -166,8 +265,18 @@ def _load(data_args: DataArguments, languages: dict[str, str]) -> "dict[str, Dat
     return loaded
 
 
+def _with_prefix(dataset: "Dataset", prefix: str, source_lang: str) -> "Dataset":
+    """The pairs with a prefix before each source."""
+
+    def put(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pairs = batch["translation"]
+        return {"translation": [p | {source_lang: prefix + (p[source_lang] or "")} for p in pairs]}
+
+    return dataset.map(put, batched=True, desc="Prefixing")
+
+
 def _make_tokenizer(
-    model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, train: "Dataset"
+    model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, train: Any
 ) -> PreTrainedTokenizerBase:
     name = checkpoint or data_args.tokenizer_name_or_path or model_args.model_name_or_path
     name = name or model_args.init_from
@@ -176,7 +285,10 @@ def _make_tokenizer(
     if name is not None:
         for option in given if checkpoint is None else ():
             raise ValueError(f"`{option}` is for a tokenizer to train, but {name} has one.")
-        tokenizer = load_tokenizer(name, "Give another by `tokenizer_name_or_path`.")
+        is_models = name == model_args.model_name_or_path
+        revision = {"revision": model_args.model_revision} if is_models else {}
+        advice = "Give another by `tokenizer_name_or_path`."
+        tokenizer = load_tokenizer(name, advice, **revision)
         is_teachers = model_args.init_from is not None and checkpoint is None
         return _extended(tokenizer, model_args, data_args) if is_teachers else tokenizer
     languages = (data_args.source_lang, data_args.target_lang)
@@ -201,7 +313,8 @@ def _make_model(
     model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, tokenizer: Any
 ) -> CmlmForConditionalGeneration:
     given = model_args.given()
-    name = checkpoint or model_args.model_name_or_path
+    # A checkpoint of an adapter holds nothing else.
+    name = (None if model_args.use_peft else checkpoint) or model_args.model_name_or_path
     if name is None:
         lengths = ("max_source_length", "max_target_length")
         given |= {n: getattr(data_args, n) for n in lengths if getattr(data_args, n) is not None}
@@ -209,19 +322,49 @@ def _make_model(
             return _warm_started(model_args, given, tokenizer)
         given |= {token: getattr(tokenizer, token, None) for token in SPECIAL_TOKEN_IDS}
         return CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **given))
-    model = CmlmForConditionalGeneration.from_pretrained(name)
+    load = partial(CmlmForConditionalGeneration.from_pretrained, name)
+    if name == model_args.model_name_or_path:
+        load = partial(load, revision=model_args.model_revision or "main")
+        _check_kind(name, model_args.model_revision or "main")
+    model = load()
     for setting, value in given.items():
         present = getattr(model.config, setting)
         if value == present:
             continue
-        if checkpoint is not None or setting not in _CHANGEABLE:
-            built = "the run to resume has" if checkpoint else f"{name} was built with"
+        is_resumed = checkpoint is not None and not model_args.use_peft
+        if is_resumed or setting not in _CHANGEABLE:
+            built = "the run to resume has" if is_resumed else f"{name} was built with"
             raise ValueError(f"`{setting}` is {value!r}, but {built} {present!r}. Leave it out.")
         setattr(model.config, setting, value)
-    if given.keys() & _CHANGEABLE and checkpoint is None:
-        # Layers read their dropout when they are made.
-        model = CmlmForConditionalGeneration.from_pretrained(name, config=model.config)
+    if given.keys() & _CHANGEABLE and name != checkpoint:
+        model = load(config=model.config)  # layers read their dropout when they are made
     return model
+
+
+def _check_kind(name: str, revision: str) -> None:
+    """Say of a teacher that it is one, in place of a CMLM to fine-tune."""
+    try:
+        kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
+    except OSError:  # an adapter, or nothing: `from_pretrained` knows
+        return
+    if kind not in (None, "cmlm"):
+        hint = "To start from its weights, give it by `init_from` in place of it"
+        raise ValueError(f"`model_name_or_path` must be a CMLM, {name} is a {kind!r}. {hint}.")
+
+
+def _adapted(model: CmlmForConditionalGeneration, model_args: ModelArguments) -> Any:
+    """The model with a new adapter (LoRA), which is all that trains."""
+    from peft import LoraConfig, get_peft_model
+
+    modules = model_args.lora_target_modules or ["q_proj", "v_proj"]
+    config = LoraConfig(
+        task_type="SEQ_2_SEQ_LM",
+        r=model_args.lora_r,
+        lora_alpha=model_args.lora_alpha,
+        lora_dropout=model_args.lora_dropout,
+        target_modules=modules[0] if modules == ["all-linear"] else modules,
+    )
+    return get_peft_model(model, config)
 
 
 def _warm_started(
@@ -257,6 +400,18 @@ def _with_room(dataset: "Dataset", limit: int) -> "Dataset":
         reason = f"with a blank between equal neighbours over max_target_length={limit}"
         logger.warning(f"Dropped {dropped}: {reason}.")
     return dataset.select(kept) if num_dropped else dataset
+
+
+def _tokenize_to_train(dataset: "Dataset", tokenizer, config, data_args) -> "Dataset":
+    """The pairs that are short enough to train on."""
+    lengths = ("max_source_length", "max_target_length")
+    limits = {name: getattr(data_args, name) or getattr(config, name) for name in lengths}
+    for name, limit in limits.items():
+        if limit > (most := getattr(config, name)):
+            raise ValueError(f"`{name}` is {limit}, over the model's limit of {most}.")
+    languages = {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
+    dataset = tokenize_translations(dataset, tokenizer, **languages, **limits)
+    return _with_room(dataset, config.max_target_length) if needs_room(config) else dataset
 
 
 def _cut_to_room(token_ids: list[int], limit: int) -> list[int]:

@@ -39,7 +39,8 @@ from ..data.tokenizer import check_tokenizer
 from ..output import write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
-from .averaging import EmaCallback
+from .averaging import EmaCallback, average_checkpoints
+from .best import EarlyStopping, best_checkpoints, remove_others, scores_of
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
@@ -124,6 +125,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
         self._check_evaluation()
+        self._check_average()
         self._check_labels()
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
@@ -134,6 +136,8 @@ class AxeTrainer(Seq2SeqTrainer):
         self._check_canvases()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
+        if (patience := args.early_stopping_patience) is not None:
+            self.add_callback(EarlyStopping(patience, args.early_stopping_threshold))
         self.add_callback(TrainingClock)  # last: it sees what the others decided
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
@@ -209,8 +213,9 @@ class AxeTrainer(Seq2SeqTrainer):
             text = "None from now on, which collapses; the model had False, of another loss"
             logger.warning(f"`collapse_repeats` of decoding is {text}.")
             decoding.collapse_repeats = None
-        if self.args.num_iterations is not None:
-            decoding.num_iterations = self.args.num_iterations
+        for name in ("num_iterations", "num_length_candidates"):
+            if (value := getattr(self.args, name)) is not None:
+                setattr(decoding, name, value)
 
     @property
     def _data_seed(self) -> int:
@@ -291,6 +296,7 @@ class AxeTrainer(Seq2SeqTrainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
         is_over = self.elapsed_minutes >= (self.args.train_minutes or math.inf)
+        is_over |= self.control.should_training_stop  # by the patience of an early end
         if is_over or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
@@ -303,6 +309,23 @@ class AxeTrainer(Seq2SeqTrainer):
             (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
         with failures_named(folder):
             super()._save_checkpoint(model, trial)
+        if self.args.keep_best is not None and self.args.should_save:
+            remove_others(folder.parent, [folder, *self._best_checkpoints(folder.parent)])
+
+    def _best_checkpoints(self, folder: str | Path) -> list[Path]:
+        scores = scores_of(self.state.log_history, self.args.metric_for_best_model)
+        return best_checkpoints(folder, scores, self.args)
+
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
+        output = super()._finalize_training(trial, *args, **kwargs)
+        if self.args.average_best:
+            self.accelerator.wait_for_everyone()  # the last may be about to be written
+            best = self._best_checkpoints(self._get_output_dir(trial))
+            if best:
+                self.model.load_state_dict(average_checkpoints(best).state_dict())
+            names = ", ".join(path.name for path in best) or "nothing, since none was evaluated"
+            logger.warning(f"`average_best`: the model is the average of {names}.")
+        return output
 
     def _with_own_seeds(self, loader: Any) -> DataLoader:
         if self.args.dataloader_persistent_workers:
@@ -405,6 +428,14 @@ class AxeTrainer(Seq2SeqTrainer):
             raise type(error)(f"{names} of the arguments: {error}") from error
         if args.eval_strategy != "no" and not args.prediction_loss_only:
             self._start_scoring(())  # a library that is missing shows here, too
+
+    def _check_average(self) -> None:
+        """Refuse an average of checkpoints that do not hold the whole model."""
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.args.average_best and (is_sharded or hasattr(self.model, "get_base_model")):
+            kind = "are sharded" if is_sharded else "hold an adapter"
+            advice = "Leave it out; of whole models `axe-hf average` makes averages afterwards"
+            raise ValueError(f"`average_best`: checkpoints {kind} in this run. {advice}.")
 
     def _check_labels(self) -> None:
         """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
@@ -533,18 +564,23 @@ class AxeTrainer(Seq2SeqTrainer):
             references = (row.get("references") for row in rows_of(dataset))
             self._references = references if "references" in next(rows_of(dataset), {}) else None
 
+    def texts_of(self, predictions: Any) -> Iterator[str]:
+        """The texts of token ids padded with -100, as `predict` returns them, in one array or more.
+
+        Example:
+            >>> texts = list(trainer.texts_of(trainer.predict(data).predictions))  # doctest: +SKIP
+        """
+        arrays = predictions if isinstance(predictions, list) else [predictions]
+        for ids in map(torch.as_tensor, arrays):
+            ids = ids.masked_fill(ids == IGNORE_INDEX, self.processing_class.pad_token_id)
+            yield from self.processing_class.batch_decode(ids, **DECODED)
+
     def _score_translations(
         self, prediction: EvalPrediction, compute_result: bool = True
     ) -> dict[str, float | str] | None:
         """Scores on detokenized text; the labels stand in for references that are not there."""
-
-        def decode(batches: Any) -> Iterator[str]:
-            for ids in map(torch.as_tensor, batches if isinstance(batches, list) else [batches]):
-                ids = ids.masked_fill(ids == IGNORE_INDEX, self.processing_class.pad_token_id)
-                yield from self.processing_class.batch_decode(ids, **DECODED)
-
-        texts = list(decode(prediction.predictions))
-        right: Any = self._references or decode(prediction.label_ids)
+        texts = list(self.texts_of(prediction.predictions))
+        right: Any = self._references or self.texts_of(prediction.label_ids)
         self._metric.add_batch(predictions=texts, references=list(islice(right, len(texts))))
         return self._metric.compute() if compute_result else {}
 

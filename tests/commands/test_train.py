@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from axe_hf import AxeTrainingArguments
 from axe_hf.commands.options import UsageError
 from axe_hf.commands.train import declared_arguments, parse
-from axe_hf.training import DataArguments, ModelArguments
+from axe_hf.training import DataArguments, ModelArguments, ScriptArguments
 from axe_hf.training.checkpoints import resolve_checkpoint
 
 
@@ -132,8 +132,8 @@ def test_there_is_one_set_of_defaults(settings):
     assert training.to_dict() == AxeTrainingArguments(folder).to_dict()
 
 
-def test_the_options_read_from_the_source_are_the_fields_of_the_three_dataclasses():
-    kinds = (ModelArguments, DataArguments, AxeTrainingArguments)
+def test_the_options_read_from_the_source_are_the_fields_of_the_dataclasses():
+    kinds = (ModelArguments, DataArguments, AxeTrainingArguments, ScriptArguments)
     for declared, kind in zip(declared_arguments(), kinds, strict=True):
         fields_ = {field.name: field for field in fields(kind) if field.init}
         assert list(declared) == list(fields_)
@@ -184,12 +184,60 @@ def test_help_shows_what_matters_and_help_all_the_rest(axe_hf):
     _, short, _ = axe_hf("train", "--help")
     _, long, _ = axe_hf("train", "--help-all")
     assert short.index("--train-file") < short.index("--d-model") < short.index("--optim")
-    for kind in (DataArguments, ModelArguments, AxeTrainingArguments):
+    for kind in (DataArguments, ModelArguments, AxeTrainingArguments, ScriptArguments):
         for field in fields(kind):
             flag = f"  --{field.name.replace('_', '-')} "
             assert flag in long
-            assert flag in short or kind is AxeTrainingArguments
+            assert (flag in short) != (kind is ScriptArguments) or kind is AxeTrainingArguments
     assert "--torch-compile " not in short and "--masking {uniform,full}" in short
+
+
+def test_names_of_the_script_of_transformers_mean_ours(settings, caplog):
+    del settings["vocab_size"]
+    settings |= {"num_beams": 4, "tokenizer_name": "tok", "val_max_target_length": 9}
+    settings |= {"trust_remote_code": True, "pad_to_max_length": True, "overwrite_cache": True}
+    _, data, training = parse(as_options(settings)).arguments()
+    assert data.tokenizer_name_or_path == "tok"
+    assert (training.num_length_candidates, training.generation_max_length) == (4, 9)
+    assert "no beams here; so many lengths are tried" in caplog.text
+    for name in ("trust_remote_code", "pad_to_max_length", "overwrite_cache"):
+        assert f"`{name}` changes nothing" in caplog.text
+    hub = {name: settings[name] for name in ("source_lang", "target_lang", "output_dir")}
+    hub |= {"dataset_name": "wmt/wmt16", "dataset_config_name": "ro-en"}
+    assert parse(as_options(hub)).arguments()[1].dataset_name == "wmt/wmt16:ro-en"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("forced_bos_token", "de_DE", "A canvas is filled at once"),
+        ("overwrite_output_dir", "true", "or go on in it by `resume_from_checkpoint`"),
+        ("token", "hf_secret", "set the environment variable HF_TOKEN"),
+        ("use_auth_token", "true", "Log in by `hf auth login`"),
+        ("cache_dir", "cache", "Set the environment variable HF_HOME"),
+        ("config_name", "model", "sizes of a new one are settings"),
+        ("ignore_pad_token_for_loss", "false", "Padding is never scored"),
+        ("num_beams", "0", "`num_length_candidates` must be an integer >= 1"),
+        ("tokenizer_name", "other", "another name of `tokenizer_name_or_path`, which is 'one'"),
+        ("dataset_config_name", "ro-en", "goes with a `dataset_name` without a colon, got None"),
+    ],
+)
+def test_names_of_the_script_that_mean_nothing_here_say_what_does(
+    fails, settings, name, value, message
+):
+    del settings["vocab_size"]
+    settings |= {"tokenizer_name_or_path": "one", name: value}
+    assert message in fails(2, "train", *as_options(settings))
+
+
+def test_predictions_are_asked_for_by_an_option(axe_hf, settings, tmp_path):
+    code, out, _ = axe_hf("train", *as_options(settings), "--do-train", "--do-predict")
+    assert code == 0 and f"test data into {tmp_path / 'out'}/generated_predictions.txt" in out
+    assert len((tmp_path / "out" / "generated_predictions.txt").read_text().splitlines()) == 20
+    only = {name: settings[name] for name in ("source_lang", "target_lang", "test_file")}
+    only |= {"output_dir": tmp_path / "again", "model_name_or_path": tmp_path / "out"}
+    code, out, _ = axe_hf("train", *as_options(only), "--do-predict", "--use-cpu")
+    assert code == 0 and "Saved" not in out and "On the test data: BLEU" in out
 
 
 def test_wrong_usage(fails, settings, tmp_path):

@@ -479,7 +479,8 @@ class TestBadInput:
 
 def test_model_arguments_are_fields_of_the_config():
     others = {"model_name_or_path", "attn_implementation", "init_from", "kept_layers"}
-    others |= {"teacher_source_lang", "teacher_target_lang"}
+    others |= {"teacher_source_lang", "teacher_target_lang", "model_revision", "use_peft"}
+    others |= {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
     names = {f.name for f in fields(ModelArguments)} - others
     assert names <= {f.name for f in fields(CmlmConfig)}
     assert list(ModelArguments(dropout=0.1, d_model=8).given()) == ["d_model", "dropout"]
@@ -628,3 +629,129 @@ def test_a_teachers_languages_have_codes_of_their_own(run, multilingual):
     codes = {"teacher_source_lang": "en_XX", "teacher_target_lang": "de_DE"}
     result = run(**given, **codes, max_steps=1)
     assert "en_XX" in result.tokenizer.convert_ids_to_tokens(result.tokenizer("one two").input_ids)
+
+
+# Parts of a run
+
+
+@pytest.fixture
+def trained(run, tmp_path):
+    """Keywords of a run that starts from a small trained model, in the folder `out`."""
+    run(test_file=None, validation_file=None, max_steps=2)
+    sizes = {name: None for name in SIZES} | {"vocab_size": None, "max_source_length": None}
+    return sizes | {"model_name_or_path": str(tmp_path / "out"), "max_target_length": None}
+
+
+def test_only_the_parts_that_are_asked_for_are_done(run, trained, files, tmp_path):
+    asked = {"train_file": None, "validation_file": None, "do_predict": True}
+    result = run("predictions", **trained | asked | {"eval_strategy": "steps"})
+    assert {"test_bleu", "test_loss"} <= result.metrics.keys()
+    assert not any(name.startswith(("train_", "eval_")) for name in result.metrics)
+    left = {path.name for path in (tmp_path / "predictions").iterdir()}
+    assert left == {"test_results.json", "all_results.json", "generated_predictions.txt"}
+    lines = (tmp_path / "predictions" / "generated_predictions.txt").read_text().split("\n")
+    rows = Path(files["test_file"]).read_text(encoding="utf-8").splitlines()
+    sources = [json.loads(row)["translation"]["en"] for row in rows]
+    model, tokenizer = (
+        load.from_pretrained(tmp_path / "out") for load in (AutoModelForSeq2SeqLM, AutoTokenizer)
+    )
+    assert lines == [*translate(model, tokenizer, sources), ""]
+
+    before = (tmp_path / "out" / "trainer_state.json").read_bytes()
+    result = run("out", **trained | {"do_eval": True})  # the folder of the model may be in use
+    assert "eval_bleu" in result.metrics and "test_bleu" not in result.metrics
+    assert (tmp_path / "out" / "trainer_state.json").read_bytes() == before
+    result = run("trained", **trained | {"do_train": True, "do_predict": True, "max_steps": 1})
+    assert {"train_loss", "test_bleu"} <= result.metrics.keys()
+    assert "eval_bleu" not in result.metrics
+    assert (tmp_path / "trained" / "generated_predictions.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"do_predict": True, "test_file": None}, "`do_predict` is set, but there is neither"),
+        ({"do_eval": True, "model_name_or_path": None}, "give the model by `model_name_or_path`"),
+        ({"train_file": None}, "nothing to train on. Give `train_file` or .* ask for `do_eval`"),
+        (
+            {"do_predict": True, "predict_with_generate": False},
+            "`predict_with_generate` must be True",
+        ),
+        ({"do_eval": True, "resume_from_checkpoint": "last"}, "goes on training: add `do_train`"),
+        ({"do_eval": True, "use_peft": True}, "`use_peft` trains an adapter: add `do_train`"),
+    ],
+)
+def test_parts_that_cannot_be_done_are_refused_before_any_work(run, tmp_path, wrong, message):
+    given = {"model_name_or_path": "not looked for", "vocab_size": None} | wrong
+    with pytest.raises(ValueError, match=message):
+        run(**given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_a_data_set_on_the_hub_the_usual_splits_are_what_is_asked_for(monkeypatch, tmp_path):
+    asked = []
+
+    def load(source, split, **languages):
+        asked.append((source, split))
+        raise FileNotFoundError(source)
+
+    monkeypatch.setattr("axe_hf.training.run.load_translations", load)
+    args = AxeTrainingArguments(str(tmp_path / "out"), do_predict=True, use_cpu=True)
+    for split, expected in ((None, "test"), ("newstest", "newstest")):
+        data = DataArguments("en", "de", dataset_name="me/pairs", test_split=split)
+        with pytest.raises(FileNotFoundError, match="`dataset_name`"):
+            run_training(ModelArguments(model_name_or_path="m"), data, args)
+        assert asked.pop() == ("me/pairs", expected)
+
+
+def test_a_prefix_stands_before_each_source(run, trained):
+    given = {"source_prefix": "one ", "max_steps": 1}
+    plain, prefixed = (run(name, **trained | more) for name, more in (("a", {}), ("b", given)))
+    (first,) = plain.tokenizer("one", add_special_tokens=False).input_ids
+    sets = [
+        (result.trainer.train_dataset, result.trainer.eval_dataset) for result in (plain, prefixed)
+    ]
+    for before, after in zip(*sets, strict=True):
+        assert after[0]["input_ids"][:2] == [first, before[0]["input_ids"][0]]
+        assert after[0]["labels"] == before[0]["labels"]
+
+
+def test_a_teacher_is_not_a_model_to_fine_tune(run, teacher, tmp_path):
+    given = dict.fromkeys(SIZES) | {"vocab_size": None, "model_name_or_path": str(teacher)}
+    with pytest.raises(ValueError, match="is a 'marian'. .* give it by `init_from`"):
+        run(**given, tokenizer_name_or_path=None)
+
+
+# Adapters
+
+
+def test_an_adapter_is_trained_resumed_and_predicted_with(run, trained, tmp_path):
+    lora = trained | {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj"]}
+    lora |= {"learning_rate": 0.1, "test_file": None}
+    whole = run("lora", **lora)
+    names = {path.name for path in (tmp_path / "lora").iterdir()}
+    assert {"adapter_model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert "model.safetensors" not in names
+    trains = {n.split("lora_")[0] for n, w in whole.model.named_parameters() if w.requires_grad}
+    assert trains and all(name.endswith("q_proj.") for name in trains)
+    assert whole.model.peft_config["default"].r == 2
+    expected = {n: w.clone() for n, w in whole.model.named_parameters()}
+    last = str(tmp_path / "lora" / "checkpoint-2")
+    resumed = run("lora", **lora, resume_from_checkpoint=last)
+    assert all(w.equal(expected[n]) for n, w in resumed.model.named_parameters())
+    scored = run("p", **trained | {"model_name_or_path": str(tmp_path / "lora"), "do_eval": True})
+    assert scored.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-6)
+    base = run("b", **trained | {"do_eval": True})
+    assert scored.metrics["eval_loss"] != pytest.approx(base.metrics["eval_loss"], rel=1e-6)
+
+
+def test_settings_of_an_adapter_without_one_are_refused(run, trained, monkeypatch):
+    with pytest.raises(ValueError, match="`lora_r` is 4, but there is no adapter: add `use_peft`"):
+        ModelArguments(model_name_or_path="m", lora_r=4)
+    with pytest.raises(ValueError, match="`use_peft` adapts a trained CMLM"):
+        ModelArguments(init_from="teacher", use_peft=True)
+    with pytest.raises(ValueError, match="`lora_dropout` must be in"):
+        ModelArguments(model_name_or_path="m", use_peft=True, lora_dropout=1.0)
+    monkeypatch.setattr("axe_hf.training.run.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"`use_peft` needs PEFT.*axe-hf\[peft\]"):
+        run("lora", **trained | {"use_peft": True})

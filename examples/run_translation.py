@@ -1,0 +1,60 @@
+"""Train, fine-tune, score and predict, called as Transformers' script of this name is.
+
+What it does: what `axe-hf train` does, by the same `run_training`, from options, from a JSON or
+YAML file of them, or from both, where options win: a CMLM from random weights, from a teacher's
+(--init_from) or to fine-tune (--model_name_or_path), whole or by an adapter (--use_peft).
+Takes 10 minutes on two CPU cores with this command, and a GPU or several if there are; one more
+process on another core is `python -m torch.distributed.run --nproc_per_node 2` in front of it.
+
+    python examples/run_translation.py examples/recipes/small_cpu.yaml --do_train --do_predict \
+        --source_lang en --target_lang de --train_file train.jsonl --test_file test.jsonl \
+        --output_dir my_model
+    python examples/run_translation.py --model_name_or_path my_model --do_predict \
+        --source_lang en --target_lang de --test_file more.jsonl --output_dir predictions
+Expected output: the losses, BLEU and chrF; in --output_dir the model, all_results.json and, with
+--do_predict, generated_predictions.txt. Without any --do_... all is done that the data allow.
+
+Other than with that script: --num_beams becomes --num_length_candidates, test scores are named
+test_*, a data set's own --test_file needs no .json, and nothing is downloaded to compute BLEU.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser
+
+from axe_hf import AxeTrainingArguments, DataArguments, ModelArguments, run_training
+from axe_hf.training import ScriptArguments
+
+
+def words_of(path: str) -> list[str]:
+    """The options that a JSON or YAML file stands for."""
+    words = []
+    for name, value in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+    return words
+
+
+# 1. Arguments of the model, the data and the training; and what that script calls otherwise.
+KINDS = (ModelArguments, DataArguments, AxeTrainingArguments, ScriptArguments)
+parser = HfArgumentParser(KINDS, description="see the head of this file")
+words = sys.argv[1:]
+if words and words[0].endswith((".json", ".yaml", ".yml")):
+    words = words_of(words[0]) + words[1:]
+try:
+    *arguments, script = parser.parse_args_into_dataclasses(words, look_for_args_file=False)
+    arguments = script.applied_to(*arguments)
+except ValueError as error:
+    parser.error(str(error))
+
+# 2. The run.
+try:
+    result = run_training(*arguments)
+except (OSError, ValueError) as error:
+    sys.exit(f"run_translation.py: error: {error}")
+if result.trainer.is_world_process_zero():
+    for name, value in result.metrics.items():
+        print(f"{name}: {value}")
