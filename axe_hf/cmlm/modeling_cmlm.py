@@ -297,6 +297,10 @@ class CmlmDecoderLayer(CmlmLayer):
         self.encoder_attn = CmlmAttention(config, config.decoder_attention_heads, layer_idx)
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
 
+    def project_source(self, encoder_hidden_states: Tensor) -> KeyValues:
+        """Keys and values of cross-attention, outside of `forward`; FSDP gathers whole layers."""
+        return self.encoder_attn.project_key_values(encoder_hidden_states)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -578,8 +582,7 @@ class CmlmDecoder(CmlmStack):
 
     def project_source(self, encoder_hidden_states: Tensor) -> tuple[KeyValues, ...]:
         """Cross-attention keys and values of every layer, the same in all passes of a decoding."""
-        attentions = (layer.encoder_attn for layer in self.layers)
-        return tuple(each.project_key_values(encoder_hidden_states) for each in attentions)
+        return tuple(layer.project_source(encoder_hidden_states) for layer in self.layers)
 
     def attention_masks(
         self,

@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
@@ -43,6 +42,7 @@ from .averaging import EmaCallback
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
+from .sharding import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 
@@ -120,6 +120,7 @@ class AxeTrainer(Seq2SeqTrainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
+        check_sharding(self)
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
@@ -232,6 +233,10 @@ class AxeTrainer(Seq2SeqTrainer):
         step, num_steps = self.state.global_step, max(self.state.max_steps, 1)
         return progress_of_run(self.args, step, num_steps, self.elapsed_minutes)
 
+    @property
+    def _is_sharded(self) -> bool:
+        return self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+
     def _averaged_weights(self) -> AbstractContextManager:
         return nullcontext() if self._ema is None else self._ema.applied()
 
@@ -287,6 +292,14 @@ class AxeTrainer(Seq2SeqTrainer):
             self.model._is_accelerate_prepared = False
         with ExitStack() as self._frozen_parts:
             return super().train(self._checkpoint, *args, **kwargs)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[Any, DataLoader]:
+        if not self.is_fsdp_enabled:
+            return super()._prepare_for_training(*args, **kwargs)
+        with embeddings_in_one_group(self.model):
+            prepared = super()._prepare_for_training(*args, **kwargs)
+        let_generate(self.model)
+        return prepared
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
@@ -382,8 +395,11 @@ class AxeTrainer(Seq2SeqTrainer):
         with failures_named(folder):
             with self._averaged_weights():
                 super().save_model(folder, _internal_call)
-            if _internal_call and self._ema is not None and self.args.should_save:
-                self._ema.save(folder)
+                if self.is_fsdp_enabled and saves_shards(self.accelerator):
+                    # The base class would leave no model that can be loaded.
+                    self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
+            if _internal_call and self._ema is not None:
+                self._ema.save(folder, self.args.should_save)
 
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
         """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
@@ -506,20 +522,21 @@ class AxeTrainer(Seq2SeqTrainer):
             return loss, None, None
         if not self.args.predict_with_generate:
             return loss, outputs.logits if labels is not None else None, labels
-        is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
         gen_kwargs = gen_kwargs or getattr(self, "_gen_kwargs", {})
-        gen_kwargs = {"synced_gpus": is_sharded} | gen_kwargs | ONE_SEQUENCE_EACH
+        gen_kwargs = {"synced_gpus": self._is_sharded} | gen_kwargs | ONE_SEQUENCE_EACH
         tokens = self.model.generate(**batch, encoder_outputs=encoder_outputs, **gen_kwargs)
         return loss, tokens, labels
 
     def _add_eval_losses(self, outputs: ModelOutput, batch: dict[str, torch.Tensor]) -> None:
         state = self.accelerator.gradient_state
         num_own = num_rows = len(batch["labels"])
-        if state.end_of_dataloader and state.remainder > 0:
+        is_filled = state.end_of_dataloader and state.remainder > 0
+        if is_filled:
             # With several processes the last batch is filled up with sentences counted before.
             num_own = state.remainder - num_rows * self.accelerator.process_index
-        if 0 < num_own < num_rows:
-            batch = {name: tensor[:num_own] for name, tensor in batch.items()}
+        # With sharded weights a process that passes waits for all to do so.
+        if 0 < num_own < num_rows or (is_filled and self._is_sharded):
+            batch = {name: tensor[: max(1, num_own)] for name, tensor in batch.items()}
             outputs = self.model(**batch)
         if num_own > 0:
             self._eval_losses.add(outputs, batch)
