@@ -75,6 +75,10 @@ class EmaCallback(TrainerCallback):
         finally:
             self._write(kept)
 
+    def apply(self) -> None:
+        """Let the model hold the average from now on."""
+        self._write(self._averages)
+
     @torch.no_grad()
     def _write(self, values: list[torch.Tensor]) -> None:
         reshard(self._model)
@@ -120,7 +124,7 @@ class EmaCallback(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         # The best checkpoint, if it was loaded, holds averaged weights already.
         if not (args.load_best_model_at_end and state.best_model_checkpoint):
-            self._write(self._averages)
+            self.apply()
         self._weights, self._averages = {}, []
 
 

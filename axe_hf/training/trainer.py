@@ -401,6 +401,20 @@ class AxeTrainer(Seq2SeqTrainer):
             if _internal_call and self._ema is not None:
                 self._ema.save(folder, self.args.should_save)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if state_dict is not None:
+            # Gathered from several processes each of the tied weights is a copy of its own.
+            tied = getattr(self.model, "all_tied_weights_keys", ())
+            state_dict = {name: w for name, w in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self._ema is not None and self.is_fsdp_enabled:
+            # What FSDP loads are the trained weights; elsewhere it is their average.
+            self._ema.load(self.model, self.state.best_model_checkpoint)
+            self._ema.apply()
+
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
         """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
         if self.is_world_process_zero():
@@ -492,6 +506,9 @@ class AxeTrainer(Seq2SeqTrainer):
     def evaluation_loop(self, *args: Any, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
         """The base class's loop, less the sentences that only fill up processes' last batch."""
         self.gather_function = self.accelerator.gather_for_metrics
+        if self.is_fsdp_enabled and not self.accelerator._models:
+            # Before there is an optimizer FSDP2 has nothing to shard with; the base class would.
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         rates = self._eval_losses.read(self.accelerator, self.model.config.length_loss_weight)
         for name in ("loss", *_LOGGED_RATES) if rates["num_labels"] else ():
