@@ -18,6 +18,7 @@ from ..cmlm.configuration_cmlm import (
 )
 from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..declarations import argument_texts
+from .distributed import check_processes
 from .freezing import PARTS
 
 _T = TypeVar("_T")
@@ -171,6 +172,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             self.disable_tqdm = True  # a log gets the lines of each `logging_steps`, and no bars
         self.check()
         super().__post_init__()
+        check_processes(self)
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
             self.dataloader_pin_memory = False
         if self.train_minutes is None:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, TrainerCallback
 
 from ..cmlm import CmlmForConditionalGeneration
 from ..output import check_new_folder, whole_folder
-from .sharding import reshard, spread_as, whole
+from .distributed import reshard, spread_as, whole
 
 EMA_STATE_NAME = "ema_state.safetensors"
 

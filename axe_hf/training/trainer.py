@@ -42,7 +42,7 @@ from .averaging import EmaCallback
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
-from .sharding import check_sharding, embeddings_in_one_group, let_generate, saves_shards
+from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 

@@ -26,12 +26,13 @@ AVERAGED = {"ema_decay": 0.9, "eval_strategy": "steps", "eval_steps": 2}
 WORST = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
 WORST |= {"greater_is_better": True, "eval_steps": 4}  # so that it is not the last
 TRAININGS = {
+    # The first: accelerate's plugin sets variables of the environment that stay.
+    "not sharded": Training(fsdp_config=None),
     "plain": Training(),
     "plain, resumed": Training(resumed="plain"),
     "averaged": Training(AVERAGED, SHARDS),
     "averaged, resumed": Training(AVERAGED, SHARDS, resumed="averaged"),
     "averaged, the best": Training(AVERAGED | WORST),
-    "not sharded": Training(fsdp_config=None),
 }
 
 

@@ -1,4 +1,4 @@
-"""Training with weights that are spread over processes (FSDP2), and what is refused of it."""
+"""Training in several processes: what is refused of it, and weights spread over them (FSDP2)."""
 
 import os
 from collections.abc import Iterator
@@ -11,10 +11,18 @@ from torch import nn
 from ..cmlm.modeling_cmlm import CmlmDecoderLayer
 
 
+def check_processes(args: Any) -> None:
+    """Refuse to train alone where a launcher started several, which have not found each other."""
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started > 1 and args.world_size == 1:
+        problem = f"the launcher started {started} processes, but each would train by itself"
+        raise ValueError(f"{problem}: there is no GPU. To use the CPUs, set `use_cpu` (--use-cpu).")
+
+
 def check_sharding(trainer: Any) -> None:
     """Refuse what would train otherwise than it was asked to, or was never run.
 
-    Accelerate shards on accelerators only: on a CPU it leaves FSDP out without a word.
+    On a CPU accelerate leaves FSDP out without a word.
     """
     asked = bool(trainer.args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
     if asked and not trainer.is_fsdp_enabled:
