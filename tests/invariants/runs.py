@@ -195,5 +195,5 @@ def record_of(recipe: Recipe, cut: Cut, folder: str) -> dict[str, Any]:
 
 def without_times(scores: dict[str, Any]) -> dict[str, float]:
     """The numbers of an evaluation that do not hang on how long it took."""
-    others = ("runtime", "second", "epoch", "signature")
+    others = ("time", "second", "epoch", "signature")
     return {name: value for name, value in scores.items() if not any(o in name for o in others)}
