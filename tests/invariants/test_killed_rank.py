@@ -6,6 +6,7 @@ The command is the user's own: `axe-hf train` under torch.distributed.run, and u
 import os
 import shlex
 import signal
+import socket
 import time
 
 import pytest
@@ -22,8 +23,8 @@ OPTIONS = shlex.split("""
 --vocab-size 300 --max-source-length 16 --max-target-length 16 --dropout 0 --masking full
 --length-multiplier 1.4 --length-jitter 0.2 --per-device-train-batch-size 4 --learning-rate 3e-3
 --lr-scheduler-type constant --warmup-steps 0 --save-steps 10 --use-cpu --disable-tqdm""")
-CONFIGURATION = REPOSITORY / "examples" / "recipes" / "accelerate" / "cpu.yaml"
-ACCELERATE = ["accelerate.commands.launch", "--config_file", CONFIGURATION]
+CONFIGURATIONS = REPOSITORY / "examples" / "recipes" / "accelerate"
+ACCELERATE = ["accelerate.commands.launch", "--config_file"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def weights_in(folder):
 def whole(command, finish):
     """The folder of a run of two processes that nobody disturbs, started by accelerate."""
     folder, argv = command("whole", "--max-steps", "20")
-    finish(*ACCELERATE, "-m", "axe_hf", *argv)
+    finish(*ACCELERATE, CONFIGURATIONS / "cpu.yaml", "-m", "axe_hf", *argv)
     return folder
 
 
@@ -104,11 +105,25 @@ def test_both_end_within_a_minute_and_it_is_said_which_was_killed(killed):
     assert "rank      : 1 (local_rank: 1)" in printed
 
 
-def test_resumed_with_two_it_ends_bit_by_bit_as_the_unbroken_run(whole, killed, command, finish):
+def test_resumed_with_two_it_ends_bit_by_bit_as_the_unbroken_run(
+    whole, killed, command, start, finish
+):
+    """The two on one machine each, as accelerate starts them; both machines are this one."""
     options = ["--max-steps", "20", "--resume-from-checkpoint", checkpoint_of(killed)]
     folder, argv = command("resumed", *options)
-    finish(*DISTRIBUTED, "-m", "axe_hf", *argv)
+    of_both = [CONFIGURATIONS / "multi_node.yaml", "--num_processes", "2"]
+    of_both += ["--main_process_port", free_port()]
+    with start(*ACCELERATE, *of_both, "--machine_rank", "1", "-m", "axe_hf", *argv) as other:
+        finish(*ACCELERATE, *of_both, "--machine_rank", "0", "-m", "axe_hf", *argv)
+        printed, _ = other.communicate(timeout=60)
+    assert other.returncode == 0, printed
     assert weights_in(folder) == weights_in(whole)
+
+
+def free_port():
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return door.getsockname()[1]
 
 
 def test_resumed_with_one_that_accumulates_it_ends_as_the_unbroken_run_to_rounding(
