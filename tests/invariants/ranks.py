@@ -1,6 +1,6 @@
 """One of two processes: trains what `runs.py` describes, the first of them saves what came out.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 ranks.py {equal,sharded} FOLDER
+    python -m torch.distributed.run --standalone --nproc-per-node 2 ranks.py {equal,sharded,zero} FOLDER
 """
 
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 import runs
 import sharded
 import torch
+import zero
 
 
 def equal(folder: Path) -> None:
@@ -23,5 +24,5 @@ def equal(folder: Path) -> None:
 
 if __name__ == "__main__":
     name, folder = sys.argv[1:]
-    {"equal": equal, "sharded": sharded.main}[name](Path(folder))
+    {"equal": equal, "sharded": sharded.main, "zero": zero.main}[name](Path(folder))
     torch.distributed.destroy_process_group()
