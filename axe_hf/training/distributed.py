@@ -13,7 +13,7 @@ from ..cmlm.modeling_cmlm import CmlmDecoderLayer
 
 def check_processes(args: Any) -> None:
     """Refuse to train alone where a launcher started several, which have not found each other."""
-    started = int(os.environ.get("WORLD_SIZE", 1))
+    started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1 and args.world_size == 1:
         problem = f"the launcher started {started} processes, but each would train by itself"
         raise ValueError(f"{problem}: there is no GPU. To use the CPUs, set `use_cpu` (--use-cpu).")
@@ -28,7 +28,7 @@ def check_sharding(trainer: Any) -> None:
     if asked and not trainer.is_fsdp_enabled:
         size, device = trainer.args.world_size, trainer.args.device.type
         problem = f"FSDP is asked for, but accelerate shards nothing on {size} x {device}"
-        raise ValueError(f"{problem}. It needs GPUs and a launcher. Leave it out: DDP trains alike.")
+        raise ValueError(f"{problem}. It needs GPUs and a launcher; without it DDP trains alike.")
     if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise ValueError("`fsdp_version` must be 2, got 1. Set `fsdp_version: 2` (fsdp2.yaml).")
     if trainer.args.ema_decay is not None and trainer.is_deepspeed_enabled:

@@ -40,9 +40,9 @@ from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
+from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
-from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 

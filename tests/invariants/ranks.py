@@ -1,6 +1,8 @@
 """One of two processes: trains what `runs.py` describes, the first of them saves what came out.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 ranks.py {equal,sharded,zero} FOLDER
+    python -m torch.distributed.run --standalone --nproc-per-node 2 ranks.py PART FOLDER
+
+The parts are `equal`, `sharded` and `zero`.
 """
 
 import sys

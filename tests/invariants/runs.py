@@ -28,7 +28,7 @@ from axe_hf import (
 torch.set_num_threads(1)
 logging.disable_progress_bar()
 
-WORDS = "eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf".split()
+WORDS = ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf"]
 TOKENIZER = train_tokenizer([" ".join(WORDS)] * 50, vocab_size=300)
 NUM_STEPS = 20
 

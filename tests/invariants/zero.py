@@ -42,8 +42,8 @@ def record_of(folder: Path, stage: int, cut: runs.Cut, resumed: str | None = Non
         "num_own": sum(getattr(weight, "ds_tensor", weight).numel() for weight in weights),
     }
     if cut.num_processes > 1:
-        groups = trainer.optimizer.optimizer.param_groups
-        record["num_optimized"] = sum(w.numel() for g in groups for w in g["params"])
+        states = trainer.optimizer.optimizer.state.values()
+        record["num_optimized"] = sum(state["exp_avg"].numel() for state in states)
     return record
 
 
