@@ -93,7 +93,7 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
     Args:
         loss: scalar, nats per scored label, as `CmlmForConditionalGenerationLoss` defines it.
         logits: (batch, canvas, vocab); None where `config.fused_loss` made the loss without them.
-        length_logits: (batch, max_target_length + 1) fp32.
+        length_logits: (batch, max_target_length + 1) fp32 (float64 stays).
         token_loss, length_loss: scalars without gradient, nats summed over the batch.
         num_skipped_targets, num_skipped_predictions: (batch,) of the alignment, long; float, the
             expected numbers, with `config.axe_temperature` over 0; AXE only.
@@ -297,6 +297,10 @@ class CmlmDecoderLayer(CmlmLayer):
         self.encoder_attn = CmlmAttention(config, config.decoder_attention_heads, layer_idx)
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
 
+    def project_source(self, encoder_hidden_states: Tensor) -> KeyValues:
+        """Keys and values of cross-attention, outside of `forward`; FSDP gathers whole layers."""
+        return self.encoder_attn.project_key_values(encoder_hidden_states)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -483,8 +487,9 @@ class CmlmEncoder(CmlmStack):
 
     def _length_logits(self, length_state: Tensor) -> Tensor:
         with torch.autocast(device_type=length_state.device.type, enabled=False):
-            weight = self.embed_lengths.weight.float()
-            logits = length_state.float() @ weight.T  # (batch, max_target_length + 1)
+            dtype = torch.promote_types(length_state.dtype, torch.float32)
+            weight = self.embed_lengths.weight.to(dtype)
+            logits = length_state.to(dtype) @ weight.T  # (batch, max_target_length + 1)
         is_class_zero = torch.arange(logits.shape[-1], device=logits.device) == 0
         return logits.masked_fill(is_class_zero, torch.finfo(logits.dtype).min)
 
@@ -578,8 +583,7 @@ class CmlmDecoder(CmlmStack):
 
     def project_source(self, encoder_hidden_states: Tensor) -> tuple[KeyValues, ...]:
         """Cross-attention keys and values of every layer, the same in all passes of a decoding."""
-        attentions = (layer.encoder_attn for layer in self.layers)
-        return tuple(each.project_key_values(encoder_hidden_states) for each in attentions)
+        return tuple(layer.project_source(encoder_hidden_states) for layer in self.layers)
 
     def attention_masks(
         self,

@@ -19,6 +19,7 @@ from ..cmlm.configuration_cmlm import (
 )
 from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..declarations import argument_texts
+from .distributed import check_processes
 from .freezing import PARTS
 
 _T = TypeVar("_T")
@@ -189,6 +190,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         self._check_the_best()
         asked_for_eval = self.do_eval
         super().__post_init__()
+        check_processes(self)
         if not self.do_train:  # Transformers' asks for one whenever there is an `eval_strategy`
             self.do_eval = asked_for_eval
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, TrainerCallback
 
 from ..cmlm import CmlmForConditionalGeneration
 from ..output import check_new_folder, whole_folder
+from .distributed import reshard, spread_as, whole
 
 EMA_STATE_NAME = "ema_state.safetensors"
 
@@ -21,7 +22,8 @@ class EmaCallback(TrainerCallback):
     After step t (from 1) the average moves by 1 - d towards the weights, with
     d = min(decay, (1 + t) / (10 + t)): the short memory at the beginning lets go of the random
     start. `AxeTrainer` evaluates and saves the average, which the model holds after training too.
-    Checkpoints keep both.
+    Checkpoints keep both. Weights that FSDP2 spreads over processes have averages that are spread
+    alike; checkpoints keep them whole.
 
     Args:
         decay: Between 0 and 1, for instance 0.999; else ValueError.
@@ -43,11 +45,14 @@ class EmaCallback(TrainerCallback):
             raise ValueError(f"`decay` must be between 0 and 1, got {decay!r}.")
         self.decay, self.num_updates = decay, 0
         self.resume_from: str | Path | None = None
+        self._model = nn.Module()
         self._weights: dict[str, nn.Parameter] = {}
         self._averages: list[torch.Tensor] = []
 
     def start(self, model: nn.Module) -> None:
         """Begin an average at the model's present weights."""
+        self._model = model
+        reshard(model)
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._averages = [p.detach().float().clone() for p in self._weights.values()]
         self.num_updates = 0
@@ -70,17 +75,28 @@ class EmaCallback(TrainerCallback):
         finally:
             self._write(kept)
 
+    def apply(self) -> None:
+        """Let the model hold the average from now on."""
+        self._write(self._averages)
+
     @torch.no_grad()
     def _write(self, values: list[torch.Tensor]) -> None:
+        reshard(self._model)
         for weight, value in zip(self._weights.values(), values, strict=True):
             weight.copy_(value)
 
-    def save(self, directory: str | Path) -> None:
-        """Write average, trained weights and the count of updates into a checkpoint."""
+    def save(self, directory: str | Path, is_writer: bool = True) -> None:
+        """Write average, trained weights and the count of updates into a checkpoint.
+
+        Where weights are spread over processes all must call this, and one of them writes.
+        """
         tensors = {f"weights.{name}": p.detach() for name, p in self._weights.items()}
         tensors |= {f"averages.{n}": a for n, a in zip(self._weights, self._averages, strict=True)}
+        gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
+        tensors = {name: tensor for name, tensor in gathered if is_writer}
         tensors["num_updates"] = torch.tensor(self.num_updates)
-        save_file(tensors, Path(directory) / EMA_STATE_NAME)
+        if is_writer:
+            save_file(tensors, Path(directory) / EMA_STATE_NAME)
 
     def load(self, model: nn.Module, directory: str | Path) -> None:
         """Take up what `save` wrote, the trained weights into the model, or FileNotFoundError."""
@@ -92,8 +108,9 @@ class EmaCallback(TrainerCallback):
         tensors = load_file(path)
         self.num_updates = int(tensors["num_updates"])
         for name, average in zip(self._weights, self._averages, strict=True):
-            average.copy_(tensors[f"averages.{name}"])
-        self._write([tensors[f"weights.{name}"] for name in self._weights])
+            average.copy_(spread_as(tensors[f"averages.{name}"], average))
+        kept = ((tensors[f"weights.{name}"], weight) for name, weight in self._weights.items())
+        self._write([spread_as(tensor, weight) for tensor, weight in kept])
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if self.resume_from is None:
@@ -107,7 +124,7 @@ class EmaCallback(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         # The best checkpoint, if it was loaded, holds averaged weights already.
         if not (args.load_best_model_at_end and state.best_model_checkpoint):
-            self._write(self._averages)
+            self.apply()
         self._weights, self._averages = {}, []
 
 

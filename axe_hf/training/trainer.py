@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.integrations.fsdp import is_fsdp_managed_module
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
@@ -42,6 +41,7 @@ from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback, average_checkpoints
 from .best import EarlyStopping, best_checkpoints, remove_others, scores_of
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
+from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
 from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
@@ -121,6 +121,7 @@ class AxeTrainer(Seq2SeqTrainer):
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
+        check_sharding(self)
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
@@ -237,6 +238,10 @@ class AxeTrainer(Seq2SeqTrainer):
         step, num_steps = self.state.global_step, max(self.state.max_steps, 1)
         return progress_of_run(self.args, step, num_steps, self.elapsed_minutes)
 
+    @property
+    def _is_sharded(self) -> bool:
+        return self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+
     def _averaged_weights(self) -> AbstractContextManager:
         return nullcontext() if self._ema is None else self._ema.applied()
 
@@ -292,6 +297,14 @@ class AxeTrainer(Seq2SeqTrainer):
             self.model._is_accelerate_prepared = False
         with ExitStack() as self._frozen_parts:
             return super().train(self._checkpoint, *args, **kwargs)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[Any, DataLoader]:
+        if not self.is_fsdp_enabled:
+            return super()._prepare_for_training(*args, **kwargs)
+        with embeddings_in_one_group(self.model):
+            prepared = super()._prepare_for_training(*args, **kwargs)
+        let_generate(self.model)
+        return prepared
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The base class trains at least one step, also of a run that is resumed at its end.
@@ -405,8 +418,25 @@ class AxeTrainer(Seq2SeqTrainer):
         with failures_named(folder):
             with self._averaged_weights():
                 super().save_model(folder, _internal_call)
-            if _internal_call and self._ema is not None and self.args.should_save:
-                self._ema.save(folder)
+                if self.is_fsdp_enabled and saves_shards(self.accelerator):
+                    # The base class would leave no model that can be loaded.
+                    self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
+            if _internal_call and self._ema is not None:
+                self._ema.save(folder, self.args.should_save)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if state_dict is not None:
+            # Gathered from several processes each of the tied weights is a copy of its own.
+            tied = getattr(self.model, "all_tied_weights_keys", ())
+            state_dict = {name: w for name, w in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self._ema is not None and self.is_fsdp_enabled:
+            # What FSDP loads are the trained weights; elsewhere it is their average.
+            self._ema.load(self.model, self.state.best_model_checkpoint)
+            self._ema.apply()
 
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
         """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
@@ -507,6 +537,9 @@ class AxeTrainer(Seq2SeqTrainer):
     def evaluation_loop(self, *args: Any, metric_key_prefix="eval", **kwargs) -> EvalLoopOutput:
         """The base class's loop, less the sentences that only fill up processes' last batch."""
         self.gather_function = self.accelerator.gather_for_metrics
+        if self.is_fsdp_enabled and not self.accelerator._models:
+            # Before there is an optimizer FSDP2 has nothing to shard with; the base class would.
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         rates = self._eval_losses.read(self.accelerator, self.model.config.length_loss_weight)
         for name in ("loss", *_LOGGED_RATES) if rates["num_labels"] else ():
@@ -537,20 +570,21 @@ class AxeTrainer(Seq2SeqTrainer):
             return loss, None, None
         if not self.args.predict_with_generate:
             return loss, outputs.logits if labels is not None else None, labels
-        is_sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model)
         gen_kwargs = gen_kwargs or getattr(self, "_gen_kwargs", {})
-        gen_kwargs = {"synced_gpus": is_sharded} | gen_kwargs | ONE_SEQUENCE_EACH
+        gen_kwargs = {"synced_gpus": self._is_sharded} | gen_kwargs | ONE_SEQUENCE_EACH
         tokens = self.model.generate(**batch, encoder_outputs=encoder_outputs, **gen_kwargs)
         return loss, tokens, labels
 
     def _add_eval_losses(self, outputs: ModelOutput, batch: dict[str, torch.Tensor]) -> None:
         state = self.accelerator.gradient_state
         num_own = num_rows = len(batch["labels"])
-        if state.end_of_dataloader and state.remainder > 0:
+        is_filled = state.end_of_dataloader and state.remainder > 0
+        if is_filled:
             # With several processes the last batch is filled up with sentences counted before.
             num_own = state.remainder - num_rows * self.accelerator.process_index
-        if 0 < num_own < num_rows:
-            batch = {name: tensor[:num_own] for name, tensor in batch.items()}
+        # With sharded weights a process that passes waits for all to do so.
+        if 0 < num_own < num_rows or (is_filled and self._is_sharded):
+            batch = {name: tensor[: max(1, num_own)] for name, tensor in batch.items()}
             outputs = self.model(**batch)
         if num_own > 0:
             self._eval_losses.add(outputs, batch)

@@ -1,0 +1,57 @@
+"""Two processes for real: what is started here is `torch.distributed.run`, over gloo."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+sys.path.insert(0, str(HERE))  # for `runs` and `sharded`, which the processes import, too
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+DISTRIBUTED = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="session")
+def start():
+    """Starts a module of Python with arguments; a `Popen` whose output is read as text."""
+
+    def run(*argv):
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        command = [sys.executable, "-m", *map(str, argv)]
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **both)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finish(start):
+    """Runs a module to its end, which must come in three minutes and be a good one."""
+
+    def run(*argv):
+        with start(*argv) as process:
+            try:
+                printed, _ = process.communicate(timeout=180)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert process.returncode == 0, printed
+        return printed
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def two_processes(finish, tmp_path_factory):
+    """Lets two processes run a part of `ranks.py`; the folder of what they saved."""
+
+    def run(part):
+        folder = tmp_path_factory.mktemp(part)
+        finish(*DISTRIBUTED, HERE / "ranks.py", part, folder)
+        return folder
+
+    return run
