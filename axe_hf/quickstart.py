@@ -374,8 +374,7 @@ def _translate_by_generate(model, tokenizer, batch_size: int, texts: list[str], 
 def _training_arguments(output_dir: Path, arguments, recipe, own: dict[str, Any]) -> Any:
     import torch
 
-    from .training import AxeTrainingArguments
-    from .training.precision import has_fast_bf16
+    from .training import AxeTrainingArguments, has_fast_bf16
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = recipe["training"] | own

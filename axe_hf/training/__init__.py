@@ -3,6 +3,7 @@
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
 from .model_card import ModelCardDetails, model_card_text
+from .precision import has_fast_bf16
 from .run import TrainingResult, run_training
 from .time_budget import TrainingClock, timed_schedule
 from .trainer import AxeTrainer
@@ -17,6 +18,7 @@ __all__ = [
     "TrainingClock",
     "TrainingResult",
     "average_checkpoints",
+    "has_fast_bf16",
     "model_card_text",
     "run_training",
     "timed_schedule",

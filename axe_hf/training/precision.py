@@ -12,6 +12,10 @@ def has_fast_bf16(device_type: str) -> bool:
     """Whether "cpu" or "cuda" computes bfloat16 by instructions of its own.
 
     Emulated, it is several times slower than float32.
+
+    Example:
+        >>> from axe_hf.training import AxeTrainingArguments, has_fast_bf16
+        >>> args = AxeTrainingArguments("run", bf16=has_fast_bf16("cpu"), use_cpu=True)
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -102,7 +102,7 @@ def load_rows(
     source = PHRASEBOOK / "train.jsonl.gz" if train_file is None else train_file
     pairs = axe_hf.load_translations(source, **languages).shuffle(seed=0)
     # Sentences have five tokens and more.
-    pairs = pairs.select(range(min(len(pairs), max(2000, num_steps * size.max_tokens // 5))))
+    pairs = pairs.select(range(min(len(pairs), max(500, num_steps * size.max_tokens // 5))))
     texts = (text for pair in pairs["translation"] for text in pair.values())
     tokenizer = axe_hf.train_tokenizer(texts, vocab_size=min(size.vocab_size, 8000))
     limits = {"max_source_length": min(128, size.max_tokens), "max_target_length": 128}
