@@ -374,12 +374,13 @@ def _translate_by_generate(model, tokenizer, batch_size: int, texts: list[str], 
 def _training_arguments(output_dir: Path, arguments, recipe, own: dict[str, Any]) -> Any:
     import torch
 
-    from .training import AxeTrainingArguments
+    from .training import AxeTrainingArguments, has_fast_bf16
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = recipe["training"] | own
     settings |= {"seed": arguments.seed, "train_minutes": arguments.minutes_each}
-    settings["bf16"] = settings["bf16"] and _has_fast_bf16()
-    settings["use_cpu"] = not torch.cuda.is_available()
+    settings["bf16"] = settings["bf16"] and has_fast_bf16(device)
+    settings["use_cpu"] = device == "cpu"
     return AxeTrainingArguments(str(output_dir), **settings)
 
 
@@ -392,16 +393,6 @@ def _run_training(trainer) -> None:
     _say(f"      {state.global_step:,} steps, {state.epoch:.1f} epochs; validation BLEU {bleu:.1f}")
     trainer.model.set_attn_implementation("sdpa")  # which the saved model will be loaded with
     trainer.model.eval()
-
-
-def _has_fast_bf16() -> bool:
-    """Whether bf16 is computed by hardware: emulated, it is several times slower than fp32."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.13
-    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
 
 
 def _score(trained: _Trained, data: _Data, recipe) -> tuple[dict, list[str]]:

@@ -4,6 +4,7 @@ from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
 from .best import choose_checkpoints
 from .model_card import ModelCardDetails, model_card_text
+from .precision import has_fast_bf16
 from .run import PREDICTIONS_NAME, TrainingResult, run_training
 from .script_arguments import ScriptArguments
 from .time_budget import TrainingClock, timed_schedule
@@ -22,6 +23,7 @@ __all__ = [
     "TrainingResult",
     "average_checkpoints",
     "choose_checkpoints",
+    "has_fast_bf16",
     "model_card_text",
     "run_training",
     "timed_schedule",

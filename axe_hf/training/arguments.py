@@ -345,8 +345,9 @@ class ModelArguments:
             and last among them), first or last.
         teacher_source_lang, teacher_target_lang (default None): the code of the language in the
             tokenizer of init_from, where it knows several: eng_Latn, en_XX. None is the data's.
-        attn_implementation (default None): how attention is computed in this run: eager (several
-            times faster on a CPU with bf16), sdpa (what None means) or flash_attention_2.
+        attn_implementation (default None): how attention is computed in this run: eager, sdpa or
+            flash_attention_2. None is sdpa, but with bf16 on a CPU that computes it eager, which is
+            several times faster there; the log says so.
         use_peft (default False): train an adapter of `model_name_or_path` (LoRA, Hu et al. 2021,
             arXiv 2106.09685), which is what gets saved; options and defaults as TRL has them. The
             extra "peft" is needed.

@@ -29,6 +29,7 @@ from ..teachers import student_tokenizer
 from ..teachers.warm_start import check_name
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
+from .precision import choose_attention
 from .trainer import AxeTrainer, check_model_and_tokenizer, target_sizes
 
 if TYPE_CHECKING:
@@ -177,7 +178,9 @@ def _run(
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     check_model_and_tokenizer(model, tokenizer)
-    if model_args.attn_implementation is not None:
+    if model_args.attn_implementation is None:
+        choose_attention(model, training_args)
+    else:
         model.set_attn_implementation(model_args.attn_implementation)
     config, train_dataset = model.config, None
     if "train" in splits:
