@@ -380,7 +380,9 @@ GOOD_LINE = json_lines(ROWS[:1])
         ("a.tsv", "Yes.\tJa.\nNo.\n", r"a\.tsv, line 2: must have 2 columns, en and de.* got 1"),
         ("a.tsv", "Yes.\tJa.\tOui.\n", "line 1: must have 2 columns.* got 3"),
         ("a.tsv", "Yes.\t\n", "line 1: the side 'de'"),
-        ("a.csv", "Yes.,Ja.\n", r"`source` must end in \.jsonl, \.json or \.tsv"),
+        ("a.csv", "Yes.,Ja.\nYes,yes.,Ja.\n", "a.csv, line 2: must have 2 columns.* a comma.* got 3"),
+        ("a.csv", 'Yes.,Ja.\nYes,"Ja\n', "a.csv, line 2: must be a row of a CSV file"),
+        ("a.xml", "<tu/>", r"`source` must end in \.jsonl, \.json, .* or \.parquet"),
     ],
 )
 def test_bad_file_is_an_error_that_names_file_and_line(tmp_path, name, text, message):
@@ -425,7 +427,7 @@ def test_bad_arguments_are_an_error_that_names_them(tmp_path):
         ValueError, match="`split` must be None for files.* Give that split's own file"
     ):
         load(path, split="test")
-    with pytest.raises(ValueError, match="`source` must be a pair of text files, got 3"):
+    with pytest.raises(ValueError, match="`source` must be, if several, each a file.*; got 'a'"):
         load(("a", "b", "c"))
     for nothing in ("", None):
         with pytest.raises(ValueError, match="`source` must be a path"):
