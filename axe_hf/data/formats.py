@@ -130,9 +130,7 @@ def _parse(text: str, place: str) -> Any:
         raise ValueError(f"{place}: must be valid JSON, got {text[:60]!r} ({error}).") from error
 
 
-def _read_text_pair(
-    paths: Shard, languages: Languages, mark: Mark, share: Share
-) -> Iterator[Row]:
+def _read_text_pair(paths: Shard, languages: Languages, mark: Mark, share: Share) -> Iterator[Row]:
     if tuple(bare_suffix(path).lstrip(".") for path in paths) == languages[::-1]:
         paths = paths[::-1]
     sides = [lines_of(path, mark, f"offset_{side}") for side, path in enumerate(paths)]
@@ -170,7 +168,7 @@ def _read_csv(path: Path, languages: Languages, mark: Mark, share: Share) -> Ite
 
     def texts() -> Iterator[str]:
         nonlocal last
-        for last in lines_of(path, mark):  # noqa: B007
+        for last in lines_of(path, mark):
             yield f"{last.text}\n"
 
     def cells_of_rows() -> Iterator[tuple[Line, int, list[str]]]:
@@ -180,7 +178,7 @@ def _read_csv(path: Path, languages: Languages, mark: Mark, share: Share) -> Ite
                 yield last, first, cells
                 first = last.number + 1
         except csv.Error as error:
-            wrong = f"{path}, line {first}: must be a row of a CSV file with texts in \" quotes"
+            wrong = f'{path}, line {first}: must be a row of a CSV file with texts in " quotes'
             raise ValueError(f"{wrong}, got {error}.") from error
 
     return _read_table(path, languages, mark, share, cells_of_rows(), "comma")
@@ -232,7 +230,9 @@ def _begins_like_heading(languages: Languages) -> Callable[[str], Any]:
     codes = bases | {text.strip().casefold() for text in languages}
     names = {name for name, code in TO_LANGUAGE_CODE.items() if {name, code} & codes}
     words = codes | names | {word for word, side in _HEADINGS.items() if side < 2}
-    return re.compile(rf"[\s\"']*(?:{'|'.join(map(re.escape, sorted(words)))})", re.I).match
+    return re.compile(
+        rf"[\s\"']*(?:{'|'.join(map(re.escape, sorted(words)))})", re.IGNORECASE
+    ).match
 
 
 def heading_of(cell: str, languages: Languages) -> int | None:

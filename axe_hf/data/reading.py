@@ -298,24 +298,14 @@ def _warn_of_empty(count: int, source: Any) -> None:
 
 
 def _load_from_hub(name: str, languages: Languages, split: Any) -> "Dataset":
-    from datasets import load_dataset
-
-    # "owner/name:config", but never the colon of a Windows path such as C:\data
-    name, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
-    one = "train" if split is None else None if isinstance(split, tuple) else split
-    try:
-        dataset: Any = load_dataset(name, config or None, split=one)
-    except Exception as error:
-        message = f"`source` must be a file or a data set that datasets can load, got {name!r}: "
-        raise ValueError(f"{message}{type(error).__name__}: {error}") from error
-    if one is None:
+    dataset = load_from_hub(name, None if isinstance(split, tuple) else split or "train")
+    if isinstance(split, tuple):
         if not (there := [each for each in split if each in dataset]):
             wants = " or ".join(split)
             raise ValueError(f"{name}: no split {wants} in {[*dataset]}; name `split`.")
         dataset = dataset[there[0]]
-    if "translation" not in dataset.column_names:
-        raise ValueError(f"{name}: must have the column 'translation', got {dataset.column_names}.")
-    _check_languages(languages, dataset[0]["translation"] if len(dataset) else (), name)
+    found = dataset[0].get("translation", ()) if len(dataset) else ()
+    check_hub_columns(dataset.column_names, found, languages, name)
 
     def is_said(pairs: list[dict[str, Any]]) -> list[bool]:
         return [any((pair[side] or "").strip() for side in languages) for pair in pairs]
@@ -323,6 +313,26 @@ def _load_from_hub(name: str, languages: Languages, split: Any) -> "Dataset":
     kept = dataset.filter(is_said, batched=True, input_columns="translation")
     _warn_of_empty(len(dataset) - len(kept), name)
     return kept
+
+
+def load_from_hub(name: str, split: str | None, **options: Any) -> Any:
+    """What `datasets` makes of "owner/name", "owner/name:config" or a folder."""
+    from datasets import load_dataset
+
+    # "owner/name:config", but never the colon of a Windows path such as C:\data
+    name, _, config = (name, "", "") if Path(name).is_dir() else name.partition(":")
+    try:
+        return load_dataset(name, config or None, split=split, **options)
+    except Exception as error:
+        message = f"`source` must be a file or a data set that datasets can load, got {name!r}: "
+        raise ValueError(f"{message}{type(error).__name__}: {error}") from error
+
+
+def check_hub_columns(columns: list[str], found: Any, languages: Languages, name: str) -> None:
+    """Raise for a data set without pairs of these languages; `found` are those of its first."""
+    if "translation" not in columns:
+        raise ValueError(f"{name}: must have the column 'translation', got {columns}.")
+    _check_languages(languages, found, name)
 
 
 def _check_languages(languages: Languages, found: Iterable[str], place: str) -> None:

@@ -19,14 +19,15 @@ from ..cmlm.configuration_cmlm import (
     check_family,
     needs_room,
 )
-from ..data import load_translations, tokenize_translations, train_tokenizer
+from ..data import train_tokenizer
 from ..data.tokenizer import check_tokenizer, encode_targets, load_tokenizer
 from ..output import check_new_folder, only_writer
 from ..teachers import student_tokenizer
 from ..teachers.warm_start import check_name
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
-from .trainer import AxeTrainer, check_model_and_tokenizer, target_sizes
+from .loading import TrainingPairs, check_stream, load_pairs, load_scored, texts_of, training_set
+from .trainer import AxeTrainer, check_model_and_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,6 +79,7 @@ def run_training(
         >>> result = run_training(model_args, data_args, training_args)  # doctest: +SKIP
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
+    check_stream(data_args, training_args)
     asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
     checkpoint = resolve_checkpoint(asked, output_dir)
     if checkpoint is None and model_args.model_name_or_path is None:
@@ -99,8 +101,12 @@ def run_training(
 
 def _run(model_args, data_args, training_args, checkpoint: str | None) -> TrainingResult:
     languages = {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
-    raw = _load(data_args, languages)
-    if training_args.predict_with_generate and len(raw) > 1:
+    data_seed = training_args.data_seed
+    # One process of a machine reads and writes the cache, the others find it.
+    with training_args.main_process_first(desc="reading"):
+        pairs = load_pairs(data_args, training_args.seed if data_seed is None else data_seed)
+        raw = load_scored(data_args)
+    if training_args.predict_with_generate and raw:
         from ..evaluation import TranslationMetric, default_tokenize
 
         tokenize = training_args.bleu_tokenize or default_tokenize(data_args.target_lang)
@@ -108,20 +114,15 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
         training_args = copy(training_args)
         training_args.bleu_tokenize = tokenize
     set_seed(training_args.seed)
-    tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw["train"])
+    tokenizer = _make_tokenizer(model_args, data_args, checkpoint, pairs)
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is not None:
         model.set_attn_implementation(model_args.attn_implementation)
-    config, lengths = model.config, ("max_source_length", "max_target_length")
-    limits = {name: getattr(data_args, name) or getattr(config, name) for name in lengths}
-    for name, limit in limits.items():
-        if limit > (most := getattr(config, name)):
-            raise ValueError(f"`{name}` is {limit}, over the model's limit of {most}.")
-    train_dataset = tokenize_translations(raw.pop("train"), tokenizer, **languages, **limits)
-    if needs_room(config):
-        train_dataset = _with_room(train_dataset, config.max_target_length)
+    config = model.config
+    with training_args.main_process_first(desc="tokenizing"):
+        train_dataset = training_set(pairs, tokenizer, config, data_args)
     needed = (tokenizer, config, languages)
     scored = {split: _tokenize_for_scoring(data, *needed) for split, data in raw.items()}
     sets = {"train_dataset": train_dataset, "eval_dataset": scored.get("validation")}
@@ -138,10 +139,10 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
         metrics |= results
         scores[split] = {n.removeprefix(f"{prefix}_"): value for n, value in results.items()}
     trainer.save_state()
-    train_files = (data_args.train_file or "").split(",")
+    files = [file for one in data_args.train_files for file in one.split(",")]
     trainer.create_model_card(
         **languages,
-        dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in train_files),
+        dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in files),
         base_model=model_args.model_name_or_path or model_args.init_from,
         is_warm_started=model_args.init_from is not None,
         scores={split: values for split, values in scores.items() if "bleu" in values},
@@ -149,25 +150,11 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
     return TrainingResult(trainer, trainer.model, tokenizer, metrics)
 
 
-def _load(data_args: DataArguments, languages: dict[str, str]) -> "dict[str, Dataset]":
-    """The sentence pairs by split: train, and validation and test where they are given."""
-    loaded = {}
-    hub_splits = {"train": "train" if data_args.dataset_name is not None else None}
-    hub_splits |= {"validation": data_args.validation_split, "test": data_args.test_split}
-    for split, hub_split in hub_splits.items():
-        argument = f"{split}_file" if hub_split is None else "dataset_name"
-        source = getattr(data_args, argument)
-        if source is None:
-            continue
-        try:
-            loaded[split] = load_translations(source, **languages, split=hub_split)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"`{argument}`: {error}") from error
-    return loaded
-
-
 def _make_tokenizer(
-    model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, train: "Dataset"
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    checkpoint: str | None,
+    pairs: TrainingPairs,
 ) -> PreTrainedTokenizerBase:
     name = checkpoint or data_args.tokenizer_name_or_path or model_args.model_name_or_path
     name = name or model_args.init_from
@@ -179,10 +166,9 @@ def _make_tokenizer(
         tokenizer = load_tokenizer(name, "Give another by `tokenizer_name_or_path`.")
         is_teachers = model_args.init_from is not None and checkpoint is None
         return _extended(tokenizer, model_args, data_args) if is_teachers else tokenizer
-    languages = (data_args.source_lang, data_args.target_lang)
-    texts = (pair[language] for pair in train["translation"] for language in languages)
+    texts = texts_of(pairs, (data_args.source_lang, data_args.target_lang))
     settings: dict[str, Any] = {n.removeprefix("tokenizer_"): value for n, value in given.items()}
-    return train_tokenizer(filter(None, texts), **settings)
+    return train_tokenizer(texts, **settings)
 
 
 def _extended(tokenizer: Any, model_args: ModelArguments, data_args: DataArguments) -> Any:
@@ -246,17 +232,6 @@ def _by_names_of_settings() -> Iterator[None]:
         for name, setting in names.items():
             problem = problem.replace(f"`{name}`", f"`{setting}`")
         raise ValueError(problem) from error
-
-
-def _with_room(dataset: "Dataset", limit: int) -> "Dataset":
-    """The pairs whose targets a canvas of `limit` positions can hold."""
-    _, needed = target_sizes(dataset)
-    kept = (needed <= limit).nonzero()[0]
-    if num_dropped := len(dataset) - len(kept):
-        dropped = f"{num_dropped} of {len(dataset)} sentence pairs"
-        reason = f"with a blank between equal neighbours over max_target_length={limit}"
-        logger.warning(f"Dropped {dropped}: {reason}.")
-    return dataset.select(kept) if num_dropped else dataset
 
 
 def _cut_to_room(token_ids: list[int], limit: int) -> list[int]:

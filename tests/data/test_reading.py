@@ -380,7 +380,11 @@ GOOD_LINE = json_lines(ROWS[:1])
         ("a.tsv", "Yes.\tJa.\nNo.\n", r"a\.tsv, line 2: must have 2 columns, en and de.* got 1"),
         ("a.tsv", "Yes.\tJa.\tOui.\n", "line 1: must have 2 columns.* got 3"),
         ("a.tsv", "Yes.\t\n", "line 1: the side 'de'"),
-        ("a.csv", "Yes.,Ja.\nYes,yes.,Ja.\n", "a.csv, line 2: must have 2 columns.* a comma.* got 3"),
+        (
+            "a.csv",
+            "Yes.,Ja.\nYes,yes.,Ja.\n",
+            "a.csv, line 2: must have 2 columns.* a comma.* got 3",
+        ),
         ("a.csv", 'Yes.,Ja.\nYes,"Ja\n', "a.csv, line 2: must be a row of a CSV file"),
         ("a.xml", "<tu/>", r"`source` must end in \.jsonl, \.json, .* or \.parquet"),
     ],
