@@ -6,7 +6,7 @@ import numpy as np
 
 from ..cmlm.configuration_mask_predict import require
 
-Lengths = Sequence[tuple[int, int]] | Sequence[int]
+Lengths = Sequence[tuple[int, int]] | Sequence[int] | np.ndarray
 
 
 class MaxTokensBatchSampler:

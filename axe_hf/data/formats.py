@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from io import BufferedIOBase
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from transformers.utils import logging
 
@@ -82,7 +83,7 @@ def lines_of(path: Path, mark: Mark, name: str = "offset") -> Iterator[Line]:
 
 
 def decoded_lines(
-    file: IO[bytes], name: str | Path, number: int = 0, offset: int = 0
+    file: BinaryIO | BufferedIOBase, name: str | Path, number: int = 0, offset: int = 0
 ) -> Iterator[Line]:
     """Lines that end in \\n or \\r\\n, without byte order marks, behind line `number`."""
     raw = b""
@@ -230,9 +231,8 @@ def _begins_like_heading(languages: Languages) -> Callable[[str], Any]:
     codes = bases | {text.strip().casefold() for text in languages}
     names = {name for name, code in TO_LANGUAGE_CODE.items() if {name, code} & codes}
     words = codes | names | {word for word, side in _HEADINGS.items() if side < 2}
-    return re.compile(
-        rf"[\s\"']*(?:{'|'.join(map(re.escape, sorted(words)))})", re.IGNORECASE
-    ).match
+    any_word = "|".join(map(re.escape, sorted(words)))
+    return re.compile(rf"[\s\"']*(?:{any_word})", re.IGNORECASE).match
 
 
 def heading_of(cell: str, languages: Languages) -> int | None:

@@ -52,9 +52,9 @@ def load_translations(
     order, and choose among more than two columns |
     | `"pairs.parquet"` | a column `translation`, or columns named as headings are |
     | `"train.en,train.de"` or a 2-tuple | two plain text files, line by line |
-    | `"data/*.tsv"`, `"data/*.en,data/*.de"` | all that fit, sorted; the sides of a pair equally many |
-    | a folder | the files in it, if they are all of these formats and none is named after a split;
-    else through `datasets.load_dataset` |
+    | `"data/*.tsv"`, `"data/*.en,data/*.de"` | all that fit, sorted; of two, equally many |
+    | a folder | its files, if all are of these formats and none is named after a split; else
+    through `datasets.load_dataset` |
     | a list | several of all these, one after the other |
     | `"owner/name"` or `"owner/name:config"` | through `datasets.load_dataset` |
 

@@ -291,9 +291,8 @@ class TranslationStream:
         number, epoch_of_last = state.get("window", 0), readers[0].position["epoch"]
         while True:
             starts = [reader.position for reader in readers]
-            if len(readers) == 1:
-                pairs = islice(epoch, self.shuffle_buffer)
-            else:
+            pairs: Iterator[dict[str, str]] = islice(epoch, self.shuffle_buffer)
+            if len(readers) > 1:
                 draws = self.pairs.draws(self.shuffle_buffer, self.generator(share, number, 0))
                 pairs = (next(endless[part]) for part in draws.tolist())
             columns, num_read = self._tokenized(pairs)
@@ -315,11 +314,14 @@ class TranslationStream:
 
     def _tokenized(self, pairs: Iterator[dict[str, str]]) -> tuple[dict[str, TokenColumn], int]:
         parts, num_read = dict[str, list[TokenColumn]](input_ids=[], labels=[]), 0
+        nothing = TokenColumn.of([])
         while some := list(islice(pairs, _PAIRS_AT_ONCE)):
             num_read += len(some)
             for name, rows in self.tokenize(some).items():
                 parts[name].append(TokenColumn.of(rows))
-        return {name: TokenColumn.joined(columns) for name, columns in parts.items()}, num_read
+        return {
+            name: TokenColumn.joined(columns or [nothing]) for name, columns in parts.items()
+        }, num_read
 
     def generator(self, share: Share, window: int, purpose: int) -> np.random.Generator:
         """For the draws of a window: those of its parts, or of its order."""
@@ -401,10 +403,10 @@ class StreamBatches(IterableDataset):
         generator = self.stream.generator(share, window.number, 1)
         sizes = np.maximum(*(column.lengths() for column in window.columns.values()))
         order = generator.permutation(len(sizes))
-        if self.max_tokens is None:
+        if self.batch_size is not None:
             starts = range(0, len(sizes), self.batch_size)
             return [order[start : start + self.batch_size].tolist() for start in starts]
         order = order[np.argsort(sizes[order], kind="stable")]
-        bounds = batch_bounds(sizes[order], self.max_tokens)
+        bounds = batch_bounds(sizes[order], self.max_tokens or 0)
         shuffled = generator.permutation(len(bounds)).tolist()
         return [order[slice(*bounds[index])].tolist() for index in shuffled]

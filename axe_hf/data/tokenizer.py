@@ -425,9 +425,10 @@ def tokenize_translations(
         >>> tokenizer.convert_ids_to_tokens(tokenized[0]["labels"])
         ['▁guten', '▁Tag', '</s>']
     """
-    limits = {"max_source_length": max_source_length, "max_target_length": max_target_length}
     languages = {"source_lang": source_lang, "target_lang": target_lang}
-    pair_tokenizer = PairTokenizer(tokenizer, **languages, **limits)
+    pair_tokenizer = PairTokenizer(
+        tokenizer, source_lang, target_lang, max_source_length, max_target_length
+    )
     require({"at least 1": "num_workers"}, {"num_workers": num_workers})
     if "translation" not in (columns := getattr(dataset, "column_names", None) or []):
         raise ValueError(f"`dataset` must be a Dataset with a column 'translation', got {columns}.")

@@ -248,10 +248,10 @@ class DataArguments:
 
     source_lang: str
     target_lang: str
-    train_file: str | list[str] | None = None
+    train_file: None | str | list[str] = None
     train_file_weights: list[float] | None = None
-    validation_file: str | list[str] | None = None
-    test_file: str | list[str] | None = None
+    validation_file: None | str | list[str] = None
+    test_file: None | str | list[str] = None
     dataset_name: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
@@ -307,7 +307,7 @@ class DataArguments:
                 raise ValueError(
                     f"`train_file_weights` must have one for each `train_file`, {got}."
                 )
-            if min(self.train_file_weights) <= 0:
+            if not min(self.train_file_weights) > 0:
                 got = f"got {self.train_file_weights}"
                 raise ValueError(f"`train_file_weights` must be positive, {got}.")
 

@@ -1,4 +1,4 @@
-"""The data of a run: sentence pairs by split as its arguments name them, and what trains on them."""
+"""The data of a run: sentence pairs as its arguments name them, and what trains on them."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-# What a tokenizer is trained on at most: of more, pairs at even distances, or the first of a stream.
+# What a tokenizer is trained on at most: pairs at even distances, or the first of a stream.
 MOST_PAIRS_FOR_TOKENIZER = 500_000
 # What is trained on before it is tokenized: the sources with weights one by one.
 TrainingPairs: TypeAlias = "PairStream | list[Dataset]"
@@ -94,10 +94,8 @@ def training_set(
     if isinstance(pairs, PairStream):
         room = config.max_target_length if needs_room(config) else None
         tokenize = PairTokenizer(tokenizer, **settings, max_canvas_length=room)
-        size = data_args.shuffle_buffer
-        return TranslationStream(
-            pairs, tokenize, **({} if size is None else {"shuffle_buffer": size})
-        )
+        size = {"shuffle_buffer": data_args.shuffle_buffer} if data_args.shuffle_buffer else {}
+        return TranslationStream(pairs, tokenize, **size)
     settings["num_workers"] = data_args.preprocessing_num_workers
     sets = [tokenize_translations(one, tokenizer, **settings) for one in pairs]
     if needs_room(config):

@@ -125,7 +125,10 @@ def _run(model_args, data_args, training_args, checkpoint: str | None) -> Traini
         train_dataset = training_set(pairs, tokenizer, config, data_args)
     needed = (tokenizer, config, languages)
     scored = {split: _tokenize_for_scoring(data, *needed) for split, data in raw.items()}
-    sets = {"train_dataset": train_dataset, "eval_dataset": scored.get("validation")}
+    sets: dict[str, Any] = {
+        "train_dataset": train_dataset,
+        "eval_dataset": scored.get("validation"),
+    }
     trainer = AxeTrainer(model, training_args, processing_class=tokenizer, **sets)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     trainer.save_model()

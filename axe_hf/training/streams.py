@@ -1,7 +1,6 @@
 """Training on a `TranslationStream`: its batches with their state, and the state in checkpoints."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ STREAM_STATE = "stream_state"  # beside the tensors of a batch
 class StreamCollator:
     """Gives a batch of a stream, collated, the state from which the next one is made."""
 
-    collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    collator: Any
 
     def __call__(self, batch: StreamBatch) -> dict[str, Any]:
         if batch.state is None:  # in place of one passed over

@@ -358,7 +358,8 @@ class AxeTrainer(Seq2SeqTrainer):
             states=[] if checkpoint is None else stream_states(checkpoint, args),
             num_passed=0 if checkpoint is None else num_batches_of(checkpoint, args),
         )
-        options = {"batch_size": None, "collate_fn": StreamCollator(self.data_collator)}
+        options: dict[str, Any] = {"batch_size": None}
+        options["collate_fn"] = StreamCollator(self.data_collator)
         loader = DataLoader(batches, **options, **self._options_of_workers())
         # Not `accelerator.prepare`, which would divide among processes what is their own already.
         device = self.accelerator.device
