@@ -304,9 +304,7 @@ class DataArguments:
                 raise ValueError(f"`train_file_weights` must be numbers, {got}.") from error
             if len(self.train_file_weights) != len(self.train_files):
                 got = f"got {len(self.train_file_weights)} for {len(self.train_files)}"
-                raise ValueError(
-                    f"`train_file_weights` must have one for each `train_file`, {got}."
-                )
+                raise ValueError(f"`train_file_weights` must have one for each file, {got}.")
             if not min(self.train_file_weights) > 0:
                 got = f"got {self.train_file_weights}"
                 raise ValueError(f"`train_file_weights` must be positive, {got}.")

@@ -193,7 +193,6 @@ def test_workers_of_a_loader_divide_a_stream_and_resume_in_turn(make_stream, tex
 
     whole = load(14)
     assert sorted(texts_of(whole[:8])) == sorted(sources(make_pairs(40)))
-    states = [max(whole[:5], key=lambda b: b.state["worker"] == w).state for w in range(2)]
     states = [[b.state for b in whole[:5] if b.state["worker"] == w][-1] for w in range(2)]
     assert load(14, states=states, num_passed=5)[5:] == whole[5:]
 
