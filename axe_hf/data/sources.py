@@ -35,11 +35,6 @@ def shards_of(source: Source) -> list[Shard] | None:
     return shards
 
 
-def is_several(source: Source) -> bool:
-    """Whether `source` is a list of sources, not one of them, such as two plain text files."""
-    return isinstance(source, (list, tuple)) and not _is_text_pair(source)
-
-
 def _shards(source: Source) -> list[Shard] | None:
     if isinstance(source, (list, tuple)):
         return _of_several(source)

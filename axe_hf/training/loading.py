@@ -104,10 +104,14 @@ def training_set(
 
 
 def check_stream(data_args: DataArguments, training_args: AxeTrainingArguments) -> None:
-    """Refuse, before any work, a stream that nothing would end."""
+    """Refuse, before any work, a stream that nothing would end, or that divides itself."""
     if data_args.streaming and training_args.max_steps <= 0:
         got = f"got {training_args.max_steps}"
         raise ValueError(f"`max_steps` must be set with `streaming`, which has no end, {got}.")
+    is_hub, number = data_args.dataset_name is not None, training_args.dataloader_num_workers
+    if data_args.streaming and is_hub and number:
+        reason = "`datasets` divides a stream among workers by itself. Leave it out"
+        raise ValueError(f"`dataloader_num_workers` is {number}, but {reason}.")
 
 
 def _first(dataset: "Dataset", limit: int | None) -> "Dataset":

@@ -54,8 +54,10 @@ def stream_states(checkpoint: str | Path, args: AxeTrainingArguments) -> list[di
     now = f"{args.world_size} with {num_workers}"
     place = "All go on where the first one stood: some pairs come twice or not at all"
     logger.warning(f"`train_dataset` was read by {was}, and now by {now}. {place}.")
-    state = {"positions": saved["workers"][0].get("positions", [])}
-    return [state | {"window": saved["workers"][0].get("window", 0)}] * num_workers
+    state = saved["workers"][0]
+    # What `datasets` says of its own state holds for one division of its files alone.
+    places = [{n: v for n, v in place.items() if n != "state"} for place in state["positions"]]
+    return [{"window": state["window"], "positions": places}] * num_workers
 
 
 def num_batches_of(checkpoint: str | Path, args: AxeTrainingArguments) -> int:

@@ -149,6 +149,15 @@ def test_a_run_mixes_files_by_their_weights(run, file, tmp_path, caplog):
         ({"train_file_weights": [-1]}, "`train_file_weights` must be positive"),
         ({"max_eval_samples": 0}, "`max_eval_samples` must be at least 1"),
         (
+            {
+                "streaming": True,
+                "train_file": None,
+                "dataset_name": "owner/name",
+                "dataloader_num_workers": 1,
+            },
+            "`dataloader_num_workers` is 1, but `datasets` divides a stream",
+        ),
+        (
             {"streaming": True, "max_tokens_per_batch": 10},
             "`max_tokens` must hold every pair, got 10, but the stream may have 12",
         ),
@@ -163,7 +172,7 @@ def test_what_does_not_go_together_is_refused(run, settings, message):
 def test_two_processes_share_a_stream_step_by_step_and_resume_bit_for_bit(file, pairs, tmp_path):
     script = Path(__file__).with_name("stream_of_two.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=29517", str(script), file, str(tmp_path / "run")]
+    command += ["--standalone", str(script), file, str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
