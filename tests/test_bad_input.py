@@ -833,7 +833,9 @@ DATA_FILES = (
     ("a.tsv", "one\teins\ntwo\tzwei\tdos\n", "a.tsv, line 2"),
     ("a.tsv", "one\teins\n\tzwei\n", "a.tsv, line 2"),
     ("a.tsv", b"one\teins\n\xe4\t\xf6\n", "a.tsv, line 2"),
-    ("a.csv", "one,eins\n", "a.csv"),
+    ("a.csv", "one,eins\none,two,zwei\n", "a.csv, line 2"),
+    ("a.csv", 'one,eins\n"one, two\n', "a.csv, line 2"),
+    ("a.parquet", "one,eins\n", "a.parquet"),
     ("a", "one\teins\n", "a"),
 )
 # fmt: on

@@ -53,6 +53,25 @@ def test_the_benchmark_measures_and_leaves_a_table_and_a_picture(run_benchmark, 
     assert (tmp_path / "loss_cpu.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_data_is_measured_streamed_and_whole(folder, run_benchmark, tmp_path, monkeypatch):
+    import streaming
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("axe_hf.data.reading.MOST_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(streaming, "NUM_FILES", 2)
+    streaming.write_pairs(tmp_path, 2000)
+    names = ("part-0.jsonl", "part-1.jsonl")
+    assert [len((tmp_path / "pairs" / n).read_text().splitlines()) for n in names] == [1000, 1000]
+    for way in streaming.WAYS:
+        options = ("--way", way, "--folder", tmp_path, "--pairs", 2000, "--max-tokens", 500)
+        printed = run_benchmark(*options, program="streaming.py")
+        rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+        moments = [row["moment"] for row in rows]
+        assert moments[:2] == ["before reading", "first batch"]
+        assert "middle" in way or (moments[-1] == "end" and 1900 < rows[-1]["pairs"] <= 2000)
+        assert all(row["rss_mib"] > 100 for row in rows)
+
+
 def test_another_allocator_needs_a_new_process(run_benchmark, monkeypatch, tmp_path):
     class Replaced(Exception):
         """Stands for a process that is gone."""

@@ -64,7 +64,7 @@ def test_the_settings_of_decoding():
 PIECES = {
     "this folder holds something": (r"any\(.*\.iterdir\(\)\)", {"output.py"}),
     "whole or not at all": (r"\.unfinished|mkdtemp|NamedTemporaryFile", {"output.py"}),
-    "lines of UTF-8": (r"\\ufeff", {"data/reading.py"}),
+    "lines of UTF-8": (r"\\ufeff", {"data/formats.py"}),
     "a masked canvas": (r"full_like\(.*pad_token_id", {"cmlm/mask_predict.py"}),
     "text that is no Unicode": (r"surrogatepass", {"pipeline.py"}),
     "what commands a terminal": (r"x9f", {"output.py"}),

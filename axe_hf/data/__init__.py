@@ -3,12 +3,16 @@
 from .batching import MaxTokensBatchSampler
 from .collator import DataCollatorForCmlm
 from .reading import PHRASEBOOK, load_translations, read_lines
-from .tokenizer import tokenize_translations, train_tokenizer
+from .streaming import PairStream, TranslationStream
+from .tokenizer import PairTokenizer, tokenize_translations, train_tokenizer
 
 __all__ = [
     "PHRASEBOOK",
     "DataCollatorForCmlm",
     "MaxTokensBatchSampler",
+    "PairStream",
+    "PairTokenizer",
+    "TranslationStream",
     "load_translations",
     "read_lines",
     "tokenize_translations",

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..cmlm.configuration_mask_predict import require
 
-Lengths = Sequence[tuple[int, int]] | Sequence[int]
+Lengths = Sequence[tuple[int, int]] | Sequence[int] | np.ndarray
 
 
 class MaxTokensBatchSampler:
@@ -16,6 +16,10 @@ class MaxTokensBatchSampler:
     fairseq counts, so published budgets carry over. Every example comes once an epoch. Those of
     equal length are shuffled among each other, and so are the batches. The number of batches hangs
     on the lengths alone, the order on (seed, epoch): a resumed run sees the same.
+
+    In every process an example takes 1 or 2 bytes for its size and 4 for its place in the order,
+    and 21 more for seconds at the start of an epoch (measured on 10 million): 0.6 GB and 2.1 GB
+    more for 100 million pairs. Where that is too much, use a `TranslationStream`.
 
     Args:
         lengths: Per example the source and target length, `(num_examples, 2)`, or one size each,
@@ -47,7 +51,7 @@ class MaxTokensBatchSampler:
             got = f"{max_tokens}, but example {longest} has {self.sizes[longest]} tokens"
             advice = "Drop it by max_source_length."
             raise ValueError(f"`max_tokens` must hold every example, got {got}. {advice}")
-        bounds = self._bounds = _fill_batches(np.sort(self.sizes), max_tokens)
+        bounds = batch_bounds(np.sort(self.sizes), max_tokens)
         while len(bounds) % num_replicas:  # the largest is halved
             largest = max(range(len(bounds)), key=lambda i: bounds[i][1] - bounds[i][0])
             start, end = bounds[largest]
@@ -56,6 +60,7 @@ class MaxTokensBatchSampler:
                 raise ValueError(f"{expected}, got {num_replicas}.")
             middle = (start + end) // 2
             bounds[largest : largest + 1] = [(start, middle), (middle, end)]
+        self._bounds = np.array(bounds)
 
     @property
     def sampler(self) -> "MaxTokensBatchSampler":
@@ -71,8 +76,8 @@ class MaxTokensBatchSampler:
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng([abs(self.seed), int(self.seed < 0), self.epoch])
-        shuffled = generator.permutation(len(self.sizes))
-        order = shuffled[np.argsort(self.sizes[shuffled], kind="stable")]
+        order = generator.permutation(np.arange(len(self.sizes), dtype=np.int32))
+        order = order[np.argsort(self.sizes[order], kind="stable")]
         for index in generator.permutation(len(self._bounds)):
             start, end = self._bounds[index]
             yield order[start:end].tolist()
@@ -91,14 +96,19 @@ def _sizes(lengths: Lengths) -> np.ndarray:
     if sizes.min() < 1:
         index = int(np.argwhere(sizes < 1)[0][0])
         raise ValueError(f"{expected}, at least 1 each, got {sizes[index]} at index {index}.")
-    return sizes.max(axis=1) if sizes.ndim == 2 else sizes
+    sizes = sizes.max(axis=1) if sizes.ndim == 2 else sizes
+    return sizes.astype(np.min_scalar_type(sizes.max()))  # one or two bytes each
 
 
-def _fill_batches(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, int]]:
+def batch_bounds(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, int]]:
     """Start and end of the batches in the sorted order, as many rows as the budget holds."""
     bounds, start = [], 0
-    for end, size in enumerate(sorted_sizes.tolist()):
-        if (end + 1 - start) * size > max_tokens:
-            bounds.append((start, end))
-            start = end
-    return [*bounds, (start, len(sorted_sizes))]
+    while start < len(sorted_sizes):
+        # Rows behind are no shorter than the first: so many, and no more, may fit.
+        most = max_tokens // int(sorted_sizes[start])
+        sizes = sorted_sizes[start : start + most]
+        costs = sizes * np.arange(1, len(sizes) + 1)
+        end = start + int(np.searchsorted(costs, max_tokens, side="right"))
+        bounds.append((start, end))
+        start = end
+    return bounds

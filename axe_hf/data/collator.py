@@ -7,6 +7,7 @@ from itertools import chain
 from numbers import Integral
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -122,7 +123,7 @@ class DataCollatorForCmlm:
         return {"input_ids": input_ids, "attention_mask": is_source.long()}
 
 
-def check_room(needed: Sequence[int], limit: int | None, name: str) -> None:
+def check_room(needed: Sequence[int] | np.ndarray, limit: int | None, name: str) -> None:
     """Raise ValueError for the first number of positions that is over `limit`."""
     for row, number in enumerate(needed):
         if limit is not None and number > limit:

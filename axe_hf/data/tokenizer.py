@@ -1,9 +1,13 @@
 """Train the vocabulary of source and target, and turn sentence pairs into its token ids."""
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
+from operator import eq
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -39,6 +43,9 @@ FALLBACK_BYTES = tuple(f"<0x{code:02X}>" for code in (*range(0x80, 0xC0), *range
 LANGUAGES = {"source_lang": "src_lang", "target_lang": "tgt_lang"}
 # Share of the running text whose characters get a token of their own; the rest is spelt in bytes.
 CHARACTER_COVERAGE = 0.9999
+# Of a `PairTokenizer`, what besides the tokenizer decides what it makes.
+_PAIR_SETTINGS = "source_lang target_lang max_source_length max_target_length max_canvas_length"
+_PAIR_SETTINGS += " source_prefix"
 
 
 class CmlmTokenizer(PreTrainedTokenizerFast):
@@ -312,6 +319,74 @@ def encode_targets(tokenizer: Any, texts: list[str], limit: int | None = None) -
     return [[*ids[: limit and limit - 1], tokenizer.eos_token_id] for ids in pieces]
 
 
+@dataclass(frozen=True)
+class PairTokenizer:
+    """Makes token ids of sentence pairs, less those that are empty or too long.
+
+    Args:
+        tokenizer: one that appends `</s>`, see `train_tokenizer`; to targets nothing else.
+        source_lang, target_lang: keys of the two sides.
+        max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
+        max_canvas_length: most positions that a target may need where a blank has to stand between
+            equal neighbours; None if it has not.
+        source_prefix: put before each source.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    source_lang: str
+    target_lang: str
+    max_source_length: int
+    max_target_length: int
+    max_canvas_length: int | None = None
+    source_prefix: str = ""
+
+    def __post_init__(self):
+        check_tokenizer(self.tokenizer)
+        lengths = "max_source_length max_target_length"
+        require({"at least 2, a word and </s>": lengths}, vars(self), optional=False)
+
+    def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, list[list[int]]]:
+        """`input_ids` and `labels` of the pairs that are kept, in their order."""
+        texts = [self.source_prefix + (pair[self.source_lang] or "") for pair in pairs]
+        sources = self.tokenizer(texts, verbose=False).input_ids
+        targets = encode_targets(self.tokenizer, [pair[self.target_lang] or "" for pair in pairs])
+        kept = [*filter(self._is_kept, zip(sources, targets, strict=True))]
+        return {"input_ids": [pair[0] for pair in kept], "labels": [pair[1] for pair in kept]}
+
+    def _is_kept(self, pair: tuple[list[int], list[int]]) -> bool:
+        source, target = pair
+        has_words = self._length_of_nothing < len(source) and 1 < len(target)
+        if not has_words or len(source) > self.max_source_length:
+            return False
+        if self.max_canvas_length is not None:
+            num_blanks = sum(map(eq, target, target[1:]))
+            if len(target) + num_blanks > self.max_canvas_length:
+                return False
+        return len(target) <= self.max_target_length
+
+    @cached_property
+    def _length_of_nothing(self) -> int:
+        return len(self.tokenizer(self.source_prefix).input_ids)
+
+    @property
+    def limits(self) -> str:
+        """The lengths, as messages say them."""
+        lengths = (f"max_source_length={self.max_source_length}",)
+        return ", ".join((*lengths, f"max_target_length={self.max_target_length}"))
+
+    def fingerprint(self, dataset: Any) -> str | None:
+        """A name for what this makes of `dataset`, the same in each process; None for Python's own
+        tokenizers, of which `datasets` makes one."""
+        empty = self._length_of_nothing  # a first call sets what the state below says
+        if not hasattr(self.tokenizer, "backend_tokenizer"):
+            return None
+        state = [getattr(self.tokenizer, name, None) for name in LANGUAGES.values()]
+        state += [self.tokenizer.backend_tokenizer.to_str(), repr(self.tokenizer), empty]
+        state += [value for name, value in vars(self).items() if name in _PAIR_SETTINGS.split()]
+        text = json.dumps([1, dataset._fingerprint, *state])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def tokenize_translations(
     dataset: "Dataset",
     tokenizer: PreTrainedTokenizerBase,
@@ -320,17 +395,20 @@ def tokenize_translations(
     target_lang: str,
     max_source_length: int,
     max_target_length: int,
+    num_workers: int | None = None,
 ) -> "Dataset":
     """Tokenize sentence pairs and drop those that are empty or too long.
 
     Nothing is truncated: half a sentence is not the translation of a whole one. How many pairs are
-    dropped is logged. To score translations use the texts, of which none is dropped.
+    dropped is logged. To score translations use the texts, of which none is dropped. The ids of a
+    data set that lies in files are kept beside them, and found again by the next run.
 
     Args:
         dataset: a `datasets.Dataset` with the column `translation`, see `load_translations`.
         tokenizer: tokenizer that appends `</s>`, see `train_tokenizer`; to targets nothing else.
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
         max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
+        num_workers: processes that tokenize; None for this one alone.
 
     Returns:
         A `datasets.Dataset` with `input_ids` and `labels`, lists of ids that end in `</s>`.
@@ -349,41 +427,52 @@ def tokenize_translations(
         >>> tokenizer.convert_ids_to_tokens(tokenized[0]["labels"])
         ['▁guten', '▁Tag', '</s>']
     """
-    check_tokenizer(tokenizer)
-    lengths = {"max_source_length": max_source_length, "max_target_length": max_target_length}
-    require({"at least 2, a word and </s>": " ".join(lengths)}, lengths, optional=False)
+    languages = {"source_lang": source_lang, "target_lang": target_lang}
+    pair_tokenizer = PairTokenizer(
+        tokenizer, source_lang, target_lang, max_source_length, max_target_length
+    )
+    require({"at least 1": "num_workers"}, {"num_workers": num_workers})
     if "translation" not in (columns := getattr(dataset, "column_names", None) or []):
         raise ValueError(f"`dataset` must be a Dataset with a column 'translation', got {columns}.")
     found = sorted(dataset[0]["translation"]) if len(dataset) else []
-    languages = {"source_lang": source_lang, "target_lang": target_lang}
     for name, language in languages.items():
         if found and language not in found:
             raise ValueError(f"`{name}` must be one of `dataset`, {found}, got {language!r}.")
+    return tokenize_pairs(dataset, pair_tokenizer, num_workers)
 
+
+def tokenize_pairs(
+    dataset: "Dataset", pair_tokenizer: PairTokenizer, num_workers: int | None = None
+) -> "Dataset":
+    """`tokenize_translations`, of a data set that was read by `load_translations`."""
+    warn_of_tags(dataset[:100]["translation"], pair_tokenizer.tokenizer)
+    from datasets import Features, List, Value
+
+    tokens = List(Value("int32"))
+    tokenized = dataset.map(
+        pair_tokenizer,
+        batched=True,
+        input_columns="translation",
+        remove_columns=dataset.column_names,
+        features=Features({"input_ids": tokens, "labels": tokens}),
+        num_proc=num_workers,
+        new_fingerprint=pair_tokenizer.fingerprint(dataset),
+        desc="Tokenizing",
+    )
+    num_dropped = len(dataset) - len(tokenized)
+    if not len(tokenized):
+        got = f"got {num_dropped} pairs, all empty or longer. Raise the limits."
+        raise ValueError(f"`dataset` must have a pair within {pair_tokenizer.limits}, {got}")
+    if num_dropped:
+        dropped = f"{num_dropped} of {len(dataset)} sentence pairs"
+        logger.warning(f"Dropped {dropped}: empty, or over {pair_tokenizer.limits}.")
+    return tokenized
+
+
+def warn_of_tags(pairs: Iterable[dict[str, Any]], tokenizer: Any) -> None:
+    """Warn of extra special tokens that stand in texts, where they are spelt out."""
     extra = tokenizer.extra_special_tokens if tokenizer.split_special_tokens else []
-    texts = [text or "" for pair in dataset[:100]["translation"] for text in pair.values()]
+    texts = [text or "" for pair in pairs for text in pair.values()]
     tags = [tag for tag in extra if any(tag in text for text in texts)]
     if any(tokenizer.tokenize(tag) != [tag] for tag in tags):
         logger.warning(f"`tokenizer` spells out {tags}. Add them by tokenizer.add_tokens instead.")
-
-    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        sides = [[pair[lang] or "" for pair in batch["translation"]] for lang in languages.values()]
-        sources = tokenizer(sides[0], verbose=False).input_ids
-        kept = [
-            (source, target)
-            for source, target in zip(sources, encode_targets(tokenizer, sides[1]), strict=True)
-            if empty < len(source) <= max_source_length and 1 < len(target) <= max_target_length
-        ]
-        return {"input_ids": [pair[0] for pair in kept], "labels": [pair[1] for pair in kept]}
-
-    empty = len(tokenizer("").input_ids)
-    tokenized = dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")
-    num_dropped = len(dataset) - len(tokenized)
-    limits = ", ".join(f"{name}={length}" for name, length in lengths.items())
-    if not len(tokenized):
-        got = f"got {num_dropped} pairs, all empty or longer. Raise the limits."
-        raise ValueError(f"`dataset` must have a pair within {limits}, {got}")
-    if num_dropped:
-        dropped = f"{num_dropped} of {len(dataset)} sentence pairs"
-        logger.warning(f"Dropped {dropped}: empty, or over {limits}.")
-    return tokenized

@@ -270,12 +270,26 @@ class DataArguments:
         source_lang: code of the source language as the data has it, such as en.
         target_lang: code of the target language as the data has it, such as de.
         train_file (default None): pairs to train on: JSON lines {"translation": {"en": ..., "de":
-            ...}}, TSV, or two text files joined by a comma, train.en,train.de; .gz too.
+            ...}}, TSV, CSV, or two text files joined by a comma, train.en,train.de; .gz too;
+            Parquet; a pattern such as "data/*.tsv", a folder, or several of these.
+        train_file_weights (default None): a number for each of several train_file: how often each
+            is drawn, in any unit (see `axe_hf.data.mixing.mix`, and `PairStream` of streams).
+            Without them all pairs come once an epoch.
         validation_file (default None): pairs to evaluate on while training, in the same forms.
         test_file (default None): pairs to score once at the end, in the same forms.
         dataset_name (default None): owner/name or owner/name:config on the Hub, in place of files.
         validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
         test_split (default None): split of `dataset_name` to score at the end, such as test.
+        streaming (default False): read the training data while training goes, for sets of any
+            size: needs `max_steps`. They are shuffled and brought together by length within windows
+            (`shuffle_buffer`); checkpoints keep the place, and a resumed run goes on from there. To
+            read and tokenize beside training, set `dataloader_num_workers`.
+        shuffle_buffer (default None): pairs in such a window; 50,000.
+        max_train_samples (default None): train on the first so many pairs; with weights, of each
+            file.
+        max_eval_samples (default None): evaluate on the first so many pairs.
+        max_predict_samples (default None): score the first so many pairs of the test data.
+        preprocessing_num_workers (default None): processes that tokenize the training data.
         source_prefix (default None): text put before each source, in training and in scoring; who
             translates with the model has to put it there, too.
         max_source_length (default None): longest source in tokens; longer pairs are left out of
@@ -297,12 +311,19 @@ class DataArguments:
 
     source_lang: str
     target_lang: str
-    train_file: str | None = None
-    validation_file: str | None = None
-    test_file: str | None = None
+    train_file: None | str | list[str] = None
+    train_file_weights: list[float] | None = None
+    validation_file: None | str | list[str] = None
+    test_file: None | str | list[str] = None
     dataset_name: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
+    streaming: bool = False
+    shuffle_buffer: int | None = None
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+    max_predict_samples: int | None = None
+    preprocessing_num_workers: int | None = None
     source_prefix: str | None = None
     max_source_length: int | None = None
     max_target_length: int | None = None
@@ -325,7 +346,39 @@ class DataArguments:
             if given is not None and getattr(self, name) is not None:
                 raise ValueError(f"`{name}` is for a tokenizer to train, one is given: {given!r}.")
         lengths = "max_source_length max_target_length"
-        require({"at least 2, a word and </s>": lengths, "at least 1": "vocab_size"}, vars(self))
+        counts = "vocab_size shuffle_buffer preprocessing_num_workers"
+        counts += " max_train_samples max_eval_samples max_predict_samples"
+        require({"at least 2, a word and </s>": lengths, "at least 1": counts}, vars(self))
+        require({"True or False": "streaming"}, vars(self), optional=False)
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        needless = {"shuffle_buffer": "is of a stream. Add `streaming`"}
+        if self.streaming:
+            is_whole = "is for data that are read whole. Leave it, or `streaming`, out"
+            beside = "tokenizes before training; of a stream `dataloader_num_workers` does it"
+            needless = {"max_train_samples": is_whole, "preprocessing_num_workers": beside}
+        for name, reason in needless.items():
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(f"`{name}` is {value}, but {reason}.")
+        if self.train_file_weights is not None:
+            try:  # options and files have them as text
+                self.train_file_weights = [float(weight) for weight in self.train_file_weights]
+            except (TypeError, ValueError) as error:
+                got = f"got {self.train_file_weights!r}"
+                raise ValueError(f"`train_file_weights` must be numbers, {got}.") from error
+            if len(self.train_file_weights) != len(self.train_files):
+                got = f"got {len(self.train_file_weights)} for {len(self.train_files)}"
+                raise ValueError(f"`train_file_weights` must have one for each file, {got}.")
+            if not min(self.train_file_weights) > 0:
+                got = f"got {self.train_file_weights}"
+                raise ValueError(f"`train_file_weights` must be positive, {got}.")
+
+    @property
+    def train_files(self) -> list[str]:
+        """What `train_file` names, one by one."""
+        files = self.train_file or []
+        return [files] if isinstance(files, str) else list(files)
 
 
 @with_help

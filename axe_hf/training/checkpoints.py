@@ -15,6 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..cmlm import CmlmConfig
+from ..data import TranslationStream
 from ..output import UNFINISHED
 from .averaging import EMA_STATE_NAME
 
@@ -90,6 +91,8 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
     if hasattr(data, "__len__") and not isinstance(data, IterableDataset):
         sample = repr([data[i] for i in range(0, len(data), max(1, len(data) // 64))])
         recipe["train_dataset"] = f"{len(data)} pairs (checksum {zlib.crc32(sample.encode())})"
+    elif isinstance(data, TranslationStream):
+        recipe["train_dataset"] = data.description
     return recipe | {"world_size": trainer.args.world_size}
 
 

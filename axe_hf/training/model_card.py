@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.trainer_utils import has_length
 
 from ..cmlm import CmlmConfig
 from .freezing import frozen
@@ -146,7 +147,7 @@ def _training_settings(trainer: Any) -> dict[str, Any]:
         **({"share of cross entropy, first": share} if (share := args.cross_entropy_first) else {}),
         **({"share of the paper's AXE, first": share} if (share := args.align_first) else {}),
         **({"share of canvases with drafts": drafts} if (drafts := args.draft_share) else {}),
-        "epochs": round(state.epoch or 0, 2),
+        **({"epochs": round(state.epoch or 0, 2)} if has_length(trainer.train_dataset) else {}),
         "minutes of training": round(trainer.elapsed_minutes, 1),
         "batch": f"{batch}, {args.world_size} device(s), "
         f"{args.gradient_accumulation_steps} accumulated",

@@ -22,15 +22,16 @@ from ..cmlm.configuration_cmlm import (
     check_family,
     needs_room,
 )
-from ..data import load_translations, tokenize_translations, train_tokenizer
+from ..data import train_tokenizer
 from ..data.tokenizer import check_tokenizer, encode_targets, load_tokenizer
 from ..output import check_new_folder, only_writer, write_text
 from ..teachers import student_tokenizer
 from ..teachers.warm_start import check_name
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
+from .loading import TrainingPairs, check_stream, load_pairs, load_scored, texts_of, training_set
 from .precision import choose_attention
-from .trainer import AxeTrainer, check_model_and_tokenizer, target_sizes
+from .trainer import AxeTrainer, check_model_and_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,6 +89,8 @@ def run_training(
         >>> result.metrics["test_bleu"]  # doctest: +SKIP
     """
     splits = _splits_of(data_args, training_args)
+    if "train" in splits:
+        check_stream(data_args, training_args)
     asked, output_dir = training_args.resume_from_checkpoint, str(training_args.output_dir)
     is_new = str(asked or "false").lower() == "false"
     _check_parts(model_args, training_args, splits, is_new)
@@ -167,14 +170,15 @@ def _check_model(model_args: ModelArguments, training_args: AxeTrainingArguments
 def _run(
     model_args, data_args, training_args, checkpoint: str | None, splits: set[str]
 ) -> TrainingResult:
-    languages = {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
-    raw = _load(data_args, languages, splits)
-    if (prefix := data_args.source_prefix) is not None:
-        source = data_args.source_lang
-        raw = {split: _with_prefix(data, prefix, source) for split, data in raw.items()}
+    pairs, data_seed = None, training_args.data_seed
+    # One process of a machine reads and writes the cache, the others find it.
+    with training_args.main_process_first(desc="reading"):
+        if "train" in splits:
+            pairs = load_pairs(data_args, training_args.seed if data_seed is None else data_seed)
+        raw = load_scored(data_args, splits)
     training_args = _for_splits(training_args, data_args, splits)
     set_seed(training_args.seed)
-    tokenizer = _make_tokenizer(model_args, data_args, checkpoint, raw.get("train"))
+    tokenizer = _make_tokenizer(model_args, data_args, checkpoint, pairs)
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     check_model_and_tokenizer(model, tokenizer)
@@ -183,13 +187,15 @@ def _run(
     else:
         model.set_attn_implementation(model_args.attn_implementation)
     config, train_dataset = model.config, None
-    if "train" in splits:
-        train_dataset = _tokenize_to_train(raw.pop("train"), tokenizer, config, data_args)
-    needed = (tokenizer, config, languages)
+    if pairs is not None:
+        with training_args.main_process_first(desc="tokenizing"):
+            train_dataset = training_set(pairs, tokenizer, config, data_args)
+    needed = (tokenizer, config, data_args)
     scored = {split: _tokenize_for_scoring(data, *needed) for split, data in raw.items()}
     if model_args.use_peft:
         model = _adapted(model, model_args)
-    sets = {"train_dataset": train_dataset, "eval_dataset": scored.get("validation")}
+    sets: dict[str, Any] = {"train_dataset": train_dataset}
+    sets["eval_dataset"] = scored.get("validation")
     trainer = AxeTrainer(model, training_args, processing_class=tokenizer, **sets)
     metrics: dict[str, Any] = {}
     if "train" in splits:
@@ -238,48 +244,22 @@ def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, An
 
 
 def _write_card(trainer: AxeTrainer, model_args, data_args, scores: dict[str, Any]) -> None:
-    train_files = (data_args.train_file or "").split(",")
+    files = [file for one in data_args.train_files for file in one.split(",")]
     trainer.create_model_card(
         source_lang=data_args.source_lang,
         target_lang=data_args.target_lang,
-        dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in train_files),
+        dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in files),
         base_model=model_args.model_name_or_path or model_args.init_from,
         is_warm_started=model_args.init_from is not None,
         scores={split: values for split, values in scores.items() if "bleu" in values},
     )
 
 
-def _load(
-    data_args: DataArguments, languages: dict[str, str], splits: set[str]
-) -> "dict[str, Dataset]":
-    """The sentence pairs of each of these splits of train, validation and test."""
-    loaded = {}
-    hub_splits = {"train": "train" if data_args.dataset_name is not None else None}
-    hub_splits |= {"validation": data_args.validation_split, "test": data_args.test_split}
-    for split, hub_split in hub_splits.items():
-        argument = f"{split}_file" if hub_split is None else "dataset_name"
-        source = getattr(data_args, argument)
-        if split not in splits:
-            continue
-        try:
-            loaded[split] = load_translations(source, **languages, split=hub_split)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"`{argument}`: {error}") from error
-    return loaded
-
-
-def _with_prefix(dataset: "Dataset", prefix: str, source_lang: str) -> "Dataset":
-    """The pairs with a prefix before each source."""
-
-    def put(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pairs = batch["translation"]
-        return {"translation": [p | {source_lang: prefix + (p[source_lang] or "")} for p in pairs]}
-
-    return dataset.map(put, batched=True, desc="Prefixing")
-
-
 def _make_tokenizer(
-    model_args: ModelArguments, data_args: DataArguments, checkpoint: str | None, train: Any
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    checkpoint: str | None,
+    pairs: TrainingPairs | None,
 ) -> PreTrainedTokenizerBase:
     name = checkpoint or data_args.tokenizer_name_or_path or model_args.model_name_or_path
     name = name or model_args.init_from
@@ -294,10 +274,10 @@ def _make_tokenizer(
         tokenizer = load_tokenizer(name, advice, **revision)
         is_teachers = model_args.init_from is not None and checkpoint is None
         return _extended(tokenizer, model_args, data_args) if is_teachers else tokenizer
-    languages = (data_args.source_lang, data_args.target_lang)
-    texts = (pair[language] for pair in train["translation"] for language in languages)
+    assert pairs is not None  # who only scores has a model, and so a tokenizer
+    texts = texts_of(pairs, data_args)
     settings: dict[str, Any] = {n.removeprefix("tokenizer_"): value for n, value in given.items()}
-    return train_tokenizer(filter(None, texts), **settings)
+    return train_tokenizer(texts, **settings)
 
 
 def _extended(tokenizer: Any, model_args: ModelArguments, data_args: DataArguments) -> Any:
@@ -394,29 +374,6 @@ def _by_names_of_settings() -> Iterator[None]:
         raise ValueError(problem) from error
 
 
-def _with_room(dataset: "Dataset", limit: int) -> "Dataset":
-    """The pairs whose targets a canvas of `limit` positions can hold."""
-    _, needed = target_sizes(dataset)
-    kept = (needed <= limit).nonzero()[0]
-    if num_dropped := len(dataset) - len(kept):
-        dropped = f"{num_dropped} of {len(dataset)} sentence pairs"
-        reason = f"with a blank between equal neighbours over max_target_length={limit}"
-        logger.warning(f"Dropped {dropped}: {reason}.")
-    return dataset.select(kept) if num_dropped else dataset
-
-
-def _tokenize_to_train(dataset: "Dataset", tokenizer, config, data_args) -> "Dataset":
-    """The pairs that are short enough to train on."""
-    lengths = ("max_source_length", "max_target_length")
-    limits = {name: getattr(data_args, name) or getattr(config, name) for name in lengths}
-    for name, limit in limits.items():
-        if limit > (most := getattr(config, name)):
-            raise ValueError(f"`{name}` is {limit}, over the model's limit of {most}.")
-    languages = {"source_lang": data_args.source_lang, "target_lang": data_args.target_lang}
-    dataset = tokenize_translations(dataset, tokenizer, **languages, **limits)
-    return _with_room(dataset, config.max_target_length) if needs_room(config) else dataset
-
-
 def _cut_to_room(token_ids: list[int], limit: int) -> list[int]:
     """The beginning of a target that a canvas of `limit` positions holds, and `</s>`."""
     *pieces, end = token_ids
@@ -425,12 +382,13 @@ def _cut_to_room(token_ids: list[int], limit: int) -> list[int]:
     return [*(token for token, n in zip(pieces, needed, strict=True) if n < limit), end]
 
 
-def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "Dataset":
+def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, data_args) -> "Dataset":
     """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pairs = batch["translation"]
-        sources, targets = ([pair[lang] or "" for pair in pairs] for lang in languages.values())
+        sources = [prefix + (pair[data_args.source_lang] or "") for pair in pairs]
+        targets = [pair[data_args.target_lang] or "" for pair in pairs]
         cut = {"truncation": True, "max_length": config.max_source_length, "verbose": False}
         labels = encode_targets(tokenizer, targets, config.max_target_length)
         if needs_room(config):
@@ -441,5 +399,5 @@ def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, languages) -> "
             "references": batch.get("references") or [[target] for target in targets],
         }
 
-    columns = dataset.column_names
+    prefix, columns = data_args.source_prefix or "", dataset.column_names
     return dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")

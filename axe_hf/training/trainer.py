@@ -1,6 +1,7 @@
 """`AxeTrainer`: Transformers' sequence-to-sequence trainer for CMLMs, and what it needs."""
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -32,8 +34,9 @@ from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH, settings_of_call
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
-from ..data import DataCollatorForCmlm, MaxTokensBatchSampler
+from ..data import DataCollatorForCmlm, MaxTokensBatchSampler, TranslationStream
 from ..data.collator import check_room
+from ..data.formats import Share
 from ..data.tokenizer import check_tokenizer
 from ..output import write_text
 from ..pipeline import DECODED
@@ -45,9 +48,17 @@ from .distributed import check_sharding, embeddings_in_one_group, let_generate, 
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
 from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
+from .streams import (
+    STREAM_STATE,
+    StreamCollator,
+    num_batches_of,
+    save_stream_states,
+    stream_states,
+)
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 
 logger = logging.get_logger(__name__)
+_ROWS_OF_TABLE = 100_000
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
 
@@ -71,7 +82,8 @@ class AxeTrainer(Seq2SeqTrainer):
         data_collator: By default a `DataCollatorForCmlm` that goes by `model.config`.
         train_dataset, eval_dataset: With columns `input_ids` and `labels`, as
             `tokenize_translations` makes them. Translations are scored against `references` (list
-            of str) if the rows have them, else against the labels.
+            of str) if the rows have them, else against the labels. `train_dataset` may be a
+            `TranslationStream`, with `max_steps`: a checkpoint keeps where each process stood.
         processing_class: The tokenizer.
         **kwargs: As in `transformers.Trainer`; `compute_metrics` is by default `TranslationMetric`.
 
@@ -133,6 +145,8 @@ class AxeTrainer(Seq2SeqTrainer):
         self._ema: EmaCallback | None = None
         self.data_collator = data_collator
         self._made_collator: DataCollatorForCmlm | None = None
+        self._checkpoint: str | None = None  # that the run in progress goes on from
+        self._stream_states: dict[int, dict[str, Any]] = {}  # of each worker, behind its last batch
         self._honour_arguments()
         self._check_canvases()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
@@ -349,6 +363,8 @@ class AxeTrainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` sentences, or `max_tokens_per_batch` tokens."""
         args, dataset = self.args, self.train_dataset
+        if isinstance(dataset, TranslationStream):
+            return self._stream_dataloader(dataset)
         if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
         lengths, budget = pair_lengths(dataset), args.max_tokens_per_batch
@@ -356,10 +372,51 @@ class AxeTrainer(Seq2SeqTrainer):
         self._sentences_per_batch = len(dataset) / len(sampler)
         if hasattr(dataset, "column_names"):
             dataset = dataset.select_columns(["input_ids", "labels"])
+        options = {"batch_sampler": sampler, "collate_fn": self.data_collator}
+        loader = DataLoader(dataset, **options, **self._options_of_workers())
+        return self._with_own_seeds(self.accelerator.prepare(loader))
+
+    def _options_of_workers(self) -> dict[str, Any]:
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
-        workers: dict[str, Any] = {name: getattr(args, f"dataloader_{name}") for name in names}
-        workers |= {"batch_sampler": sampler, "collate_fn": self.data_collator}
-        return self._with_own_seeds(self.accelerator.prepare(DataLoader(dataset, **workers)))
+        return {name: getattr(self.args, f"dataloader_{name}") for name in names}
+
+    def _stream_dataloader(self, stream: TranslationStream) -> DataLoader:
+        """Batches of this process's share, from where the run to resume stood."""
+        args, budget = self.args, self.args.max_tokens_per_batch
+        checkpoint = None if args.ignore_data_skip else self._checkpoint
+        sizes = stream.sizes_of_first(1000)  # also tells of wrong data before any work
+        self._sentences_per_batch = max(1.0, (budget or 0) / sizes.mean())
+        self._stream_states = {}
+        batches = stream.batches(
+            budget,
+            args.train_batch_size if budget is None else None,
+            share=Share(args.process_index, args.world_size),
+            states=[] if checkpoint is None else stream_states(checkpoint, args),
+            num_passed=0 if checkpoint is None else num_batches_of(checkpoint, args),
+        )
+        options: dict[str, Any] = {"batch_size": None}
+        options["collate_fn"] = StreamCollator(self.data_collator)
+        loader = DataLoader(batches, **options, **self._options_of_workers())
+        # Not `accelerator.prepare`, which would divide among processes what is their own already.
+        device = self.accelerator.device
+        own: dict[str, Any] = {"num_processes": 1, "process_index": 0, "put_on_device": True}
+        return self._with_own_seeds(
+            prepare_data_loader(loader, device, dispatch_batches=False, **own)
+        )
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The base class's, which takes from the batches of a stream where the next begins."""
+        samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for inputs in samples:
+            if (state := inputs.pop(STREAM_STATE, None)) is not None:
+                state = json.loads(state)
+                self._stream_states[state.pop("worker")] = state
+        return samples, num_items
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self._stream_states:
+            save_stream_states(output_dir, self._stream_states, self.args)
 
     def get_total_train_batch_size(self, args: AxeTrainingArguments) -> int:
         """Sentences in a step, all devices together; with `max_tokens_per_batch` their average."""
@@ -489,7 +546,7 @@ class AxeTrainer(Seq2SeqTrainer):
                 continue
             lengths, needed = target_sizes(data)
             if collator.allow_repetition:
-                check_room(needed.tolist(), limit, f"`{name}`, row")
+                check_room(needed, limit, f"`{name}`, row")
             wanted = (lengths * multiplier).round()
             if num_cut := int((wanted > limit).sum()):
                 problem = f"{num_cut} of {len(wanted)} targets get a canvas of {limit} positions"
@@ -629,18 +686,31 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
     config.check_tokenizer(tokenizer)
 
 
-def pair_lengths(dataset: Any) -> list[tuple[int, int]]:
-    """Source and target length of every example, in tokens."""
+def pair_lengths(dataset: Any) -> np.ndarray:
+    """Source and target length of every example, in tokens: `(num_examples, 2)`."""
     if not hasattr(dataset, "__len__"):
-        raise ValueError("`max_tokens_per_batch` needs a `train_dataset` with a length, no stream.")
+        needs = "needs a `train_dataset` with a length, or a `TranslationStream`"
+        raise ValueError(f"`max_tokens_per_batch` {needs}, got {type(dataset).__name__}.")
     columns = getattr(dataset, "column_names", None) or next(rows_of(dataset), {})
     if missing := sorted({"input_ids", "labels"} - {*columns}):
         raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
     if not hasattr(dataset, "column_names"):
-        return [(len(row["input_ids"]), len(row["labels"])) for row in rows_of(dataset)]
-    table = dataset.with_format("arrow")[:]  # a row at a time takes seconds for 100,000
-    sides = (table[name].combine_chunks().value_lengths() for name in ("input_ids", "labels"))
-    return list(zip(*(side.to_pylist() for side in sides), strict=True))
+        rows = [(len(row["input_ids"]), len(row["labels"])) for row in rows_of(dataset)]
+        return np.array(rows, np.int32)
+    lengths: np.ndarray = np.empty((len(dataset), 2), np.int32)
+    start = 0
+    for table in _tables_of(dataset, ["input_ids", "labels"]):
+        end = start + len(table)
+        for side, name in enumerate(("input_ids", "labels")):
+            lengths[start:end, side] = table[name].combine_chunks().value_lengths()
+        start = end
+    return lengths
+
+
+def _tables_of(dataset: Any, columns: list[str]) -> Iterator[Any]:
+    """A `datasets.Dataset` as Arrow tables of some rows: row by row takes seconds for 100,000, and
+    the tokens of all may be more than memory holds."""
+    return dataset.select_columns(columns).with_format("arrow").iter(_ROWS_OF_TABLE)
 
 
 def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
@@ -654,12 +724,19 @@ def target_sizes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of each target, and positions that say them all, one between equal neighbours too."""
     is_table = hasattr(dataset, "select_columns") and "labels" in dataset.column_names
     if is_table and dataset.format["type"] != "custom":  # what a transform makes is in no table
-        table = dataset.select_columns("labels").with_format("arrow")[:]
-        rows = table["labels"].combine_chunks()
-        lengths, tokens = rows.value_lengths().to_numpy(), rows.flatten().to_numpy()
+        columns = (table["labels"].combine_chunks() for table in _tables_of(dataset, ["labels"]))
+        parts = [
+            _sizes_of(rows.value_lengths().to_numpy(), rows.flatten().to_numpy())
+            for rows in columns
+        ]
     else:
         targets = [[int(token) for token in row["labels"]] for row in rows_of(dataset)]
-        lengths, tokens = np.array([*map(len, targets)]), np.array([*chain(*targets)])
+        parts = [_sizes_of(np.array([*map(len, targets)]), np.array([*chain(*targets)]))]
+    lengths, needed = zip(*parts, strict=True)
+    return np.concatenate(lengths), np.concatenate(needed)
+
+
+def _sizes_of(lengths: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     row_of_token: np.ndarray = np.repeat(np.arange(len(lengths)), lengths)
     is_repeat = (tokens[1:] == tokens[:-1]) & (row_of_token[1:] == row_of_token[:-1])
     return lengths, lengths + np.bincount(row_of_token[1:][is_repeat], minlength=len(lengths))

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axe_hf.data import MaxTokensBatchSampler
+from axe_hf.data.batching import batch_bounds
 
 
 def random_lengths(num_examples=301, longest=37, seed=0):
@@ -32,6 +33,30 @@ def test_every_example_comes_once_and_no_batch_is_over_the_budget(lengths, max_t
     assert sorted(flat(batches)) == list(range(len(lengths)))
     assert all(cost(batch, np.array(lengths)) <= max_tokens for batch in batches)
     assert len(sampler) == len(batches)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(1, 90), min_size=1, max_size=60), budget=st.integers(90, 400))
+def test_batches_of_sorted_sizes_end_where_the_next_row_would_not_fit(sizes, budget):
+    sizes, expected, start = sorted(sizes), [], 0
+    for end, size in enumerate(sizes):
+        if (end + 1 - start) * size > budget:
+            expected.append((start, end))
+            start = end
+    expected.append((start, len(sizes)))
+    assert batch_bounds(np.array(sizes, np.uint8), budget) == expected
+
+
+def test_an_example_takes_a_byte_for_its_size_and_is_where_it_was_with_eight():
+    lengths = random_lengths(2000)
+    sampler = MaxTokensBatchSampler(lengths, max_tokens=100, seed=3)
+    assert sampler.sizes.dtype == np.uint8
+    generator, sizes = np.random.default_rng([3, 0, 0]), lengths.max(axis=1)
+    shuffled = generator.permutation(len(sizes))
+    order = shuffled[np.argsort(sizes[shuffled], kind="stable")]
+    bounds = batch_bounds(np.sort(sizes), 100)
+    expected = [order[slice(*bounds[i])].tolist() for i in generator.permutation(len(bounds))]
+    assert list(sampler) == expected
 
 
 def test_number_of_batches_is_the_same_in_every_epoch():

@@ -78,6 +78,99 @@ def test_only_the_two_languages_asked_for_are_kept(tmp_path):
     assert dataset.to_list() == [{"translation": {"fr": "Oui.", "de": "Ja."}}]
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_cells_of_a_csv_file_hold_commas_quotes_and_line_ends(tmp_path, suffix):
+    text = '\ufeffid,German,en\r\n1,"Ja, ""gut"".","Yes,\r\nfine."\r\n\r\n2,Nein.,No.\r\n'
+    dataset = load(write(tmp_path / f"a.csv{suffix}", text))
+    pairs = [{"en": "Yes,\nfine.", "de": 'Ja, "gut".'}, {"en": "No.", "de": "Nein."}]
+    assert dataset["translation"][:] == pairs
+    swapped = write(tmp_path / f"b.csv{suffix}", "No.,Nein.\nde,en\nJa.,Yes.\n")
+    assert [pair["en"] for pair in load(swapped)["translation"]] == ["No.", "Yes."]
+
+
+def test_parquet_holds_pairs_in_one_column_or_in_two(tmp_path):
+    nested = Dataset.from_list([row | {"references": ["x"], "id": 1} for row in ROWS])
+    nested.to_parquet(tmp_path / "nested.parquet")
+    assert load(tmp_path / "nested.parquet").to_list() == [r | {"references": ["x"]} for r in ROWS]
+    columns = {"score": [1, 2], "target": [de for _, de in PAIRS], "src": [en for en, _ in PAIRS]}
+    Dataset.from_dict(columns).to_parquet(tmp_path / "flat.parquet")
+    assert load(tmp_path / "flat.parquet").to_list() == ROWS
+    Dataset.from_dict({"text": ["x"]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"other\.parquet: must have the column 'translation', or"):
+        load(tmp_path / "other.parquet")
+
+
+def test_several_files_a_glob_and_a_folder_are_read_one_after_the_other(tmp_path):
+    files = [write(tmp_path / f"part-{i}.jsonl", json_lines([row])) for i, row in enumerate(ROWS)]
+    for source in (files, list(map(str, files)), f"{tmp_path}/part-?.jsonl", tmp_path):
+        assert load(source).to_list() == ROWS
+    assert load(files[::-1]).to_list() == ROWS[::-1]
+    for side, texts in zip(("en", "de"), zip(*PAIRS, strict=True), strict=True):
+        for number, text in enumerate(texts):
+            write(tmp_path / f"text-{number}.{side}", text)
+    sides = f"{tmp_path}/text-*.en,{tmp_path}/text-*.de"
+    assert load(sides).to_list() == ROWS
+    assert load([files[0], sides]).to_list() == [ROWS[0], *ROWS]
+    (tmp_path / "text-1.de").unlink()
+    with pytest.raises(ValueError, match="must fit equally many, got 2 and 1"):
+        load(sides)
+    with pytest.raises(FileNotFoundError, match="must fit an existing file, got .*none"):
+        load(f"{tmp_path}/none*.tsv")
+
+
+@pytest.fixture
+def on_disk(tmp_path, monkeypatch):
+    """Makes files of any size count as large, and returns the folder of the cache."""
+    monkeypatch.setattr("axe_hf.data.reading.MOST_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "axe_hf"
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_pairs_of_large_files_are_the_same_and_stay_on_disk(on_disk, tmp_path, name):
+    dataset = load(write(tmp_path / name, CONTENTS[name]))
+    assert dataset.to_list() == ROWS
+    assert [file["filename"] for file in dataset.cache_files] == list(map(str, on_disk.rglob("*w")))
+
+
+def test_a_large_file_is_read_once_until_it_changes(on_disk, tmp_path, caplog, monkeypatch):
+    rows = [row | {"references": ["x"]} for row in ROWS]
+    path = write(tmp_path / "a.jsonl", json_lines([*rows, {"translation": {"en": "", "de": ""}}]))
+    first = load(path).to_list()
+    assert "left out 1 pairs" in caplog.text
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("axe_hf.data.reading.read_rows", None)
+        assert load(path).to_list() == first == rows
+    assert "left out 1 pairs" in caplog.text  # also of the second reading
+    write(path, json_lines(ROWS))
+    assert load(path).to_list() == ROWS
+    assert load(path, "de", "en").to_list() == ROWS
+    write(path, json_lines(ROWS) + "{")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"a\.jsonl, line 3"):
+            load(path)
+
+
+def test_tokens_of_a_large_file_are_found_again_in_another_process(on_disk, tmp_path, monkeypatch):
+    texts = sum(PAIRS, ()) * 9
+    path = write(tmp_path / "a.jsonl", json_lines(ROWS))
+    first = tokenize(load(path), train_tokenizer(texts, vocab_size=300))
+    again = train_tokenizer(texts, vocab_size=300)  # equal, as one that is loaded anew
+    with monkeypatch.context() as patch:
+        patch.setattr("axe_hf.data.tokenizer.encode_targets", None)
+        assert tokenize(load(path), again).to_list() == first.to_list()
+    shorter = tokenize(load(path), again, max_source_length=4)
+    assert len(shorter) < len(first)
+
+
+def test_several_processes_tokenize_the_same(on_disk, tmp_path):
+    tokenizer = train_tokenizer(sum(PAIRS, ()), vocab_size=300)
+    dataset = Dataset.from_list(ROWS * 20)
+    alone = tokenize(dataset, tokenizer)
+    assert tokenize(dataset, tokenizer, num_workers=2).to_list() == alone.to_list()
+
+
 def test_line_ends_of_windows_a_byte_order_mark_and_blank_lines_are_taken(tmp_path):
     text = "\ufeff" + json_lines(ROWS).replace("\n", "\r\n") + "\r\n"
     assert load(write(tmp_path / "pairs.jsonl", text)).to_list() == ROWS
@@ -380,7 +473,13 @@ GOOD_LINE = json_lines(ROWS[:1])
         ("a.tsv", "Yes.\tJa.\nNo.\n", r"a\.tsv, line 2: must have 2 columns, en and de.* got 1"),
         ("a.tsv", "Yes.\tJa.\tOui.\n", "line 1: must have 2 columns.* got 3"),
         ("a.tsv", "Yes.\t\n", "line 1: the side 'de'"),
-        ("a.csv", "Yes.,Ja.\n", r"`source` must end in \.jsonl, \.json or \.tsv"),
+        (
+            "a.csv",
+            "Yes.,Ja.\nYes,yes.,Ja.\n",
+            "a.csv, line 2: must have 2 columns.* a comma.* got 3",
+        ),
+        ("a.csv", 'Yes.,Ja.\nYes,"Ja\n', "a.csv, line 2: must be a row of a CSV file"),
+        ("a.xml", "<tu/>", r"`source` must end in \.jsonl, \.json, .* or \.parquet"),
     ],
 )
 def test_bad_file_is_an_error_that_names_file_and_line(tmp_path, name, text, message):
@@ -425,7 +524,7 @@ def test_bad_arguments_are_an_error_that_names_them(tmp_path):
         ValueError, match="`split` must be None for files.* Give that split's own file"
     ):
         load(path, split="test")
-    with pytest.raises(ValueError, match="`source` must be a pair of text files, got 3"):
+    with pytest.raises(ValueError, match="`source` must be, if several, each a file.*; got 'a'"):
         load(("a", "b", "c"))
     for nothing in ("", None):
         with pytest.raises(ValueError, match="`source` must be a path"):

@@ -94,7 +94,7 @@ class HalfSaved:
 # torch.save writes training_args, optimizer, scheduler and random numbers of each checkpoint.
 SAVED = partial(kill_at_call, transformers.trainer.torch, "save")
 MOMENTS = {
-    "right after the start": partial(kill_at_call, axe_hf.training.run, "_load", 1),
+    "right after the start": partial(kill_at_call, axe_hf.training.run, "load_pairs", 1),
     "within a step": partial(kill_at_call, AxeTrainer, "training_step", 7),
     "in a checkpoint": partial(SAVED, 6, write_half),
     "in evaluation": partial(kill_at_call, AxeTrainer, "prediction_step", 5),
