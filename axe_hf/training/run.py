@@ -259,7 +259,7 @@ def _make_tokenizer(
     model_args: ModelArguments,
     data_args: DataArguments,
     checkpoint: str | None,
-    pairs: TrainingPairs | None,
+    pairs: "TrainingPairs | None",
 ) -> PreTrainedTokenizerBase:
     name = checkpoint or data_args.tokenizer_name_or_path or model_args.model_name_or_path
     name = name or model_args.init_from
