@@ -351,7 +351,8 @@ class AxeTrainer(Seq2SeqTrainer):
             if best:
                 self.model.load_state_dict(average_checkpoints(best).state_dict())
             names = ", ".join(path.name for path in best) or "nothing, since none was evaluated"
-            logger.warning(f"`average_best`: the model is the average of {names}.")
+            if self.is_world_process_zero():
+                logger.warning(f"`average_best`: the model is the average of {names}.")
         return output
 
     def _with_own_seeds(self, loader: Any) -> DataLoader:
