@@ -418,13 +418,13 @@ def test_text_with_one_key_for_both_sides_is_refused(distill, tmp_path):
 def test_data_without_sentences_or_translations_is_refused(distill, tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "text.txt").write_text("one\n")
-    (tmp_path / "table.csv").write_text("one,eins\n")
+    (tmp_path / "memory.tmx").write_text("<tmx/>\n")
     with pytest.raises(ValueError, match="empty.txt: must hold at least one sentence"):
         distill(tmp_path / "empty.txt")
     with pytest.raises(ValueError, match="`keep_original` needs data with translations"):
         distill(tmp_path / "text.txt", keep_original=True)
-    with pytest.raises(ValueError, match="`data` must end in .jsonl, .json or .tsv"):
-        distill(tmp_path / "table.csv")
+    with pytest.raises(ValueError, match="`data` must end in .jsonl, .json, .tsv"):
+        distill(tmp_path / "memory.tmx")
     with pytest.raises(FileNotFoundError, match="`data` must name .*nowhere.txt"):
         distill(tmp_path / "nowhere.txt")
     with pytest.raises(ValueError, match="`data` must name at least one"):
