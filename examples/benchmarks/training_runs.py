@@ -12,7 +12,7 @@ import datasets
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 import axe_hf
 from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig, CmlmForConditionalGeneration
@@ -197,7 +197,7 @@ def by_trainer(
         if compiles_layers:
             model.model.compile(dynamic=True)
         trainer = AxeTrainer(model, args, collate, setting.rows, None, setting.tokenizer)
-        trainer.remove_callback(axe_hf.training.trainer.ProgressCallback)
+        trainer.remove_callback(PrinterCallback)  # no lines between the tables
         trainer.add_callback(StepTimes)
         torch.manual_seed(1)
         trainer.train()
