@@ -8,13 +8,14 @@
 Parts: `profile`, what data, encoder, decoder, loss, backward pass and optimizer take, for three
 losses; `loop`, `AxeTrainer` beside a bare PyTorch loop over the same batches from the same weights,
 which ends at the same weights; `batches`, batches by a token budget beside as many of a fixed
-number of random sentences; `compile`, `torch_compile`; `precision`, float32 and bf16 by both kinds
-of attention. Data: the phrasebook that comes with the package, or `--train-file`.
+number of random sentences; `compile`, encoder and decoder by `model.model.compile(dynamic=True)`;
+`precision`, float32 and bf16 by both kinds of attention. Data: the phrasebook that comes with the
+package, or `--train-file`.
 
 Wall-clock milliseconds a step, medians of all rounds but the first steps of each (`--warm-up`).
-What is compared takes turns, and a ratio is of seconds a token in the same turn, of the clock and
-of the process's CPU time, which other programs disturb less; tokens are those of sources and
-targets, without padding. Writes results/training_cpu.csv; a part that is run again
+What is compared takes turns, and a ratio is of seconds a token in the same turn, by the clock and
+(`cpu_ratio`) by the CPU time of the process, which other programs disturb less; tokens are those of
+sources and targets, without padding. Writes results/training_cpu.csv; a part that is run again
 takes the place of its rows.
 """
 
@@ -107,18 +108,22 @@ def batches(setting: Setting, rounds: int, warm_up: int) -> list[dict]:
 
 
 def compilation(setting: Setting, rounds: int, warm_up: int) -> list[dict]:
-    """Each shape is compiled when it first comes: the steps that did it are told apart."""
-    ways = {
-        "not compiled": lambda: by_trainer(setting),
-        "torch_compile": lambda: by_trainer(setting, torch_compile=True),
-    }
-    first = by_trainer(setting, torch_compile=True)
-    lines = compared("compile", setting, ways, rounds, warm_up)
-    usual = statistics.median(first.seconds)
-    slow = [each for each in first.seconds if each > 5 * usual]
-    lines[-1]["note"] += (
-        f"; before, {len(slow)} of {len(first.seconds)} steps took {sum(slow):.0f} s"
-    )
+    """Encoder and decoder compiled, and not: one run each, the first half of it to warm up.
+
+    Another round would compile once more, and after eight PyTorch gives up without a word.
+    """
+    compiled: list[Run] = []
+
+    def train_compiled() -> Run:
+        torch.compiler.reset()
+        compiled.append(by_trainer(setting, compiles_layers=True))
+        return compiled[0]
+
+    ways = {"not compiled": lambda: by_trainer(setting), "layers compiled": train_compiled}
+    lines = compared("compile", setting, ways, 1, max(warm_up, setting.num_steps // 2))
+    seconds = compiled[0].seconds
+    slow = [each for each in seconds if each > 5 * statistics.median(seconds)]
+    lines[-1]["note"] = f"{len(slow)} steps took {sum(slow):.0f} s to compile"
     return lines
 
 

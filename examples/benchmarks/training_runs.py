@@ -12,7 +12,7 @@ import datasets
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 import axe_hf
 from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig, CmlmForConditionalGeneration
@@ -162,8 +162,14 @@ class Moment:
         return cls(perf_counter(), process_time())
 
 
-def by_trainer(setting: Setting, attention: str = "sdpa", **training: Any) -> Run:
-    """Train by `AxeTrainer`, by a token budget unless its arguments `training` say otherwise."""
+def by_trainer(
+    setting: Setting, attention: str = "sdpa", compiles_layers: bool = False, **training: Any
+) -> Run:
+    """Train by `AxeTrainer`, by a token budget unless its arguments `training` say otherwise.
+
+    With `compiles_layers` encoder and decoder are compiled, for batches of any shape; the loss,
+    whose alignment would be compiled for each length anew, is not.
+    """
     run, collator = Run(), setting.collator()
 
     class StepTimes(TrainerCallback):
@@ -188,8 +194,10 @@ def by_trainer(setting: Setting, attention: str = "sdpa", **training: Any) -> Ru
     with tempfile.TemporaryDirectory() as folder:
         args = AxeTrainingArguments(folder, **training, **recipe)
         model = setting.model(attention)
+        if compiles_layers:
+            model.model.compile(dynamic=True)
         trainer = AxeTrainer(model, args, collate, setting.rows, None, setting.tokenizer)
-        trainer.remove_callback(axe_hf.training.trainer.ProgressCallback)
+        trainer.remove_callback(PrinterCallback)  # no lines between the tables
         trainer.add_callback(StepTimes)
         torch.manual_seed(1)
         trainer.train()
