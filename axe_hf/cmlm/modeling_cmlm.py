@@ -93,7 +93,7 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
     Args:
         loss: scalar, nats per scored label, as `CmlmForConditionalGenerationLoss` defines it.
         logits: (batch, canvas, vocab); None where `config.fused_loss` made the loss without them.
-        length_logits: (batch, max_target_length + 1) fp32 (float64 stays).
+        length_logits: (batch, max_target_length + 1) fp32.
         token_loss, length_loss: scalars without gradient, nats summed over the batch.
         num_skipped_targets, num_skipped_predictions: (batch,) of the alignment, long; float, the
             expected numbers, with `config.axe_temperature` over 0; AXE only.
@@ -487,9 +487,8 @@ class CmlmEncoder(CmlmStack):
 
     def _length_logits(self, length_state: Tensor) -> Tensor:
         with torch.autocast(device_type=length_state.device.type, enabled=False):
-            dtype = torch.promote_types(length_state.dtype, torch.float32)
-            weight = self.embed_lengths.weight.to(dtype)
-            logits = length_state.to(dtype) @ weight.T  # (batch, max_target_length + 1)
+            weight = self.embed_lengths.weight.float()
+            logits = length_state.float() @ weight.T  # (batch, max_target_length + 1)
         is_class_zero = torch.arange(logits.shape[-1], device=logits.device) == 0
         return logits.masked_fill(is_class_zero, torch.finfo(logits.dtype).min)
 

@@ -10,7 +10,6 @@ import torch
 
 # The gradients of a step are sums in another order: 5e-14 apart after twenty steps.
 TOLERANCE = 1e-12
-EXACT = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate", "grad_norm")
 CASES = [(name, cut) for name, (_, cuts) in runs.RECIPES.items() for cut in cuts[1:]]
 
 
@@ -35,8 +34,8 @@ def test_each_step_the_weights_and_the_scores_are_those_of_the_first_cut(record,
     found, expected = record(name, cut), record(name, runs.RECIPES[name][1][0])
     assert len(found["steps"]) == len(expected["steps"]) == runs.NUM_STEPS
     for step, other in zip(found["steps"], expected["steps"], strict=True):
-        assert {k: step[k] for k in EXACT} == pytest.approx(
-            {k: other[k] for k in EXACT}, rel=0, abs=TOLERANCE
+        assert {k: step[k] for k in runs.EXACT} == pytest.approx(
+            {k: other[k] for k in runs.EXACT}, rel=0, abs=TOLERANCE
         )
         assert step["loss"] == pytest.approx(other["loss"], abs=1e-5)
     for weight, value in expected["weights"].items():

@@ -11,8 +11,8 @@ import time
 
 import pytest
 import torch
-from conftest import DISTRIBUTED, REPOSITORY
 from safetensors.torch import load_file
+from zero import CONFIGURATIONS
 
 from axe_hf.cli import main
 
@@ -23,7 +23,6 @@ OPTIONS = shlex.split("""
 --vocab-size 300 --max-source-length 16 --max-target-length 16 --dropout 0 --masking full
 --length-multiplier 1.4 --length-jitter 0.2 --per-device-train-batch-size 4 --learning-rate 3e-3
 --lr-scheduler-type constant --warmup-steps 0 --save-steps 10 --use-cpu --disable-tqdm""")
-CONFIGURATIONS = REPOSITORY / "examples" / "recipes" / "accelerate"
 ACCELERATE = ["accelerate.commands.launch", "--config_file"]
 
 
@@ -54,11 +53,11 @@ def whole(command, finish):
 
 
 @pytest.fixture(scope="module")
-def killed(command, start):
+def killed(command, start, distributed):
     """The folder of a run whose second process is killed after the first checkpoint; what was
     printed until all had ended, and the seconds from the kill to the end."""
     folder, argv = command("killed", "--max-steps", "100000")
-    with start(*DISTRIBUTED, "-m", "axe_hf", *argv) as launcher:
+    with start(*distributed, "-m", "axe_hf", *argv) as launcher:
         wait_for(lambda: (folder / "checkpoint-10" / "trainer_state.json").exists())
         ranks = ranks_of(launcher.pid)
         os.kill(ranks["1"], signal.SIGKILL)
