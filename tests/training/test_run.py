@@ -695,7 +695,7 @@ def test_of_a_data_set_on_the_hub_the_usual_splits_are_what_is_asked_for(monkeyp
         asked.append((source, split))
         raise FileNotFoundError(source)
 
-    monkeypatch.setattr("axe_hf.training.run.load_translations", load)
+    monkeypatch.setattr("axe_hf.training.loading.load_translations", load)
     args = AxeTrainingArguments(str(tmp_path / "out"), do_predict=True, use_cpu=True)
     for split, expected in ((None, "test"), ("newstest", "newstest")):
         data = DataArguments("en", "de", dataset_name="me/pairs", test_split=split)
