@@ -387,12 +387,13 @@ class AxeTrainer(Seq2SeqTrainer):
         checkpoint = None if args.ignore_data_skip else self._checkpoint
         sizes = stream.sizes_of_first(1000)  # also tells of wrong data before any work
         self._sentences_per_batch = max(1.0, (budget or 0) / sizes.mean())
-        self._stream_states = {}
+        states = [] if checkpoint is None else stream_states(checkpoint, args)
+        self._stream_states = dict(enumerate(states))  # a worker may be behind at the next save
         batches = stream.batches(
             budget,
             args.train_batch_size if budget is None else None,
             share=Share(args.process_index, args.world_size),
-            states=[] if checkpoint is None else stream_states(checkpoint, args),
+            states=states,
             num_passed=0 if checkpoint is None else num_batches_of(checkpoint, args),
         )
         options: dict[str, Any] = {"batch_size": None}
