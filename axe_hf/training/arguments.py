@@ -311,10 +311,11 @@ class DataArguments:
 
     source_lang: str
     target_lang: str
-    train_file: None | str | list[str] = None
+    # In this order `HfArgumentParser` takes several words, in any other one or none.
+    train_file: list[str] | None | str = None
     train_file_weights: list[float] | None = None
-    validation_file: None | str | list[str] = None
-    test_file: None | str | list[str] = None
+    validation_file: list[str] | None | str = None
+    test_file: list[str] | None | str = None
     dataset_name: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
@@ -332,6 +333,9 @@ class DataArguments:
     tokenizer_algorithm: Literal["bpe", "unigram"] | None = None
 
     def __post_init__(self):
+        for name in ("train_file", "validation_file", "test_file"):
+            if isinstance(files := getattr(self, name), list) and len(files) == 1:
+                setattr(self, name, files[0])
         file, dataset = self.train_file, self.dataset_name
         is_any_given = any((file, dataset, self.validation_file, self.test_file))
         if not is_any_given or (file is not None and dataset is not None):
