@@ -17,6 +17,7 @@ from transformers.utils import logging
 from ..cmlm.configuration_mask_predict import require
 from .batching import batch_bounds
 from .formats import Languages, Share, read_rows
+from .mixing import check_weights
 from .reading import check_hub_columns, checked_row, load_from_hub, two_languages
 from .sources import Shard, Source, shards_of
 from .tokenizer import PairTokenizer, warn_of_tags
@@ -63,9 +64,10 @@ class PairStream:
 
     def __post_init__(self):
         two_languages(self.source_lang, self.target_lang)
-        sources = [self.source]
+        sources: Any = [self.source]
         if self.weights is not None:
-            sources = check_weights(self.source, self.weights)
+            check_weights(self.weights, self.source)
+            sources = self.source if isinstance(self.source, (list, tuple)) else sources
         object.__setattr__(self, "parts", [shards_of(source) for source in sources])
         for part, source in zip(self.parts, sources, strict=True):
             if part is None and self.weights is not None:
@@ -106,17 +108,6 @@ class PairStream:
         size = sum(path.stat().st_size for path in paths)
         mixed = "" if self.weights is None else f" by weights {[*self.weights]}"
         return f"a stream of {len(paths)} files, {size} bytes{mixed}"
-
-
-def check_weights(source: Source, weights: Sequence[float]) -> list[Any]:
-    """The sources that have these weights; ValueError if there is not one for each."""
-    sources = list(source) if isinstance(source, (list, tuple)) else [source]
-    if len(sources) != len(weights):
-        got = f"got {len(weights)} for {len(sources)}"
-        raise ValueError(f"`weights` must have a number for each source, {got}.")
-    numbers = {f"weights[{i}]": weight for i, weight in enumerate(weights)}
-    require({"positive": " ".join(numbers)}, numbers, optional=False)
-    return sources
 
 
 class _FilesReader:

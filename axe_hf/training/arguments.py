@@ -18,6 +18,7 @@ from ..cmlm.configuration_cmlm import (
     check_family,
 )
 from ..cmlm.configuration_mask_predict import SETTINGS, require
+from ..data.mixing import check_weights
 from ..declarations import argument_texts
 from .distributed import check_processes
 from .freezing import PARTS
@@ -371,12 +372,7 @@ class DataArguments:
             except (TypeError, ValueError) as error:
                 got = f"got {self.train_file_weights!r}"
                 raise ValueError(f"`train_file_weights` must be numbers, {got}.") from error
-            if len(self.train_file_weights) != len(self.train_files):
-                got = f"got {len(self.train_file_weights)} for {len(self.train_files)}"
-                raise ValueError(f"`train_file_weights` must have one for each file, {got}.")
-            if not min(self.train_file_weights) > 0:
-                got = f"got {self.train_file_weights}"
-                raise ValueError(f"`train_file_weights` must be positive, {got}.")
+            check_weights(self.train_file_weights, self.train_files, "train_file_weights")
 
     @property
     def train_files(self) -> list[str]:

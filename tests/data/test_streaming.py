@@ -227,7 +227,7 @@ def test_a_stream_names_what_it_cannot_take(make_stream, tmp_path):
         next(iter(stream.batches(batch_size=2, share=Share(0, 5))))
     with pytest.raises(ValueError, match="must have a pair within max_source_length=2"):
         next(iter(make_stream(write(tmp_path / "b.tsv", make_pairs(9, 100)), limit=2).batches(9)))
-    with pytest.raises(ValueError, match="`weights` must have a number for each source, got 1"):
+    with pytest.raises(ValueError, match="`weights` must be one for each source, got 1"):
         make_stream([source, source], weights=[1])
     with pytest.raises(FileNotFoundError, match="none.tsv"):
         make_stream(str(tmp_path / "none.tsv"))

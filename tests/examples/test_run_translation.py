@@ -133,7 +133,7 @@ def test_what_is_wrong_is_said_in_one_line(run, settings, tmp_path, capsys):
     for words, message in (
         (("--forced_bos_token", "de_DE"), "error: `forced_bos_token` of run_translation.py is not"),
         (("--no_such_option", "1"), "--no_such_option"),
-        (("--train_file_weights", "1", "2", "3"), "one for each file, got 3 for 2."),
+        (("--train_file_weights", "1", "2", "3"), "one for each source, got 3 for 2."),
         ((), "error: Give either `train_file` or `dataset_name`"),
     ):
         files = ("--train_file", "t.json", "u.csv") if words else ()

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -146,9 +147,12 @@ def test_a_run_mixes_files_by_their_weights(run, file, tmp_path, caplog):
             {"streaming": True, "preprocessing_num_workers": 2},
             "of a stream `dataloader_num_workers` does it",
         ),
-        ({"train_file_weights": [1, 2]}, "`train_file_weights` must have one for each file, got 2"),
+        ({"train_file_weights": [1, 2]}, "`train_file_weights` must be one for each source, got 2"),
         ({"train_file_weights": ["x"]}, "`train_file_weights` must be numbers, got"),
-        ({"train_file_weights": [-1]}, "`train_file_weights` must be positive"),
+        (
+            {"train_file_weights": [math.nan]},
+            "`train_file_weights\\[0\\]` must be positive",
+        ),
         ({"max_eval_samples": 0}, "`max_eval_samples` must be at least 1"),
         (
             {
