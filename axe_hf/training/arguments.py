@@ -20,6 +20,7 @@ from ..cmlm.configuration_cmlm import (
 from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..data.mixing import check_weights
 from ..declarations import argument_texts
+from .best import is_best_high
 from .distributed import check_processes
 from .freezing import PARTS
 
@@ -240,6 +241,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, {problem}.")
             if self.metric_for_best_model is None:  # type: ignore[has-type]
                 self.metric_for_best_model = "loss"  # as with `load_best_model_at_end`
+        if self.greater_is_better is None and (metric := self.metric_for_best_model) is not None:
+            self.greater_is_better = is_best_high(metric)
         if self.keep_best is not None:
             self._check_kept(evaluated)
 
