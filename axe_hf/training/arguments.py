@@ -197,6 +197,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             self.do_eval = asked_for_eval
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
             self.dataloader_pin_memory = False
+            if self.fp16:
+                instead = "accelerate would train in float32 without a word"
+                raise ValueError(f"`fp16` needs a GPU, on a CPU {instead}. Leave it out.")
         if self.train_minutes is None:
             return
         need, size = "with `train_minutes`", self.world_size
