@@ -244,7 +244,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, {problem}.")
             if self.metric_for_best_model is None:  # type: ignore[has-type]
                 self.metric_for_best_model = "loss"  # as with `load_best_model_at_end`
-        if self.greater_is_better is None and (metric := self.metric_for_best_model) is not None:
+        metric = self.metric_for_best_model
+        if metric is not None and self.greater_is_better is None:  # type: ignore[has-type]
             self.greater_is_better = is_best_high(metric)
         if self.keep_best is not None:
             self._check_kept(evaluated)

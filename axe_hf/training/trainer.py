@@ -528,7 +528,7 @@ class AxeTrainer(Seq2SeqTrainer):
             return  # of several sets each has a name of its own
         found = {"loss", *_LOGGED_RATES}
         if is_scored and not args.prediction_loss_only:
-            found |= self._metric.compute(predictions=["a"], references=["a"]).keys()
+            found |= (self._metric.compute(predictions=["a"], references=["a"]) or {}).keys()
         if name not in found:
             hint = "" if is_scored else " Translations are scored with `predict_with_generate`."
             known = ", ".join(sorted(n for n in found if not n.endswith("signature")))

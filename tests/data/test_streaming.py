@@ -233,3 +233,21 @@ def test_a_stream_names_what_it_cannot_take(make_stream, tmp_path):
         make_stream(str(tmp_path / "none.tsv"))
     with pytest.raises(ValueError, match="`source` must name files if there are `weights`"):
         make_stream(["owner/name"], weights=[1])
+
+
+def test_a_place_in_files_that_have_changed_is_given_up(tmp_path, caplog):
+    source = write(tmp_path / "a.jsonl", make_pairs(9, 100))
+
+    def read(*place):
+        return PairStream(source, **LANGUAGES).readers(Share(), place)[0]
+
+    reader = read()
+    assert [*islice(reader, 4)] == make_pairs(4, 100)
+    place = json.loads(json.dumps(reader.position))
+    assert [*read(place)] == make_pairs(5, 104) and not caplog.text
+    assert [*read(place | {"shard": 1})] == make_pairs(9, 100)  # there were more files
+    caplog.clear()
+    write(tmp_path / "a.jsonl", make_pairs(20, 10))
+    assert [*read(place)] == make_pairs(20, 10)  # not from the middle of a line on
+    told = "The files have changed since a.jsonl was read: epoch 0 is read from its beginning."
+    assert told in caplog.text
