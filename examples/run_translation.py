@@ -31,8 +31,11 @@ from axe_hf.training import ScriptArguments
 
 def words_of(path: str) -> list[str]:
     """The options that a JSON or YAML file stands for."""
-    words = []
-    for name, value in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
+    text, words = Path(path).read_text(encoding="utf-8"), []
+    settings = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    if not isinstance(settings, dict) or None in settings.values():
+        raise ValueError("must hold settings by name, each with a value.")
+    for name, value in settings.items():
         values = value if isinstance(value, list) else [value]
         words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
     return words
@@ -40,10 +43,14 @@ def words_of(path: str) -> list[str]:
 
 # 1. Arguments of the model, the data and the training; and what that script calls otherwise.
 KINDS = (ModelArguments, DataArguments, AxeTrainingArguments, ScriptArguments)
-parser = HfArgumentParser(KINDS, description="see the head of this file")
+usage = "run_translation.py [ARGUMENTS.json | ARGUMENTS.yaml] [OPTIONS]"
+parser = HfArgumentParser(KINDS, usage=usage, description="see the head of this file")
 words = sys.argv[1:]
 if words and words[0].endswith((".json", ".yaml", ".yml")):
-    words = words_of(words[0]) + words[1:]
+    try:
+        words = words_of(words[0]) + words[1:]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        parser.error(f"{words[0]}: {error}")
 try:
     *arguments, script = parser.parse_args_into_dataclasses(words, look_for_args_file=False)
     arguments = script.applied_to(*arguments)
@@ -53,7 +60,7 @@ except ValueError as error:
 # 2. The run.
 try:
     result = run_training(*arguments)
-except (OSError, ValueError) as error:
+except (ImportError, OSError, ValueError) as error:
     sys.exit(f"run_translation.py: error: {error}")
 if result.trainer.is_world_process_zero():
     for name, value in result.metrics.items():

@@ -1,9 +1,11 @@
 """Several data sets as one, each as often as its weight says."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
+
+from ..cmlm.configuration_mask_predict import require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,3 +44,12 @@ def mix(datasets: "Sequence[Dataset]", weights: Sequence[float] | None = None) -
         parts += [one] * times + ([one.select(range(rest))] if rest else [])
     logger.warning(f"Mixed by weights: an epoch has {' and '.join(counts)} pairs.")
     return concatenate_datasets(parts)
+
+
+def check_weights(weights: Sequence[float], source: Any, name: str = "weights") -> None:
+    """Refuse `weights`, which messages call `name`, that are not one number for each source."""
+    number = len(source) if isinstance(source, (list, tuple)) else 1
+    if len(weights) != number:
+        raise ValueError(f"`{name}` must be one for each source, got {len(weights)} for {number}.")
+    numbers = {f"{name}[{i}]": weight for i, weight in enumerate(weights)}
+    require({"positive": " ".join(numbers)}, numbers, optional=False)

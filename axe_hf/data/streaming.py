@@ -16,14 +16,16 @@ from transformers.utils import logging
 
 from ..cmlm.configuration_mask_predict import require
 from .batching import batch_bounds
-from .formats import Languages, Share, read_rows
+from .formats import Languages, Mark, Share, read_rows
+from .mixing import check_weights
 from .reading import check_hub_columns, checked_row, load_from_hub, two_languages
 from .sources import Shard, Source, shards_of
 from .tokenizer import PairTokenizer, warn_of_tags
 
 logger = logging.get_logger(__name__)
 
-# Where a reader stands, for JSON: {"epoch": 0, "shard": 2, "mark": where in that file, see Row}.
+# Where a reader stands, for JSON: {"epoch": 0, "shard": 2, "files": its names and sizes, "mark":
+# where in them, see Row}.
 Position = dict[str, Any]
 _PAIRS_AT_ONCE = 1000  # that are tokenized
 
@@ -63,9 +65,10 @@ class PairStream:
 
     def __post_init__(self):
         two_languages(self.source_lang, self.target_lang)
-        sources = [self.source]
+        sources: Any = [self.source]
         if self.weights is not None:
-            sources = check_weights(self.source, self.weights)
+            check_weights(self.weights, self.source)
+            sources = self.source if isinstance(self.source, (list, tuple)) else sources
         object.__setattr__(self, "parts", [shards_of(source) for source in sources])
         for part, source in zip(self.parts, sources, strict=True):
             if part is None and self.weights is not None:
@@ -108,17 +111,6 @@ class PairStream:
         return f"a stream of {len(paths)} files, {size} bytes{mixed}"
 
 
-def check_weights(source: Source, weights: Sequence[float]) -> list[Any]:
-    """The sources that have these weights; ValueError if there is not one for each."""
-    sources = list(source) if isinstance(source, (list, tuple)) else [source]
-    if len(sources) != len(weights):
-        got = f"got {len(weights)} for {len(sources)}"
-        raise ValueError(f"`weights` must have a number for each source, {got}.")
-    numbers = {f"weights[{i}]": weight for i, weight in enumerate(weights)}
-    require({"positive": " ".join(numbers)}, numbers, optional=False)
-    return sources
-
-
 class _FilesReader:
     """Pairs of files, those of a process; `position` is behind the last one that it gave.
 
@@ -130,21 +122,38 @@ class _FilesReader:
         self.position = position
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        epoch, is_empty = self.position["epoch"], "shard" not in self.position
+        epoch = self.position["epoch"]
         # Not in the order of a sorted corpus; a single file stays as it is.
         generator = np.random.default_rng([*map(abs, self.seed), epoch])
-        order = generator.permutation(len(self.shards)).tolist()
-        mark = self.position.get("mark")
-        for number in range(self.position.get("shard", 0), len(order)):
-            for row in read_rows(self.shards[order[number]], self.languages, mark, self.share):
+        shards = [self.shards[index] for index in generator.permutation(len(self.shards))]
+        first, mark = self._place_in(shards)
+        is_empty = mark is None
+        for number, shard in enumerate(shards[first:], start=first):
+            files = _names_and_sizes(shard)
+            for row in read_rows(shard, self.languages, mark, self.share):
                 pair = checked_row(row, self.languages)["translation"]
-                self.position = {"epoch": epoch, "shard": number, "mark": row.behind}
+                here = {"epoch": epoch, "shard": number, "files": files, "mark": row.behind}
+                self.position = here
                 is_empty = False
                 yield pair
             mark = None
         if is_empty:
             raise _nothing_to_read(" and ".join(map(str, self.shards[0])), self.share)
         self.position = {"epoch": epoch + 1}
+
+    def _place_in(self, shards: list[Shard]) -> tuple[int, Mark | None]:
+        """The number of the shard to go on with, and where in it."""
+        number, files = self.position.get("shard", 0), self.position.get("files")
+        if files is None or files in map(_names_and_sizes, shards[number : number + 1]):
+            return number, self.position.get("mark")
+        # A place in what was another file is in the middle of a line.
+        reading = f"epoch {self.position['epoch']} is read from its beginning"
+        logger.warning(f"The files have changed since {files[0][0]} was read: {reading}.")
+        return 0, None
+
+
+def _names_and_sizes(shard: Shard) -> list[list[Any]]:
+    return [[path.name, path.stat().st_size] for path in shard]
 
 
 class _HubReader:

@@ -18,7 +18,9 @@ from ..cmlm.configuration_cmlm import (
     check_family,
 )
 from ..cmlm.configuration_mask_predict import SETTINGS, require
+from ..data.mixing import check_weights
 from ..declarations import argument_texts
+from .best import is_best_high
 from .distributed import check_processes
 from .freezing import PARTS
 
@@ -195,6 +197,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             self.do_eval = asked_for_eval
         if self.device.type == "cpu":  # nothing to copy to; PyTorch warns about it
             self.dataloader_pin_memory = False
+            if self.fp16:
+                instead = "accelerate would train in float32 without a word"
+                raise ValueError(f"`fp16` needs a GPU, on a CPU {instead}. Leave it out.")
         if self.train_minutes is None:
             return
         need, size = "with `train_minutes`", self.world_size
@@ -239,6 +244,9 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}, {problem}.")
             if self.metric_for_best_model is None:  # type: ignore[has-type]
                 self.metric_for_best_model = "loss"  # as with `load_best_model_at_end`
+        metric = self.metric_for_best_model
+        if metric is not None and self.greater_is_better is None:  # type: ignore[has-type]
+            self.greater_is_better = is_best_high(metric)
         if self.keep_best is not None:
             self._check_kept(evaluated)
 
@@ -311,10 +319,11 @@ class DataArguments:
 
     source_lang: str
     target_lang: str
-    train_file: None | str | list[str] = None
+    # In this order `HfArgumentParser` takes several words, in any other one or none.
+    train_file: list[str] | None | str = None
     train_file_weights: list[float] | None = None
-    validation_file: None | str | list[str] = None
-    test_file: None | str | list[str] = None
+    validation_file: list[str] | None | str = None
+    test_file: list[str] | None | str = None
     dataset_name: str | None = None
     validation_split: str | None = None
     test_split: str | None = None
@@ -332,6 +341,9 @@ class DataArguments:
     tokenizer_algorithm: Literal["bpe", "unigram"] | None = None
 
     def __post_init__(self):
+        for name in ("train_file", "validation_file", "test_file"):
+            if isinstance(files := getattr(self, name), list) and len(files) == 1:
+                setattr(self, name, files[0])
         file, dataset = self.train_file, self.dataset_name
         is_any_given = any((file, dataset, self.validation_file, self.test_file))
         if not is_any_given or (file is not None and dataset is not None):
@@ -367,12 +379,7 @@ class DataArguments:
             except (TypeError, ValueError) as error:
                 got = f"got {self.train_file_weights!r}"
                 raise ValueError(f"`train_file_weights` must be numbers, {got}.") from error
-            if len(self.train_file_weights) != len(self.train_files):
-                got = f"got {len(self.train_file_weights)} for {len(self.train_files)}"
-                raise ValueError(f"`train_file_weights` must have one for each file, {got}.")
-            if not min(self.train_file_weights) > 0:
-                got = f"got {self.train_file_weights}"
-                raise ValueError(f"`train_file_weights` must be positive, {got}.")
+            check_weights(self.train_file_weights, self.train_files, "train_file_weights")
 
     @property
     def train_files(self) -> list[str]:

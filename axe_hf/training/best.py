@@ -55,6 +55,15 @@ def scores_of(log_history: Iterable[Mapping[str, Any]], metric: str) -> dict[int
     return {step: score for step, score in found.items() if isinstance(score, int | float)}
 
 
+def is_best_high(metric: str) -> bool:
+    """Whether more of a metric is better: a loss, an error or a rate is best where it is low.
+
+    >>> is_best_high("bleu"), is_best_high("eval_loss"), is_best_high("repetition_rate")
+    (True, False, False)
+    """
+    return not metric.endswith(("loss", "error", "rate"))
+
+
 def best_of(scores: Mapping[Any, float], number: int, greater_is_better: bool) -> list[Any]:
     """The keys of the best `number` scores, the best first; of equals the earlier, NaN last.
 
@@ -94,7 +103,7 @@ def choose_checkpoints(
             checkpoints.
         best (default None): Take so many that evaluated best by `metric`, the best first.
         last (default None): Take so many with the most steps, in their order.
-        metric (default "bleu"): A number that evaluation found; a ...loss is best where it is low.
+        metric (default "bleu"): A number that evaluation found; see `is_best_high`.
 
     Returns:
         The chosen folders, with what `metric` says of each if `best` is asked, else None.
@@ -117,7 +126,7 @@ def choose_checkpoints(
             raise ValueError(f"`{name}` must be {most}, got {number}.")
     if best is not None:
         scores = {path: _score_of(path, metric) for path in found}
-        chosen = best_of(scores, best, greater_is_better=not metric.endswith("loss"))
+        chosen = best_of(scores, best, is_best_high(metric))
         return {path: scores[path] for path in chosen}
     if last is not None:
         found = sorted(found, key=lambda path: _state_of(path)["global_step"])[-last:]

@@ -14,7 +14,6 @@ from ..data import (
     load_translations,
 )
 from ..data.mixing import mix
-from ..data.streaming import check_weights
 from ..data.tokenizer import tokenize_pairs
 from .arguments import AxeTrainingArguments, DataArguments
 from .trainer import target_sizes
@@ -39,7 +38,7 @@ def load_pairs(data_args: DataArguments, seed: int) -> TrainingPairs:
     try:
         if data_args.streaming:
             return PairStream(source, **languages, weights=weights, split=split, seed=seed)
-        sources = [source] if weights is None else check_weights(source, weights)
+        sources = [source] if weights is None else data_args.train_files
         sets = [load_translations(one, **languages, split=split) for one in sources]
     except (FileNotFoundError, ValueError) as error:
         argument = "dataset_name" if is_hub else "train_file"

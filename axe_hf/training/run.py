@@ -144,6 +144,10 @@ def _check_parts(model_args, training_args, splits: set[str], is_new: bool) -> N
         raise ValueError("`resume_from_checkpoint` goes on training: add `do_train`.")
     if "train" not in splits and model_args.use_peft:
         raise ValueError("`use_peft` trains an adapter: add `do_train`, or leave it out.")
+    strategy = IntervalStrategy(training_args.eval_strategy).value
+    if "train" in splits and strategy != "no" and "validation" not in splits:
+        problem = "there is neither `validation_file` nor `validation_split`"
+        raise ValueError(f"`eval_strategy` is {strategy!r}, but {problem}.")
     needed = {"predict_with_generate": True, "prediction_loss_only": False}
     for name, value in (needed | {"batch_eval_metrics": False}).items():
         if training_args.do_predict and getattr(training_args, name) != value:

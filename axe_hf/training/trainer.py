@@ -387,12 +387,13 @@ class AxeTrainer(Seq2SeqTrainer):
         checkpoint = None if args.ignore_data_skip else self._checkpoint
         sizes = stream.sizes_of_first(1000)  # also tells of wrong data before any work
         self._sentences_per_batch = max(1.0, (budget or 0) / sizes.mean())
-        self._stream_states = {}
+        states = [] if checkpoint is None else stream_states(checkpoint, args)
+        self._stream_states = dict(enumerate(states))  # a worker may be behind at the next save
         batches = stream.batches(
             budget,
             args.train_batch_size if budget is None else None,
             share=Share(args.process_index, args.world_size),
-            states=[] if checkpoint is None else stream_states(checkpoint, args),
+            states=states,
             num_passed=0 if checkpoint is None else num_batches_of(checkpoint, args),
         )
         options: dict[str, Any] = {"batch_size": None}
@@ -516,6 +517,23 @@ class AxeTrainer(Seq2SeqTrainer):
             raise type(error)(f"{names} of the arguments: {error}") from error
         if args.eval_strategy != "no" and not args.prediction_loss_only:
             self._start_scoring(())  # a library that is missing shows here, too
+        self._check_metric()
+
+    def _check_metric(self) -> None:
+        """Refuse to choose the best by what this trainer's own evaluation does not find."""
+        args, name = self.args, self.args.metric_for_best_model
+        is_scored = self.compute_metrics == self._score_translations
+        is_own = is_scored or self.compute_metrics is None
+        if name is None or args.eval_strategy == "no" or not is_own or name.startswith("eval_"):
+            return  # of several sets each has a name of its own
+        found = {"loss", *_LOGGED_RATES}
+        if is_scored and not args.prediction_loss_only:
+            found |= (self._metric.compute(predictions=["a"], references=["a"]) or {}).keys()
+        if name not in found:
+            hint = "" if is_scored else " Translations are scored with `predict_with_generate`."
+            known = ", ".join(sorted(n for n in found if not n.endswith("signature")))
+            expected = f"one of {known}, or begin with eval_"
+            raise ValueError(f"`metric_for_best_model` must be {expected}; got {name!r}.{hint}")
 
     def _check_average(self) -> None:
         """Refuse an average of checkpoints that do not hold the whole model."""

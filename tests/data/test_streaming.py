@@ -227,9 +227,27 @@ def test_a_stream_names_what_it_cannot_take(make_stream, tmp_path):
         next(iter(stream.batches(batch_size=2, share=Share(0, 5))))
     with pytest.raises(ValueError, match="must have a pair within max_source_length=2"):
         next(iter(make_stream(write(tmp_path / "b.tsv", make_pairs(9, 100)), limit=2).batches(9)))
-    with pytest.raises(ValueError, match="`weights` must have a number for each source, got 1"):
+    with pytest.raises(ValueError, match="`weights` must be one for each source, got 1"):
         make_stream([source, source], weights=[1])
     with pytest.raises(FileNotFoundError, match="none.tsv"):
         make_stream(str(tmp_path / "none.tsv"))
     with pytest.raises(ValueError, match="`source` must name files if there are `weights`"):
         make_stream(["owner/name"], weights=[1])
+
+
+def test_a_place_in_files_that_have_changed_is_given_up(tmp_path, caplog):
+    source = write(tmp_path / "a.jsonl", make_pairs(9, 100))
+
+    def read(*place):
+        return PairStream(source, **LANGUAGES).readers(Share(), place)[0]
+
+    reader = read()
+    assert [*islice(reader, 4)] == make_pairs(4, 100)
+    place = json.loads(json.dumps(reader.position))
+    assert [*read(place)] == make_pairs(5, 104) and not caplog.text
+    assert [*read(place | {"shard": 1})] == make_pairs(9, 100)  # there were more files
+    caplog.clear()
+    write(tmp_path / "a.jsonl", make_pairs(20, 10))
+    assert [*read(place)] == make_pairs(20, 10)  # not from the middle of a line on
+    told = "The files have changed since a.jsonl was read: epoch 0 is read from its beginning."
+    assert told in caplog.text

@@ -133,12 +133,23 @@ def test_what_is_wrong_is_said_in_one_line(run, settings, tmp_path, capsys):
     for words, message in (
         (("--forced_bos_token", "de_DE"), "error: `forced_bos_token` of run_translation.py is not"),
         (("--no_such_option", "1"), "--no_such_option"),
+        (("--train_file_weights", "1", "2", "3"), "one for each source, got 3 for 2."),
         ((), "error: Give either `train_file` or `dataset_name`"),
     ):
-        files = ("--train_file", "t.json") if words else ()
+        files = ("--train_file", "t.json", "u.csv") if words else ()
         with pytest.raises(SystemExit) as stop:
             run(*languages, *files, *words)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit, match="`train_file`: .*nowhere.json"):
         run(*languages, "--train_file", tmp_path / "nowhere.json")
+    for text, message in (
+        ('{"max_steps": ', "Expecting value: line 1"),
+        ('{"source_prefix": null}', "must hold settings by name, each with a value."),
+    ):
+        (tmp_path / "args.json").write_text(text)
+        with pytest.raises(SystemExit) as stop:
+            run(tmp_path / "args.json", *languages)
+        assert stop.value.code == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"run_translation.py: error: {tmp_path / 'args.json'}: {message}")

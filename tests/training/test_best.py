@@ -113,3 +113,26 @@ def test_a_shard_or_an_adapter_is_not_averaged(make_model, make_trainer):
     adapted = peft.get_peft_model(make_model(), config)
     with pytest.raises(ValueError, match="`average_best`: checkpoints hold an adapter"):
         make_trainer(adapted, keep_best=2, average_best=True, **EACH_STEP)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric_for_best_model": "blue"}, "bleu, .*; got 'blue'"),
+        (
+            {"metric_for_best_model": "bleu", "predict_with_generate": False},
+            "got 'bleu'. Translations are scored with `predict_with_generate`",
+        ),
+    ],
+)
+def test_a_metric_that_nothing_finds_is_refused_before_training(make_trainer, settings, message):
+    with pytest.raises(ValueError, match=f"`metric_for_best_model` must be one of .*{message}"):
+        make_trainer(**EACH_STEP | settings)
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_high"), [("bleu", True), ("loss", False), ("repetition_rate", False)]
+)
+def test_the_name_of_a_metric_says_which_end_is_best(tmp_path, metric, is_high):
+    settings = EACH_STEP | {"keep_best": 2, "metric_for_best_model": metric}
+    assert AxeTrainingArguments(str(tmp_path), **settings).greater_is_better is is_high

@@ -671,6 +671,11 @@ def test_only_the_parts_that_are_asked_for_are_done(run, trained, files, tmp_pat
     ("wrong", "message"),
     [
         ({"do_predict": True, "test_file": None}, "`do_predict` is set, but there is neither"),
+        (
+            {"eval_strategy": "steps", "eval_steps": 1, "validation_file": None},
+            "`eval_strategy` is 'steps', but there is neither `validation_file` nor",
+        ),
+        ({"fp16": True}, "`fp16` needs a GPU, on a CPU accelerate would train in float32"),
         ({"do_eval": True, "model_name_or_path": None}, "give the model by `model_name_or_path`"),
         ({"train_file": None}, "nothing to train on. Give `train_file` or .* ask for `do_eval`"),
         (

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -40,8 +41,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_run_on_a_stream_is_resumed_bit_for_bit(name, make_trainer, make_model, stream, tmp_path):
-    settings = SETTINGS[name] | {"max_steps": 12, "save_steps": 7, "save_strategy": "steps"}
-    settings |= {"logging_steps": 1, "output_dir": str(tmp_path / "run")}
+    settings = SETTINGS[name] | {"max_steps": 12, "save_steps": 1, "save_strategy": "steps"}
+    settings |= {"logging_steps": 1, "save_total_limit": None, "output_dir": str(tmp_path / "run")}
 
     def train(**how):
         model = make_model(dropout=0.2)
@@ -51,7 +52,9 @@ def test_a_run_on_a_stream_is_resumed_bit_for_bit(name, make_trainer, make_model
         return model.state_dict(), losses, trainer.state.epoch
 
     whole, losses, epoch = train()
-    resumed, again, last = train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-7"))
+    train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-7"))
+    # What the resumed run saved after one step, of which a second worker knows nothing.
+    resumed, again, last = train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-8"))
     assert again == losses and last == epoch
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
 
@@ -144,9 +147,12 @@ def test_a_run_mixes_files_by_their_weights(run, file, tmp_path, caplog):
             {"streaming": True, "preprocessing_num_workers": 2},
             "of a stream `dataloader_num_workers` does it",
         ),
-        ({"train_file_weights": [1, 2]}, "`train_file_weights` must have one for each file, got 2"),
+        ({"train_file_weights": [1, 2]}, "`train_file_weights` must be one for each source, got 2"),
         ({"train_file_weights": ["x"]}, "`train_file_weights` must be numbers, got"),
-        ({"train_file_weights": [-1]}, "`train_file_weights` must be positive"),
+        (
+            {"train_file_weights": [math.nan]},
+            "`train_file_weights\\[0\\]` must be positive",
+        ),
         ({"max_eval_samples": 0}, "`max_eval_samples` must be at least 1"),
         (
             {
