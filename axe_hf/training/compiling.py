@@ -14,10 +14,10 @@ logger = logging.get_logger(__name__)
 def take_compilation(trainer: Any) -> dict[str, Any] | None:
     """How `trainer` was asked to compile, for `torch.compile`; accelerate does not any more.
 
-    It would compile the whole model. The loss, a walk over the target's positions, is unrolled then
+    It would compile the whole model, and so the loss, whose walk over the target would be unrolled
     and compiled anew for each length, which takes minutes each time.
 
-    Raises ValueError where the weights are not one process's whole ones.
+    Raises ValueError where a process does not hold the weights, whole and once.
     """
     args = trainer.args
     # Reads what `accelerate launch --dynamo_backend` says, too.
@@ -31,16 +31,17 @@ def take_compilation(trainer: Any) -> dict[str, Any] | None:
     return asked.to_kwargs() | {"dynamic": True}
 
 
-def compiled_body(
-    model: Any, options: dict[str, Any]
-) -> Callable[[], AbstractContextManager[None]]:
+def compiled_body(model: Any, options: dict[str, Any]) -> Callable[[], AbstractContextManager]:
     """Makes contexts, inside which encoder and decoder of `model` run compiled.
 
-    Nothing of it stays on the model outside. It may hold an adapter.
+    Outside nothing of it is on the model, so that evaluating, saving and copying are as ever.
 
     Args:
-        model: a CMLM.
-        options: of `torch.compile`. The code is kept for all contexts that are made.
+        model: a CMLM, also with an adapter of PEFT's.
+        options: of `torch.compile`, `backend` among them.
+
+    Returns:
+        What makes a context; all share the compiled code.
 
     Example:
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration

@@ -294,7 +294,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self._train_batch_size = self.args.train_batch_size  # not that of the last trial
         self.args.check()
         self._honour_arguments()
-        if self._compilation is not None:
+        if self._compilation is not None:  # the model may be a new one
             self._body_compiled = compiled_body(self.model, self._compilation)
         if self._ema is not None:
             self._ema.resume_from = self._checkpoint
