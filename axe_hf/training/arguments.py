@@ -137,6 +137,10 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
         logging_nan_inf_filter (default False): leave losses that are nan or infinite out of logs.
         save_total_limit (default 5): checkpoints to keep, the newest; see `keep_best`.
         report_to (default "none"): where to log besides the terminal, such as tensorboard or wandb.
+        torch_compile (default False): compile encoder and decoder, by `torch_compile_backend` and
+            `torch_compile_mode`, once for batches of any shape, which takes a minute or more at the
+            first; evaluation is not compiled, nor the loss, whose alignment would be for each
+            length. In one process or with DDP.
         ddp_find_unused_parameters (default False): not needed, a CMLM uses all in every step.
         others: as in `Seq2SeqTrainingArguments`.
 
@@ -181,6 +185,7 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
     logging_nan_inf_filter: bool = False
     save_total_limit: int | None = 5
     report_to: None | str | list[str] = "none"
+    torch_compile: bool = False
     ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self):

@@ -44,6 +44,7 @@ from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback, average_checkpoints
 from .best import EarlyStopping, best_checkpoints, remove_others, scores_of
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
+from .compiling import compiled_body, take_compilation
 from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
@@ -134,6 +135,7 @@ class AxeTrainer(Seq2SeqTrainer):
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
         )
         check_sharding(self)
+        self._compilation = take_compilation(self)
         self.label_smoother = None  # the base class's would put a position-wise loss in AXE's place
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
@@ -145,6 +147,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self._ema: EmaCallback | None = None
         self.data_collator = data_collator
         self._made_collator: DataCollatorForCmlm | None = None
+        self._body_compiled: Callable[[], AbstractContextManager[None]] = nullcontext
         self._checkpoint: str | None = None  # that the run in progress goes on from
         self._stream_states: dict[int, dict[str, Any]] = {}  # of each worker, behind its last batch
         self._honour_arguments()
@@ -291,6 +294,8 @@ class AxeTrainer(Seq2SeqTrainer):
         self._train_batch_size = self.args.train_batch_size  # not that of the last trial
         self.args.check()
         self._honour_arguments()
+        if self._compilation is not None:  # the model may be a new one
+            self._body_compiled = compiled_body(self.model, self._compilation)
         if self._ema is not None:
             self._ema.resume_from = self._checkpoint
         if parts := self.args.freeze:
@@ -447,7 +452,11 @@ class AxeTrainer(Seq2SeqTrainer):
         if model.training and first is None and share > 0:
             canvas = show_drafts(model, inputs, share, self.processing_class)
             inputs = {**inputs, "decoder_input_ids": canvas, "is_draft": True}
-        with nullcontext() if first is None else trained_by(config, first):
+        with ExitStack() as stack:
+            if model.training:
+                stack.enter_context(self._body_compiled())
+            if first is not None:
+                stack.enter_context(trained_by(config, first))
             if first == "cross_entropy":
                 inputs = with_own_positions(inputs, config)
             loss, outputs = super().compute_loss(

@@ -8,9 +8,9 @@
 Parts: `profile`, what data, encoder, decoder, loss, backward pass and optimizer take, for three
 losses; `loop`, `AxeTrainer` beside a bare PyTorch loop over the same batches from the same weights,
 which ends at the same weights; `batches`, batches by a token budget beside as many of a fixed
-number of random sentences; `compile`, encoder and decoder by `model.model.compile(dynamic=True)`;
-`precision`, float32 and bf16 by both kinds of attention. Data: the phrasebook that comes with the
-package, or `--train-file`.
+number of random sentences; `compile`, training with `torch_compile` and without; `precision`,
+float32 and bf16 by both kinds of attention. Data: the phrasebook that comes with the package, or
+`--train-file`.
 
 Wall-clock milliseconds a step, medians of all rounds but the first steps of each (`--warm-up`).
 What is compared takes turns, and a ratio is of seconds a token in the same turn, by the clock and
@@ -108,18 +108,15 @@ def batches(setting: Setting, rounds: int, warm_up: int) -> list[dict]:
 
 
 def compilation(setting: Setting, rounds: int, warm_up: int) -> list[dict]:
-    """Encoder and decoder compiled, and not: one run each, the first half of it to warm up.
-
-    Another round would compile once more, and after eight PyTorch gives up without a word.
-    """
+    """With `torch_compile` and without: one run each, the first half of it to warm up."""
     compiled: list[Run] = []
 
     def train_compiled() -> Run:
         torch.compiler.reset()
-        compiled.append(by_trainer(setting, compiles_layers=True))
+        compiled.append(by_trainer(setting, torch_compile=True))
         return compiled[0]
 
-    ways = {"not compiled": lambda: by_trainer(setting), "layers compiled": train_compiled}
+    ways = {"not compiled": lambda: by_trainer(setting), "torch_compile": train_compiled}
     lines = compared("compile", setting, ways, 1, max(warm_up, setting.num_steps // 2))
     seconds = compiled[0].seconds
     slow = [each for each in seconds if each > 5 * statistics.median(seconds)]

@@ -162,14 +162,8 @@ class Moment:
         return cls(perf_counter(), process_time())
 
 
-def by_trainer(
-    setting: Setting, attention: str = "sdpa", compiles_layers: bool = False, **training: Any
-) -> Run:
-    """Train by `AxeTrainer`, by a token budget unless its arguments `training` say otherwise.
-
-    With `compiles_layers` encoder and decoder are compiled, for batches of any shape; the loss,
-    whose alignment would be compiled for each length anew, is not.
-    """
+def by_trainer(setting: Setting, attention: str = "sdpa", **training: Any) -> Run:
+    """Train by `AxeTrainer`, by a token budget unless its arguments `training` say otherwise."""
     run, collator = Run(), setting.collator()
 
     class StepTimes(TrainerCallback):
@@ -194,8 +188,6 @@ def by_trainer(
     with tempfile.TemporaryDirectory() as folder:
         args = AxeTrainingArguments(folder, **training, **recipe)
         model = setting.model(attention)
-        if compiles_layers:
-            model.model.compile(dynamic=True)
         trainer = AxeTrainer(model, args, collate, setting.rows, None, setting.tokenizer)
         trainer.remove_callback(PrinterCallback)  # no lines between the tables
         trainer.add_callback(StepTimes)
