@@ -13,10 +13,10 @@ from ..data import (
     TranslationStream,
     load_translations,
 )
+from ..data.lengths import target_sizes
 from ..data.mixing import mix
 from ..data.tokenizer import tokenize_pairs
 from .arguments import AxeTrainingArguments, DataArguments
-from .trainer import target_sizes
 
 if TYPE_CHECKING:
     from datasets import Dataset

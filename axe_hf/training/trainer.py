@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, SequentialSampler
@@ -37,6 +36,7 @@ from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler, TranslationStream
 from ..data.collator import check_room
 from ..data.formats import Share
+from ..data.lengths import pair_lengths, rows_of, target_sizes
 from ..data.tokenizer import check_tokenizer
 from ..output import write_text
 from ..pipeline import DECODED
@@ -59,7 +59,6 @@ from .streams import (
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 
 logger = logging.get_logger(__name__)
-_ROWS_OF_TABLE = 100_000
 _LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
 
@@ -712,62 +711,6 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
     check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
-
-
-def pair_lengths(dataset: Any) -> np.ndarray:
-    """Source and target length of every example, in tokens: `(num_examples, 2)`."""
-    if not hasattr(dataset, "__len__"):
-        needs = "needs a `train_dataset` with a length, or a `TranslationStream`"
-        raise ValueError(f"`max_tokens_per_batch` {needs}, got {type(dataset).__name__}.")
-    columns = getattr(dataset, "column_names", None) or next(rows_of(dataset), {})
-    if missing := sorted({"input_ids", "labels"} - {*columns}):
-        raise ValueError(f"`train_dataset` lacks the columns {missing}; use tokenize_translations.")
-    if not hasattr(dataset, "column_names"):
-        rows = [(len(row["input_ids"]), len(row["labels"])) for row in rows_of(dataset)]
-        return np.array(rows, np.int32)
-    lengths: np.ndarray = np.empty((len(dataset), 2), np.int32)
-    start = 0
-    for table in _tables_of(dataset, ["input_ids", "labels"]):
-        end = start + len(table)
-        for side, name in enumerate(("input_ids", "labels")):
-            lengths[start:end, side] = table[name].combine_chunks().value_lengths()
-        start = end
-    return lengths
-
-
-def _tables_of(dataset: Any, columns: list[str]) -> Iterator[Any]:
-    """A `datasets.Dataset` as Arrow tables of some rows: row by row takes seconds for 100,000, and
-    the tokens of all may be more than memory holds."""
-    return dataset.select_columns(columns).with_format("arrow").iter(_ROWS_OF_TABLE)
-
-
-def rows_of(dataset: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a data set, of torch's too, which has no iterator; of several sets none."""
-    dataset = () if dataset is None or isinstance(dataset, dict) else dataset
-    is_iterable = hasattr(dataset, "__iter__")
-    return iter(dataset) if is_iterable else (dataset[i] for i in range(len(dataset)))
-
-
-def target_sizes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of each target, and positions that say them all, one between equal neighbours too."""
-    is_table = hasattr(dataset, "select_columns") and "labels" in dataset.column_names
-    if is_table and dataset.format["type"] != "custom":  # what a transform makes is in no table
-        columns = (table["labels"].combine_chunks() for table in _tables_of(dataset, ["labels"]))
-        parts = [
-            _sizes_of(rows.value_lengths().to_numpy(), rows.flatten().to_numpy())
-            for rows in columns
-        ]
-    else:
-        targets = [[int(token) for token in row["labels"]] for row in rows_of(dataset)]
-        parts = [_sizes_of(np.array([*map(len, targets)]), np.array([*chain(*targets)]))]
-    lengths, needed = zip(*parts, strict=True)
-    return np.concatenate(lengths), np.concatenate(needed)
-
-
-def _sizes_of(lengths: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    row_of_token: np.ndarray = np.repeat(np.arange(len(lengths)), lengths)
-    is_repeat = (tokens[1:] == tokens[:-1]) & (row_of_token[1:] == row_of_token[:-1])
-    return lengths, lengths + np.bincount(row_of_token[1:][is_repeat], minlength=len(lengths))
 
 
 class RunningLosses:

@@ -21,7 +21,7 @@ from axe_hf import (
     MaskPredictGenerationConfig,
 )
 from axe_hf.data import DataCollatorForCmlm
-from axe_hf.training.trainer import target_sizes
+from axe_hf.data.lengths import target_sizes
 
 
 class KeepGradients(TrainerCallback):
