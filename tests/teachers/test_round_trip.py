@@ -121,6 +121,7 @@ def hub(monkeypatch, tmp_path):
     return tmp_path / "hub"
 
 
+@pytest.mark.slow
 def test_students_translate_the_same_where_the_package_is_not_installed(
     students, sources, hub, tmp_path
 ):
