@@ -59,7 +59,7 @@ def compiled_body(model: Any, options: dict[str, Any]) -> Callable[[], AbstractC
     compiled = torch.compile(body.forward, **options)
     logger.warning(
         f"`torch_compile`: encoder and decoder are compiled by {options['backend']!r} at the first "
-        "batches, which may take minutes; the steps after them are faster."
+        "batches, which may take minutes."
     )
 
     @contextmanager
