@@ -160,6 +160,14 @@ def repository():
     return REPOSITORY
 
 
+@pytest.fixture
+def benchmarks(repository, monkeypatch):
+    """The folder of the benchmarks, which import each other as programs started from there do."""
+    folder = repository / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def translation_data():
     """The folder of the tatoeba files; tests that need them are skipped where it is not."""

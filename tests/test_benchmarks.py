@@ -16,16 +16,9 @@ from axe_hf import axe_loss
 
 
 @pytest.fixture
-def folder(repository, monkeypatch):
-    folder = repository / "examples" / "benchmarks"
-    monkeypatch.syspath_prepend(str(folder))  # as for a program that is started from there
-    return folder
-
-
-@pytest.fixture
-def run_benchmark(folder, monkeypatch, capsys):
+def run_benchmark(benchmarks, monkeypatch, capsys):
     def run(*argv, program="loss.py"):
-        path = folder / program
+        path = benchmarks / program
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, argv)])
         runpy.run_path(str(path), run_name="__main__")
         return capsys.readouterr().out
@@ -53,7 +46,7 @@ def test_the_benchmark_measures_and_leaves_a_table_and_a_picture(run_benchmark, 
     assert (tmp_path / "loss_cpu.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_data_is_measured_streamed_and_whole(folder, run_benchmark, tmp_path, monkeypatch):
+def test_data_is_measured_streamed_and_whole(benchmarks, run_benchmark, tmp_path, monkeypatch):
     import streaming
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -89,7 +82,7 @@ def test_another_allocator_needs_a_new_process(run_benchmark, monkeypatch, tmp_p
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "20000000000"
 
 
-def test_the_alignment_that_is_measured_is_that_of_the_loss(folder):
+def test_the_alignment_that_is_measured_is_that_of_the_loss(benchmarks):
     from loss_cases import AXE, Case, alignment_alone, inputs_of
 
     logits, labels = inputs_of(Case(4, 9, 30), "cpu")
@@ -100,7 +93,7 @@ def test_the_alignment_that_is_measured_is_that_of_the_loss(folder):
 
 
 @pytest.mark.parametrize(("canvas", "target"), [(5, 3), (3, 5), (4, 4), (1, 2)])
-def test_what_plain_autograd_makes_of_axe_is_axe(folder, canvas, target):
+def test_what_plain_autograd_makes_of_axe_is_axe(benchmarks, canvas, target):
     from loss_cases import AXE, axe_by_diagonals
 
     torch.manual_seed(canvas)
@@ -169,7 +162,7 @@ def test_the_benchmark_of_decoding_measures_other_engines(decoding_rows):
 
 
 @pytest.mark.slow
-def test_the_graphs_that_are_measured_return_what_generate_returns(folder, tmp_path):
+def test_the_graphs_that_are_measured_return_what_generate_returns(benchmarks, tmp_path):
     pytest.importorskip("onnxruntime")
     from decoding_cases import QUICK, make_sources
     from decoding_engines import Grid, of_onnx_runtime, of_ours
@@ -185,7 +178,7 @@ def test_the_graphs_that_are_measured_return_what_generate_returns(folder, tmp_p
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_mask_predict_as_written_returns_what_generate_returns(folder, batch):
+def test_mask_predict_as_written_returns_what_generate_returns(benchmarks, batch):
     from decoding_cases import QUICK, make_loop_systems, make_sources
 
     sources = make_sources(QUICK, batch, "cpu")
@@ -195,7 +188,7 @@ def test_mask_predict_as_written_returns_what_generate_returns(folder, batch):
     assert others and all(other.decode(sources, mask).equal(expected) for other in others)
 
 
-def test_marian_decodes_exactly_as_many_tokens_as_the_canvas_has(folder):
+def test_marian_decodes_exactly_as_many_tokens_as_the_canvas_has(benchmarks):
     from decoding_cases import QUICK, autoregressive, make_marian, make_sources
 
     torch.manual_seed(0)
@@ -223,14 +216,14 @@ def small_model(tmp_path):
 
 
 def test_the_benchmark_of_the_ranking_appends_to_a_table(
-    folder, small_model, monkeypatch, capsys, tmp_path
+    benchmarks, small_model, monkeypatch, capsys, tmp_path
 ):
     model, data, _ = small_model
     argv = ["ranking.py", model, data, "--source-lang", "en"]
     argv += ["--target-lang", "de", "--weights", "0", "0.1", "--output", tmp_path / "table.csv"]
     for name in ("first", "second"):
         monkeypatch.setattr(sys, "argv", [*map(str, argv), "--name", name])
-        runpy.run_path(str(folder / "ranking.py"), run_name="__main__")
+        runpy.run_path(str(benchmarks / "ranking.py"), run_name="__main__")
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     settings = [
         (r["num_iterations"], r["num_length_candidates"], r["length_score_weight"]) for r in rows
@@ -260,7 +253,7 @@ def save_teacher(folder, vocab_size, start):
 
 
 @pytest.mark.parametrize("start", [0, 1])
-def test_ctranslate2_translates_as_the_model_does_that_it_is_made_of(folder, tmp_path, start):
+def test_ctranslate2_translates_as_the_model_does_that_it_is_made_of(benchmarks, tmp_path, start):
     pytest.importorskip("ctranslate2")
     from trade_off import systems, translate_all
 
@@ -304,7 +297,7 @@ def test_decoding_beside_a_busy_process_is_timed_in_processes_of_their_own(run_b
 
 
 @pytest.fixture
-def small_recipes(folder, monkeypatch, tmp_path):
+def small_recipes(benchmarks, monkeypatch, tmp_path):
     """A tiny dataset for recipes.py, of a size to match, and a plan with all kinds of training."""
     import recipes_data
     import recipes_plans as plans

@@ -13,18 +13,11 @@ from axe_hf import CmlmConfig, CmlmForConditionalGeneration
 
 
 @pytest.fixture
-def folder(repository, monkeypatch):
-    folder = repository / "examples" / "benchmarks"
-    monkeypatch.syspath_prepend(str(folder))  # as for a program that is started from there
-    return folder
-
-
-@pytest.fixture
-def run_benchmark(folder, monkeypatch, capsys, tmp_path):
+def run_benchmark(benchmarks, monkeypatch, capsys, tmp_path):
     """Runs a benchmark: the rows of the table that it leaves, and what it printed."""
 
     def run(program, table, *argv):
-        argv = [str(folder / program), *map(str, argv), "--output-dir", str(tmp_path)]
+        argv = [str(benchmarks / program), *map(str, argv), "--output-dir", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", argv)
         threads = torch.get_num_threads()
         try:
@@ -69,7 +62,7 @@ def counted(run):
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_operations_on_paper_are_those_that_are_counted(folder, loss, checkpointing):
+def test_operations_on_paper_are_those_that_are_counted(benchmarks, loss, checkpointing):
     from cost import Shape, forward_flops, training_flops
 
     model, shape = odd_model(**LOSSES[loss]), Shape(batch=5, source=7, target=6, canvas=9)
@@ -90,7 +83,7 @@ def test_operations_on_paper_are_those_that_are_counted(folder, loss, checkpoint
         assert found[f"{name}.lm_head"] == parts["vocabulary"]
 
 
-def test_activations_are_what_autograd_keeps_of_a_sentence(folder):
+def test_activations_are_what_autograd_keeps_of_a_sentence(benchmarks):
     from cost import saved_bytes
 
     model = odd_model(tie_word_embeddings=False)
@@ -131,7 +124,7 @@ def pairs_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("loss", ["AXE", "CTC", "cross entropy"])
-def test_the_trainer_and_the_bare_loop_end_at_the_same_weights(folder, pairs_file, loss):
+def test_the_trainer_and_the_bare_loop_end_at_the_same_weights(benchmarks, pairs_file, loss):
     from training_runs import SIZES, Setting, by_loop, by_trainer, load_rows
 
     data = load_rows(pairs_file, SIZES["tiny"], 3, source_lang="en", target_lang="de")
@@ -165,7 +158,7 @@ def test_the_benchmark_of_training_measures_every_part_against_its_baseline(
     assert all(float(row["ms"]) > 0 for row in rows) and "| loop | pairs |" in printed
 
 
-def test_a_part_that_is_measured_anew_takes_the_place_of_its_rows(folder, tmp_path):
+def test_a_part_that_is_measured_anew_takes_the_place_of_its_rows(benchmarks, tmp_path):
     from measuring import write_csv
     from training import merged
 

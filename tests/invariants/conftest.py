@@ -61,3 +61,13 @@ def two_processes(finish, distributed, tmp_path_factory):
         return folder
 
     return run
+
+
+@pytest.fixture(scope="module")
+def of_each(folder):
+    """What each of the two processes found in a part of what they did, from a file's `folder`."""
+    import torch  # behind the number of threads that is set above
+
+    return lambda name: [
+        torch.load(folder / f"{name}-{rank}.pt", weights_only=False) for rank in (0, 1)
+    ]

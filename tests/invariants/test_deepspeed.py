@@ -24,14 +24,6 @@ def folder(two_processes):
 
 
 @pytest.fixture(scope="module")
-def of_each(folder):
-    """What each of the two processes found in a stage."""
-    return lambda stage: [
-        torch.load(folder / f"{stage}-{rank}.pt", weights_only=False) for rank in (0, 1)
-    ]
-
-
-@pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """What one process finds without DeepSpeed, and the weights it saved."""
     place = tmp_path_factory.mktemp("alone")

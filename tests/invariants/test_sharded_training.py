@@ -23,14 +23,6 @@ def folder(two_processes):
 
 
 @pytest.fixture(scope="module")
-def of_each(folder):
-    """What each of the two processes found in a training."""
-    return lambda name: [
-        torch.load(folder / f"{name}-{rank}.pt", weights_only=False) for rank in (0, 1)
-    ]
-
-
-@pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """What one process finds in the same training; each is done once."""
     known, place = {}, tmp_path_factory.mktemp("alone")

@@ -21,9 +21,8 @@ def make_case(device):
 @pytest.mark.parametrize("allow_repetition", [False, True])
 @pytest.mark.parametrize(("delta", "temperature"), [(math.inf, 1.0), (3.0, 1.0), (0.7, 0.3)])
 def test_the_kernel_of_recipes(
-    device, repository, monkeypatch, delta, temperature, allow_repetition, is_observed
+    device, benchmarks, delta, temperature, allow_repetition, is_observed
 ):
-    monkeypatch.syspath_prepend(str(repository / "examples" / "benchmarks"))
     from recipes_kernel import family_loss
 
     logits, targets, lengths, canvas_lengths = make_case(device)
