@@ -4,6 +4,7 @@ import re
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -492,12 +493,13 @@ def test_model_arguments_are_fields_of_the_config():
 
 def test_model_arguments_are_typed_and_explained_as_in_the_config():
     config = {field.name: field for field in fields(CmlmConfig)}
+    types = get_type_hints(ModelArguments)  # a parser of these writes into `field.type`
     for field in fields(ModelArguments):
         about = field.metadata["help"]
         if field.name in config:
             of_config = config[field.name].type
             of_config = float if of_config == float | int else of_config
-            assert field.type == of_config | None and field.default is None
+            assert types[field.name] == of_config | None and field.default is None
             assert f". Default: {config[field.name].default}" in about
             words = about.replace("%%", "%").split(". Default: ")[0].split()
             assert " ".join(words) in " ".join(CmlmConfig.__doc__.replace("`", "").split())
