@@ -69,7 +69,10 @@ def _dispatch(argv: list[str]) -> int:
             near = get_close_matches(name, COMMANDS, 1)
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
             raise UsageError(f"there is no command {name!r}. {hint}")
-        prefix, command = f"axe-hf {name}", import_module(f".commands.{name}", __package__)
+        prefix, command = (
+            f"axe-hf {name}",
+            import_module(f".commands.{name.replace('-', '_')}", __package__),
+        )
         options = command.parse(rest)
         command.run(options)
         return 0
@@ -88,7 +91,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _parser() -> CommandParser:
-    commands = "\n".join(f"  {name:<10}  {text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<14}  {text}" for name, text in COMMANDS.items())
     parser = CommandParser(
         usage="axe-hf [--debug] COMMAND ...",
         description="Train, use and score translation models that write a whole sentence at once:\n"

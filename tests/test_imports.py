@@ -29,6 +29,8 @@ JOINERS = {
     "plotting",
     "hub",
     "export",
+    "documents",
+    "fairseq",
 }
 MAY_IMPORT = {
     "cmlm": {"kernels"},
@@ -40,6 +42,9 @@ MAY_IMPORT = {
     # What is learned from teachers is what training begins with.
     "teachers": {"cmlm"} | LEAVES | JOINERS - {"training"},
     "training": {"cmlm", "teachers"} | LEAVES | JOINERS,
+    # What people meet a trained model by.
+    "serving": {"cmlm"} | LEAVES | JOINERS,
+    "demo": {"cmlm"} | LEAVES | JOINERS,
 }
 # The one door from what travels with a checkpoint to what needs the package: a class method there
 # is where users look for it. It stands in a function, in a `try`.
@@ -49,7 +54,17 @@ PUBLIC_NAMES_ONLY = {"__main__", "cli", "commands", "quickstart"}
 # The table of decoding settings, which commands read before PyTorch is loaded.
 ALSO_PUBLIC = {"axe_hf.cmlm.configuration_mask_predict"}
 
-HEAVY = ("datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "sacrebleu", "triton")
+HEAVY = (
+    "datasets",
+    "evaluate",
+    "fastapi",
+    "gradio",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "sacrebleu",
+    "triton",
+)
 
 
 class Import(NamedTuple):

@@ -33,6 +33,18 @@ CONFIG_RANGES = {
     "in [0, 1)": "label_smoothing dropout attention_dropout activation_dropout",
 }
 
+# In front of a source, for a model of several target languages; as in OPUS-MT's.
+LANGUAGE_TAG = ">>{}<<"
+
+
+def languages_of(direction: str) -> tuple[str, str]:
+    """Source and target language of "en-de", or of "zh-CN:en" where a code has a hyphen."""
+    codes = direction.split(":" if ":" in direction else "-")
+    if len(codes) != 2 or not all(re.fullmatch(r"[\w-]+", code) for code in codes):
+        expected = "two language codes, such as 'en-de', or 'zh-CN:en' where one has a hyphen"
+        raise ValueError(f"`directions` must hold {expected}, got {direction!r}.")
+    return codes[0], codes[1]
+
 
 def canvas_recipe(of: Any) -> dict[str, Any]:
     """How canvases are made in training, as a config, arguments or a collator have it, if so."""
@@ -132,6 +144,8 @@ class CmlmConfig(PreTrainedConfig):
         masking, length_multiplier, length_jitter: the recipe of the canvas in training, as in
             `DataCollatorForCmlm`; `AxeTrainer` writes it, goes on by it, and `generate` decodes by
             its multiplier.
+        directions: what it translates, such as `["en-de", "de-en"]`, as training writes it; None if
+            that is not known. Of several target languages, a tag in front of the source says which.
 
     Raises:
         StrictDataclassClassValidationError: sizes that do not fit, special tokens that collide.
@@ -194,6 +208,7 @@ class CmlmConfig(PreTrainedConfig):
     masking: Literal["uniform", "full"] = "uniform"
     length_multiplier: float | int = 1.0
     length_jitter: float | int = 0.0
+    directions: list[str] | None = None
 
     def validate_fields(self):
         """Numbers are in range, heads divide the width, activation and canvases are possible."""
@@ -206,6 +221,8 @@ class CmlmConfig(PreTrainedConfig):
         # With uniform masks the multiplier is one of decoding alone.
         check_canvas_recipe(canvas_recipe(self) | {"masking": "full"}, self.training_loss)
         check_family(self)
+        for direction in self.directions or ():
+            languages_of(direction)
 
     def validate_special_tokens(self):
         """Pad, end, mask and blank are four different symbols of the vocabulary."""
@@ -216,6 +233,33 @@ class CmlmConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be {expected}, got {token_id}.")
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"pad, end, mask and blank must be four different tokens, got {ids}.")
+
+    @property
+    def target_languages(self) -> list[str]:
+        """Those of `directions`, each once, in their order; none where they are not known."""
+        return [*dict.fromkeys(languages_of(direction)[1] for direction in self.directions or ())]
+
+    def tagged(self, text: str, target_lang: str | None = None) -> str:
+        """A source as the model reads it: where it knows several targets, with the tag of one.
+
+        Raises:
+            ValueError: `target_lang` is none of them, or missing where `text` has no tag either.
+
+        Example:
+            >>> from axe_hf import CmlmConfig
+            >>> CmlmConfig(directions=["en-de", "en-fr"]).tagged("Good day.", "fr")
+            '>>fr<< Good day.'
+        """
+        known = self.target_languages
+        if target_lang is not None and known and target_lang not in known:
+            raise ValueError(f"`target_lang` must be one of {known}, got {target_lang!r}.")
+        if len(known) < 2:
+            return text
+        if target_lang is not None:
+            return f"{LANGUAGE_TAG.format(target_lang)} {text}"
+        if not text.lstrip().startswith(tuple(map(LANGUAGE_TAG.format, known))):
+            raise ValueError(f"`target_lang` must say into which of {known} to translate.")
+        return text
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):

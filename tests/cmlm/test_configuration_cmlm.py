@@ -55,6 +55,7 @@ CHANGED = {
     "max_target_length": 33,
     "tie_word_embeddings": False,
     "output_bias": True,
+    "directions": ["en-de", "zh-CN:en"],
     "hide_length_token": True,
     "pad_token_id": 9,
     "eos_token_id": 8,
@@ -84,6 +85,32 @@ def test_the_list_of_changed_options_above_is_complete():
     own = {name for name in vars(CmlmConfig).get("__annotations__", {})}
     never_changed = {"is_encoder_decoder", "use_cache", "decoder_start_token_id"}
     assert own - never_changed == set(CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("directions", "text", "target", "expected"),
+    [
+        (None, "Hi", "xx", "Hi"),
+        (["en-de"], "Hi", None, "Hi"),
+        (["en-de", "fr-de"], "Hi", "de", "Hi"),
+        (["en-de", "zh-CN:pt-BR"], "Hi", "pt-BR", ">>pt-BR<< Hi"),
+        (["en-de", "de-en"], ">>en<< Hi", None, ">>en<< Hi"),
+    ],
+)
+def test_sources_are_tagged_where_several_targets_are_known(directions, text, target, expected):
+    assert CmlmConfig(directions=directions).tagged(text, target) == expected
+
+
+@pytest.mark.parametrize(("text", "target"), [("Hi", None), ("Hi", "fr"), (">>fr<< Hi", None)])
+def test_a_language_that_is_missing_or_unknown_is_refused(text, target):
+    with pytest.raises(ValueError, match=r"`target_lang` must .*\['de', 'en'\]"):
+        CmlmConfig(directions=["en-de", "de-en"]).tagged(text, target)
+
+
+@pytest.mark.parametrize("direction", ["en", "en-de-fr", "zh-CN-en", "-de", "a b-de", "a:b:c"])
+def test_a_direction_is_two_codes(direction):
+    with pytest.raises(Exception, match="`directions` must hold two language codes"):
+        CmlmConfig(directions=[direction])
 
 
 @pytest.mark.parametrize(
