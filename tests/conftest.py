@@ -170,7 +170,7 @@ def benchmarks(repository, monkeypatch):
 
 @pytest.fixture(scope="session")
 def original():
-    """The module that writes checkpoints as Mask-Predict's program does, and computes as it does."""
+    """The module that writes checkpoints of Mask-Predict's program, and computes as it does."""
     import importlib.util
 
     file = Path(__file__).parent / "fairseq" / "original.py"

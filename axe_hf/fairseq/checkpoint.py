@@ -18,8 +18,10 @@ _KNOWN = re.compile(
 )
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")
 # What reading bytes that are none ends in.
-_NO_CHECKPOINT = (RuntimeError, OSError, EOFError, LookupError, ValueError, AttributeError)
-_NO_CHECKPOINT += (TypeError, OverflowError, zipfile.BadZipFile)
+_NO_CHECKPOINT = (
+    *(RuntimeError, OSError, EOFError, LookupError, ValueError, AttributeError, TypeError),
+    *(OverflowError, zipfile.BadZipFile),
+)
 _PARTS = re.compile(r"-(?:model_part-|shard)\d+")
 
 

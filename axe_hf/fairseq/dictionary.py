@@ -68,8 +68,10 @@ def read_codes(path: str | Path) -> list[str]:
     """The lines of a file of BPE codes, checked."""
     lines = _lines(path)
     try:
-        if not BpeCodes(lines).ranks:
-            raise ValueError("it holds no merges")
+        merges = BpeCodes(lines).ranks
+        if all(second.isdecimal() for _, second in merges):
+            found = "counts, as a dictionary does, and" if merges else ""
+            raise ValueError(" ".join(f"it holds {found} no merges".split()))
     except ValueError as error:
         advice = "Codes of subword-nmt are read; fastBPE's are after cut -d' ' -f1,2, with the "
         advice += "line '#version: 0.2' on top."

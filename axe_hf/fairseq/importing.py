@@ -172,7 +172,7 @@ def _card(
         "config": config,
         "languages": languages,
         "is_published": license is None,
-        "moses": tokenizer.moses,
+        "moses": tokenizer.moses_settings,
         "has_codes": tokenizer.init_kwargs.get("bpe_codes") is not None,
         "num_parameters": model.num_parameters(),
         "decoding": _DECODING,

@@ -158,13 +158,13 @@ class FairseqTokenizer(PreTrainedTokenizerFast):
     _codes: BpeCodes | None = None
 
     @property
-    def moses(self) -> MosesSettings | None:
+    def moses_settings(self) -> MosesSettings | None:
         fields = self.init_kwargs.get("moses")
         return None if fields is None else MosesSettings(**fields)
 
     def segmented(self, text: str, is_target: bool = False) -> str:
         """`text` in pieces of the dictionary, or what would be one, with spaces between."""
-        if (moses := self.moses) is not None:
+        if (moses := self.moses_settings) is not None:
             text = moses.tokenized(text, moses.target_lang if is_target else moses.source_lang)
         words, codes = text.split(), self._bpe_codes()
         if codes is None:
@@ -197,10 +197,10 @@ class FairseqTokenizer(PreTrainedTokenizerFast):
 
     def _decode(self, token_ids: Any, *args: Any, **kwargs: Any) -> str:
         text = super()._decode(token_ids, *args, **kwargs)
-        return text if self.moses is None else self.moses.detokenized(text)
+        return text if (moses := self.moses_settings) is None else moses.detokenized(text)
 
     def __repr__(self) -> str:
         # Names what was made of texts, in the file of a cache: so all that decides it is in there.
         codes = "\n".join(self.init_kwargs.get("bpe_codes") or ())
         digest = hashlib.blake2b(codes.encode(), digest_size=8).hexdigest()
-        return f"{super().__repr__()} of {self.moses}, BPE codes {digest}"
+        return f"{super().__repr__()} of {self.moses_settings}, BPE codes {digest}"
