@@ -13,8 +13,8 @@ from torch import Tensor
 
 # Whose classes checkpoints of fairseq name beside their tensors: arguments, meters, settings.
 _KNOWN = re.compile(
-    r"argparse\.Namespace|(?:fairseq|omegaconf)(?:\.\w+)+|typing\.\w+"
-    r"|numpy\.(?:_?core\.multiarray\.(?:scalar|_reconstruct)|dtype|ndarray|dtypes\.\w+)"
+    r"argparse\.Namespace|collections\.defaultdict|(?:fairseq|omegaconf)(?:\.\w+)+|typing\.\w+"
+    r"|builtins\.(?:dict|list|tuple|set|str|int|float|bool)|numpy\.(?:_?core\.multiarray\.(?:scalar|_reconstruct)|dtype|ndarray|dtypes\.\w+)"
 )
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")
 # What reading bytes that are none ends in.
@@ -94,16 +94,18 @@ def _loaded(path: Path) -> Any:
             with torch.serialization.safe_globals(stand_ins):
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
         except pickle.UnpicklingError as error:
-            named = _NAMED.search(str(error))
-            if named is None or named[1] in names:
+            found = _NAMED.search(str(error))
+            name = found[1] if found else ""
+            name = name if "." in name else f"builtins.{name}"  # which torch leaves out
+            if not found or name in names:
                 raise ValueError(
                     f"{path} cannot be read as a checkpoint ({_first(error)})."
                 ) from error
-            if not _KNOWN.fullmatch(named[1]):
-                problem = f"{path} was not read: it names {named[1]}, which fairseq has no use for"
+            if not _KNOWN.fullmatch(name):
+                problem = f"{path} was not read: it names {name}, which fairseq has no use for"
                 advice = "It may do harm. Is it a checkpoint, and from whom?"
                 raise ValueError(f"{problem}. {advice}") from error
-            names.add(named[1])
+            names.add(name)
         except PermissionError:
             raise
         except _NO_CHECKPOINT as error:

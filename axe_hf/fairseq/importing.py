@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ def import_fairseq(
     program (10 passes, 5 length candidates). It never predicts `<pad>` and `<mask>`, which the
     original may. fairseq's later `cmlm_transformer` is refused with what has no place here.
 
-    The file is read without running what it holds. Weights are written in float32; the process
-    takes twice their size. Of a file that PyTorch wrote before version 1.6 the optimizer's state is
-    read, too, which is twice as much again.
+    The file is read without running what it holds. Weights are written in float32, which takes
+    twice their size in memory; of a file that PyTorch wrote before version 1.6 three times, if the
+    optimizer's state is in it.
 
     Args:
         checkpoint: the file, such as checkpoint_best.pt, or fairseq's average of several.
@@ -160,7 +161,7 @@ def _card(
     config = model.config
     languages = [code for pair in config.directions or () for code in languages_of(pair)]
     data = ModelCardData(
-        language=languages or None,
+        language=[re.split("[-_]", code)[0].lower() for code in languages] or None,
         license=license or PUBLISHED_LICENSE,
         library_name="transformers",
         pipeline_tag="translation",

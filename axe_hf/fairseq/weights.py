@@ -39,8 +39,7 @@ _LATER_PLACE = (
     "length candidates are neighbours of the best one",
     "iter_decode_max_iter + 1 passes are made",
 )
-_INSTEAD = "Let it translate your sources by fairseq-generate, and train a student on that: axe-hf"
-_INSTEAD += " train --data ..."
+_INSTEAD = "Let fairseq-generate translate your sources, and train a student on that: axe-hf train"
 
 
 def complete_arguments(checkpoint: FairseqCheckpoint) -> dict[str, Any]:
@@ -185,6 +184,9 @@ def weights_of(
     if problems:
         shown = "; ".join(problems[:20]) + (f"; {n} more" if (n := len(problems) - 20) > 0 else "")
         told = f"{checkpoint.path} does not hold the tensors that its arguments and the dictionary"
+        if "embed_tokens.weight has shape" in shown:
+            shown += ". The dictionary must be the very dict.*.txt of the training data, with its "
+            shown += "lines madeupword0000 ... that fill the number up"
         raise ValueError(f"{told} ({config.vocab_size} symbols) say: {shown}.")
     return weights
 

@@ -56,7 +56,8 @@ def test_words_that_are_split_already(axe_hf, argv, tmp_path):
     assert axe_hf(*argv, *words)[0] == 0
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["directions"] == ["zh-CN:en"]
-    assert "license: mit" in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "license: mit" in card and "language:\n- zh\n- en\n" in card
     assert axe_hf("translate", tmp_path / "model", "a dog bar@@ ks .")[0] == 0
 
 

@@ -9,6 +9,7 @@ import sys
 import types
 from contextlib import contextmanager
 
+import numpy
 import torch
 from torch.nn import functional as F
 
@@ -269,6 +270,7 @@ def save(path, args, state, is_legacy=False, **more):
             "extra_state": {
                 "train_iterator": {"epoch": 2},
                 "val_loss": 2.0,
+                "best": numpy.float64(2.5),
                 "train_meters": {"train_loss": meter, "wall": meters.TimeMeter(), "w": watch},
             },
         } | more
