@@ -77,10 +77,13 @@ class _Registration(MetaPathFinder):
         from .cmlm.configuration_cmlm import CmlmConfig
         from .cmlm.modeling_cmlm import CmlmForConditionalGeneration, CmlmModel
         from .data.tokenizer import CmlmTokenizer
+        from .fairseq.tokenization_fairseq import FairseqTokenizer
 
         AutoConfig.register("cmlm", CmlmConfig, exist_ok=True)
         AutoModel.register(CmlmConfig, CmlmModel, exist_ok=True)
         AutoModelForSeq2SeqLM.register(CmlmConfig, CmlmForConditionalGeneration, exist_ok=True)
+        # Both are known by name; the last is that of a folder which names none.
+        AutoTokenizer.register(CmlmConfig, FairseqTokenizer, exist_ok=True)
         AutoTokenizer.register(CmlmConfig, CmlmTokenizer, exist_ok=True)
 
 

@@ -25,6 +25,9 @@ from .export import export_model as export_model
 from .export import export_onnx as export_onnx
 from .export import export_program as export_program
 from .export import load_exported as load_exported
+from .fairseq import FairseqTokenizer as FairseqTokenizer
+from .fairseq import MosesSettings as MosesSettings
+from .fairseq import import_fairseq as import_fairseq
 from .history import format_history as format_history
 from .hub import push_to_hub_with_code as push_to_hub_with_code
 from .hub import save_pretrained_with_code as save_pretrained_with_code

@@ -169,6 +169,18 @@ def benchmarks(repository, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def original():
+    """The module that writes checkpoints of Mask-Predict's program, and computes as it does."""
+    import importlib.util
+
+    file = Path(__file__).parent / "fairseq" / "original.py"
+    spec = importlib.util.spec_from_file_location("original", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def translation_data():
     """The folder of the tatoeba files; tests that need them are skipped where it is not."""
     folder = Path(os.environ.get("AXE_HF_DATA", REPOSITORY.parent / "shared" / "data"))
