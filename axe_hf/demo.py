@@ -555,11 +555,17 @@ class _Responder:
     generation: dict[str, Any]
 
     def respond(
-        self, text: str, reference: str, iterations: float, candidates: float, language: str
+        self,
+        text: str,
+        reference: str,
+        iterations: float | None,
+        candidates: float | None,
+        language: str,
     ) -> list[str]:
         """HTML of translation, speed, passes, length candidates and alignment."""
-        settings = self.generation | {"num_iterations": int(iterations)}
-        settings |= {"num_length_candidates": int(candidates)}
+        # A number's box is empty while another one is typed.
+        settings = self.generation | {"num_iterations": int(iterations or 1)}
+        settings |= {"num_length_candidates": int(candidates or 1)}
         known = {"target_lang": language or None}
         try:
             found = explain(self.model, self.tokenizer, text, **known, **settings)

@@ -1,6 +1,7 @@
 """`axe-hf demo`."""
 
 import argparse
+import threading
 from typing import Any
 
 from . import models
@@ -65,7 +66,10 @@ def run(options: argparse.Namespace) -> None:
     where = {"server_name": options.host, "server_port": options.port, "share": options.share}
     _, url, public = page.launch(**where, footer_links=[], quiet=True, prevent_thread_lock=True)
     print(f"Open {public or url} in a browser; Ctrl-C ends it.", flush=True)
-    page.block_thread()
+    try:
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)
 
 
 def _read_examples(path: str) -> list[tuple[str, str]]:
