@@ -2,7 +2,11 @@
 
     pip install "axe-hf[test-demo]" && apt-get install chromium-driver
     axe-hf quickstart --output-dir first_models
-    python examples/figures/demo.py first_models/cross_entropy first_models/autoregressive
+    axe-hf train --model-name-or-path first_models/cross_entropy --output-dir first_models/more \
+      --source-lang en --target-lang de --train-file first_models/data/train.jsonl \
+      --training-loss axe --axe-delta 2 --masking uniform --learning-rate 1e-3 \
+      --max-tokens-per-batch 4096 --train-minutes 16
+    python examples/figures/demo.py first_models/more first_models/autoregressive
 
 Takes half a minute on any CPU, writes examples/figures/demo.png, and reaches no network.
 """
@@ -21,10 +25,10 @@ from axe_hf import create_demo
 EXAMPLES = [
     (
         "Can you tell me why he wanted to buy a dress last week?",
-        "Können Sie mir sagen, warum er letzte Woche ein Kleid kaufen wollte?",
+        "Kannst du mir bitte sagen, warum er letzte Woche ein Kleid kaufen wollte?",
     ),
     ("When the sun shines, my sister goes swimming.", "Wenn die Sonne scheint, geht sie baden."),
-    ("My brother says that my father will have an appointment on Saturday.", ""),
+    ("They played football because the weather was nice.", ""),
 ]
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model")
