@@ -17,6 +17,7 @@ from .data import MaxTokensBatchSampler as MaxTokensBatchSampler
 from .data import load_translations as load_translations
 from .data import tokenize_translations as tokenize_translations
 from .data import train_tokenizer as train_tokenizer
+from .demo import create_demo as create_demo
 from .evaluation import TranslationMetric as TranslationMetric
 from .export import ExportableDecoderStep as ExportableDecoderStep
 from .export import ExportableEncoder as ExportableEncoder

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model on your sentence pairs, or fine-tune one",
     "average": "average the weights of a run's best or last checkpoints",
     "translate": "translate text with a trained model",
+    "demo": "open a page in the browser to try a model on, step by step",
     "evaluate": "score a model, or translations that you have, with BLEU and chrF",
     "import-fairseq": "import a model that Mask-Predict's own program trained",
     "export": "write a model as ONNX graphs, in int8 if you like, that are shared and run fast",

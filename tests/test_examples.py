@@ -18,6 +18,7 @@ NAMES = (
     "04_push_to_hub.py",
     "05_teacher_to_student.py",
     "export_onnx.py",
+    "onnx_translate.py",
     "run_translation.py",
 )
 

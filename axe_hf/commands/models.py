@@ -154,8 +154,13 @@ def load_rescorer(options: argparse.Namespace) -> dict[str, Any]:
     """`rescore_with` for `translate`, where a model is asked for."""
     if (name := options.rescore_with) is None:
         return {}
-    _check_folder(name, "--rescore-with")
-    return {"rescore_with": _load(name, "--rescore-with", options)}
+    return {"rescore_with": load_named(name, "--rescore-with", options)}
+
+
+def load_named(name: str, argument: str, options: argparse.Namespace) -> "Loaded":
+    """Another model than MODEL, and its tokenizer; errors name the argument."""
+    _check_folder(name, argument)
+    return _load(name, argument, options)
 
 
 def _load(name: str, argument: str, options: argparse.Namespace) -> "Loaded":

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..cmlm import CmlmForConditionalGeneration, MaskPredictGenerationConfig
 from ..cmlm.generation_cmlm import settings_of_call
 from ..output import whole_folder
+from ..pipeline import own_tokenizer
 from ..quantization import fuse_projections
 from .int8 import with_int8_weights
 from .modules import Exportable, check_model
@@ -80,7 +81,8 @@ def export_model(
         model.config.save_pretrained(scratch)
         settings.save_pretrained(scratch)
         if tokenizer is not None:
-            tokenizer.save_pretrained(scratch)
+            # Without the padding and truncation of its last call, which other readers would obey.
+            own_tokenizer(tokenizer).save_pretrained(scratch)
         if model_card is not None:
             (scratch / "README.md").write_text(model_card, encoding="utf-8")
         manifest = {"int8": int8, "graphs": [*modules]} | _versions()

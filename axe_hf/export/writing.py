@@ -1,7 +1,10 @@
 """Write ONNX files."""
 
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +109,7 @@ def onnx_program_of(module: Exportable) -> Any:
     """A module as an ONNX graph with free axes, its settings in the metadata."""
     program = export_program(module)
     axes = {name: free for name, (_, free) in module.example_inputs().items()}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_advice():
         # Of the two inputs that share an axis the second cannot name it: nothing to warn of.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
@@ -119,3 +122,18 @@ def onnx_program_of(module: Exportable) -> Any:
     for node in onnx_program.model.graph:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
     return onnx_program
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep from the screen what the exporter says of packages that no graph of ours needs."""
+
+    def is_needed(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addFilter(is_needed)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_needed)

@@ -1,0 +1,79 @@
+"""Translate with the folder of `axe-hf export MODEL --output-dir FOLDER [--int8]`, without PyTorch.
+
+What it does: Mask-Predict around the three graphs, a sentence at a time. Copy it: it needs numpy,
+onnxruntime and tokenizers, and nothing else. Takes milliseconds a sentence on any CPU:
+
+    python examples/onnx_translate.py FOLDER "Where is the station?" "I am hungry."
+
+Expected output: a line a sentence, the same as of `axe-hf translate FOLDER --batch-size 1`.
+"""
+
+import json
+import sys
+from itertools import groupby
+from pathlib import Path
+from unicodedata import category
+
+import numpy as np
+from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+
+# 1. Settings, tokenizer and graphs.
+folder, texts = Path(sys.argv[1]), sys.argv[2:] or (line.rstrip("\r\n") for line in sys.stdin)
+if not (folder / "tokenizer.json").is_file():
+    sys.exit(f"{folder} has no tokenizer.json: only `axe-hf translate` reads its tokenizer.")
+files = (folder / "config.json", folder / "generation_config.json")
+config, settings = (json.loads(file.read_bytes()) for file in files)
+others = ("early_stop", "confidence_threshold", "do_sample")
+if settings["schedule"] != "linear" or any(map(settings.get, others)):
+    sys.exit(f"{folder} decodes by a schedule or {', '.join(others)}. Export it without.")
+pad, eos, mask, blank = (config[f"{name}_token_id"] for name in ("pad", "eos", "mask", "blank"))
+tags = {f">>{d.rpartition(':' if ':' in d else '-')[2]}<<" for d in config["directions"] or ()}
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+around = tokenizer.encode("").ids  # each text ends in </s>, or from there on
+run = {n: InferenceSession(folder / f"{n}.onnx").run for n in ("encoder", "decoder", "head")}
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+# 2. Canvases of the most probable lengths, filled in pass by pass; the best of them is returned.
+def mask_predict(source):  # (1, source)
+    known, best = {"attention_mask": np.ones_like(source)}, {}
+    known["source_key_values"], logits = run["encoder"](None, known | {"input_ids": source})
+    for number, score in enumerate(log_softmax(logits[0])[1:], start=1):
+        length = max(round(number * settings["length_multiplier"]), settings["min_length"])
+        length = min(length, settings["max_length"])
+        best[length] = max(score, best.get(length, score))
+    ranked = sorted(best, key=lambda n: (-best[n], n))[: settings["num_length_candidates"]]
+    lengths, total = np.array(ranked)[:, None], settings["num_iterations"]
+    is_inside = np.arange(max(ranked)) < lengths  # (candidates, canvas)
+    tokens, scores = np.where(is_inside, mask, pad), np.zeros(is_inside.shape, np.float32)
+    for t in range(total):  # all positions in the first pass, then the least probable again
+        counts = np.maximum(1, lengths * (total - t) // total)
+        order = np.where(is_inside, scores, np.inf).argsort(1, kind="stable")[:, : counts.max()]
+        rows, columns = np.nonzero(np.arange(counts.max()) < counts)
+        where = rows, order[rows, columns]
+        tokens[where] = mask
+        inputs = known | {"canvas": tokens[None], "query_positions": order[None]}
+        states = run["decoder"](None, inputs)[0][0, rows, columns]  # (masked, d_model)
+        size = max(1, 2**21 // config["vocab_size"])  # as axe_hf: in int8 these share a scale
+        parts = np.split(states, range(size, len(states), size))
+        logits = np.concatenate([run["head"](None, {"states": part})[0] for part in parts])
+        logits[:, [pad, mask, *(settings.get("suppress_tokens") or ())]] = -np.inf
+        tokens[where], scores[where] = logits.argmax(1), log_softmax(logits).max(1)
+    bonus = settings["length_score_weight"] * np.array([best[n] for n in ranked])
+    return tokens[(scores.sum(1) / lengths[:, 0] + bonus).argmax()]
+
+
+for text in texts:
+    if len(tags) > 1 and not text.lstrip().startswith(tuple(tags)):
+        sys.exit(f"Begin each text with one of {sorted(tags)}: into which is it to be translated?")
+    is_visible = any(not c.isspace() and category(c) not in ("Cc", "Cf") for c in text)
+    ids, end = tokenizer.encode(text if is_visible else "").ids, around[around.index(eos) :]
+    ids = ids[: min(len(ids), config["max_source_length"]) - len(end)] + end
+    tokens = mask_predict(np.array([ids])) if {*ids} - {*around} else ()
+    tokens = (n for n, _ in groupby(tokens)) if settings["collapse_repeats"] else tokens
+    print(tokenizer.decode([n for n in tokens if n not in (pad, eos, blank)]))
