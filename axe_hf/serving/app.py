@@ -205,6 +205,7 @@ def build_app(
         lifespan=service.lifespan,
         exception_handlers={Refusal: _refused, HTTPException: _failed},
     )
+    app.state.asks_for_keys = bool(service.keys)
     _add_libretranslate(app, service)
     _add_own(app, service)
     routes = {route.path for route in app.routes if hasattr(route, "path")}
@@ -331,7 +332,8 @@ def _add_own(app: FastAPI, service: Service) -> None:
         found = {"model": model.name, "source_lang": source, "target_lang": target}
         return JSONResponse(found | {"translations": _told(passages, answers, asked.scores)})
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
     async def health():
         """Whether the server lives."""
         return {"status": "ok"}

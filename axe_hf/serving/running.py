@@ -6,10 +6,12 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 # A thread that wants Python's lock back, behind an operation of PyTorch's, waits so long, seconds,
@@ -68,6 +70,9 @@ def run_server(app: Any, listening: socket.socket, *, timeout: float = 60.0) -> 
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
+            if threading.current_thread() is not threading.main_thread():
+                yield  # where Python lets nobody listen to signals
+                return
             kinds = (signal.SIGINT, signal.SIGTERM)
             before = {kind: signal.signal(kind, self.handle_exit) for kind in kinds}
             try:
@@ -90,6 +95,9 @@ def run_server(app: Any, listening: socket.socket, *, timeout: float = 60.0) -> 
             host, port = listening.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             note("serving", url=url)
+            if not app.state.asks_for_keys and not ip_address(host.split("%")[0]).is_loopback:
+                advice = "whoever reaches it may use it: ask for keys, by --api-key-file"
+                note("open", logging.WARNING, advice=advice)
             asyncio.run(Server(config).serve(sockets=[listening]))
             note("ended")
         finally:
