@@ -46,9 +46,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_option(running, "batch_size", type=models.positive_int, default=64, metavar="N", help=text)
     text = "cpu, cuda, cuda:1 ...; by default a GPU if there is one"
     add_option(running, "device", help=text)
-    text = "multiply in int8, on a CPU: faster, slightly less exact"
+    text = (
+        "multiply in int8, on a CPU: faster, slightly less exact, and other sentences of a batch "
+    )
+    text += "may change a translation, as they share its scale"
     add_option(running, "int8", action="store_true", help=text)
-    text = "cores that decode (all of them)"
+    text = "cores that decode (all but one, which answers)"
     add_option(running, "num_threads", type=models.positive_int, metavar="N", help=text)
     server = parser.add_argument_group("server")
     text = "where to listen (127.0.0.1, which only this machine can reach)"
@@ -117,8 +120,8 @@ def _loaded(options: argparse.Namespace, name: str, directions: list[str] | None
 
     from ..serving import ServedModel
 
-    if options.num_threads is not None:
-        torch.set_num_threads(options.num_threads)
+    # A thread that waits for its turn on a core makes all others of the model wait for it.
+    torch.set_num_threads(options.num_threads or max(1, torch.get_num_threads() - 1))
     own = copy.copy(options)
     own.model = name
     model, tokenizer = models.load_model(own)

@@ -29,7 +29,9 @@ def create_app(
     It answers `POST /translate`, `GET /languages`, `GET /frontend/settings` and `GET /health` as
     LibreTranslate does (https://docs.libretranslate.com), refuses `POST /detect`, and has besides
     `POST /v1/translate`, `GET /metrics` for Prometheus and, at `/docs`, a page of the interface.
-    Each model has a thread of its own, which decodes sentences of different requests together.
+    Each model has a thread of its own, which decodes sentences of different requests together. In
+    float32 each gets the translation that it gets alone, up to rounding; in int8, where the states
+    of a batch share their scale, it can differ by what else is in the batch.
 
     Args:
         models: whose directions are not the same.

@@ -195,13 +195,11 @@ def build_app(
     cors_origins: Sequence[str],
 ) -> FastAPI:
     """See `axe_hf.serving.create_app`."""
-    from .. import __version__
-
     service = Service(models, limits, batching, api_keys)
     app = FastAPI(
         title="axe_hf",
         summary="Translation by CMLMs, over LibreTranslate's interface and one of its own",
-        version=__version__,
+        version="1",
         lifespan=service.lifespan,
         exception_handlers={Refusal: _refused, HTTPException: _failed},
     )
