@@ -1,8 +1,10 @@
 """`axe-hf serve`: as a process, with the clients that people have."""
 
+import csv
 import http.client
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -259,3 +261,22 @@ def test_a_missing_package_names_the_extra(fails, model, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     error = fails(1, "serve", f"{model}=en-de", "--port", 0)
     assert 'python -m pip install "axe-hf[serve]"' in error and "uvicorn" in error
+
+
+@pytest.mark.slow
+def test_the_benchmark_plays_clients_and_finds_one_translation_of_each_text(
+    model, benchmarks, tmp_path, monkeypatch, capsys
+):
+    data = tmp_path / "pairs.tsv"
+    data.write_text("".join(f"{text}\teins\n" for text in SENTENCES[:30]))
+    argv = [f"{model}=en-de", data, "--source-lang", "en", "--target-lang", "de", "--check"]
+    argv += ["--clients", 1, 8, "--rounds", 2, "--precisions", "float32", "--output-dir", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["serving.py", *map(str, argv)])
+    runpy.run_path(str(benchmarks / "serving.py"), run_name="__main__")
+    _, *lines = (tmp_path / "serving_cpu.csv").read_text().splitlines()
+    rows, printed = list(csv.DictReader(lines)), capsys.readouterr().out
+    assert [row["clients"] for row in rows] == ["1", "8"] and rows[0]["speedup"] == "1.00"
+    for row in rows:
+        assert row["requests"] == "60"
+        assert 0 < float(row["p50_ms"]) <= float(row["p95_ms"]) <= float(row["p99_ms"])
+        assert f"| float32 | {row['clients']} | 60 |" in printed
