@@ -39,6 +39,7 @@ from .plotting import plot_history as plot_history
 from .plotting import plot_losses as plot_losses
 from .quantization import quantize_int8 as quantize_int8
 from .reference import axe_loss_definition as axe_loss_definition
+from .serving import create_app as create_app
 from .teachers import add_cmlm_symbols as add_cmlm_symbols
 from .teachers import distill as distill
 from .teachers import student_tokenizer as student_tokenizer

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "open a page in the browser to try a model on, step by step",
     "evaluate": "score a model, or translations that you have, with BLEU and chrF",
     "import-fairseq": "import a model that Mask-Predict's own program trained",
+    "serve": "answer over HTTP, as LibreTranslate does and with all that the models can",
     "export": "write a model as ONNX graphs, in int8 if you like, that are shared and run fast",
 }
 FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
