@@ -83,13 +83,16 @@ def lines_of(path: Path, mark: Mark, name: str = "offset") -> Iterator[Line]:
 
 
 def decoded_lines(
-    file: BinaryIO | BufferedIOBase, name: str | Path, number: int = 0, offset: int = 0
+    file: BinaryIO | BufferedIOBase | Iterator[bytes],
+    name: str | Path,
+    number: int = 0,
+    offset: int = 0,
 ) -> Iterator[Line]:
     """Lines that end in \\n or \\r\\n, without byte order marks, behind line `number`."""
     raw = b""
     try:
         if offset:
-            file.seek(offset)
+            file.seek(offset)  # type: ignore[union-attr]
         # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
         for raw in file:
             number, offset = number + 1, offset + len(raw)

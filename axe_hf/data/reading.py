@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -155,6 +156,26 @@ def read_lines(path: str | Path | None) -> list[str]:
     if sys.stdin.isatty():
         print("Type sentences, one a line; end with Ctrl-D.", file=sys.stderr, flush=True)
     return [line.text for line in decoded_lines(sys.stdin.buffer, "standard input")]
+
+
+def read_text(path: str | Path | None) -> str:
+    """A UTF-8 file, gzipped (`.gz`) or not, or standard input for None, with all its line ends.
+
+    A byte order mark in front is dropped; errors name file and line.
+    """
+    raw = list[bytes]()
+
+    def kept(lines: Iterable[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            raw.append(line)
+            yield line
+
+    if path is None:
+        deque(decoded_lines(kept(sys.stdin.buffer), "standard input"), maxlen=0)
+    else:
+        with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
+            deque(decoded_lines(kept(file), path), maxlen=0)
+    return b"".join(raw).decode().removeprefix("\ufeff")
 
 
 def checked_row(row: Row, languages: Languages) -> dict[str, Any]:
