@@ -142,7 +142,7 @@ def _parser(*, is_complete: bool) -> CommandParser:
     model, data, training, others = declared_arguments()
     left = {**model, **data, **training, **others}
     groups: dict[str, Iterable[str]] = {
-        "needed": ("source_lang", "target_lang", "train_file", "output_dir"),
+        "needed": ("source_lang", "target_lang", "directions", "train_file", "output_dir"),
         "data and vocabulary": data,
         "model and loss": model,
         "training": (*_OURS, *_THEIRS),
@@ -172,7 +172,9 @@ def parse(argv: list[str]) -> TrainOptions:
     if unknown:
         raise unknown_option(unknown, declared)
     settings |= given_settings(namespace, declared)
-    missing = [flag(n) for n, f in declared.items() if f.is_required and n not in settings]
+    needed = {name for name, field in declared.items() if field.is_required}
+    needed |= set() if "directions" in settings else {"source_lang", "target_lang"}
+    missing = [flag(name) for name in declared if name in needed and name not in settings]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     return TrainOptions(settings, argv)
