@@ -188,22 +188,28 @@ def run(options: TrainOptions) -> None:
     if not result.trainer.is_world_process_zero():
         return
     args, folder = result.trainer.args, options.settings["output_dir"]
+    directions = result.model.config.directions or []
     is_trained = result.trainer.train_dataset is not None
     if is_trained:
         print(f"\nSaved the model in {printable(folder)}.")
     if args.do_predict:
-        print(
-            f"Wrote the translations of the test data into {printable(folder)}/{PREDICTIONS_NAME}."
-        )
+        names = (path.name for path in Path(folder).glob(f"{Path(PREDICTIONS_NAME).stem}*"))
+        written = f"{printable(folder)}/{', '.join(sorted(names))}"
+        print(f"Wrote the translations of the test data into {written}.")
     line = "On the {} data: BLEU {bleu:.2f}, chrF {chrf:.2f}, repetition rate {repetition_rate:.2%}"
     for prefix, data in (("eval_", "validation"), ("test_", "test")):
         scores = {name.removeprefix(prefix): value for name, value in result.metrics.items()}
         if "bleu" in scores:
             print(line.format(data, **scores), f"({scores['bleu_signature']})")
+        for name in directions:
+            if f"{name}_bleu" in scores:
+                print(f"  {name}: BLEU {scores[f'{name}_bleu']:.2f}")
     if hasattr(result.model, "merge_and_unload"):
         print("It is an adapter: model.merge_and_unload() of PEFT makes a whole model of it.")
     elif is_trained:
-        print(f'Try: axe-hf translate {printable(shlex.quote(folder))} "..."')
+        targets = result.model.config.target_languages
+        target = f" --target-lang {targets[0]}" if len(targets) > 1 else ""
+        print(f'Try: axe-hf translate {printable(shlex.quote(folder))}{target} "..."')
 
 
 def after_interrupt(options: TrainOptions) -> str:

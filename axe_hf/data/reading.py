@@ -192,7 +192,7 @@ def read_text(path: str | Path | None) -> str:
     else:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
             deque(decoded_lines(kept(file), path), maxlen=0)
-    return b"".join(raw).decode().removeprefix("\ufeff")
+    return str(b"".join(raw), "utf-8-sig")
 
 
 def checked_row(row: Row, languages: Languages) -> dict[str, Any]:
