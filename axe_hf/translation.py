@@ -1,8 +1,10 @@
 """Translate texts with a trained model."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -25,6 +27,7 @@ from .pipeline import (
 from .rescoring import Rescorer, batches_by_length, check_ids, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
+_first_number = ContextVar("number of the first text in warnings", default=1)
 
 # Arguments of `generate` that hold something for each sentence of one batch, or ask for it.
 _OF_ONE_BATCH = ["input_ids", "attention_mask", "encoder_outputs", "decoder_input_ids"]
@@ -147,6 +150,21 @@ def translate_with_scores(
     return translations
 
 
+@contextmanager
+def numbered_from(first: int) -> Iterator[None]:
+    """Let warnings call the first text of a call number `first`, where texts come bit by bit.
+
+    Example:
+        >>> with numbered_from(65):  # doctest: +SKIP
+        ...     translations = translate(model, tokenizer, texts[64:128])
+    """
+    token = _first_number.set(first)
+    try:
+        yield
+    finally:
+        _first_number.reset(token)
+
+
 def _checked_texts(texts: Iterable[str]) -> list[str]:
     # The keys of a mapping, such as a tokenizer gives, are no sentences, and a set has no order.
     is_sequence = isinstance(texts, Iterable) or hasattr(texts, "__getitem__")  # a torch data set
@@ -194,7 +212,8 @@ def _encode(sentences: list[str], tokenizer, config, target_lang: str | None) ->
         for said, ids in zip(is_said, token_ids, strict=True)
     ]
     check_ids(token_ids, config.vocab_size, "tokenizer's")
-    too_long = [number for number, ids in enumerate(token_ids, start=1) if len(ids) > max_length]
+    numbered = enumerate(token_ids, start=_first_number.get())
+    too_long = [number for number, ids in numbered if len(ids) > max_length]
     if too_long:
         shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
         problem = f"{len(too_long)} of {len(sentences)} texts are longer than the max_source_length"

@@ -148,7 +148,7 @@ class _Translator:
 
     def lines(self, texts: list[str], first: int = 1, **more: Any) -> list[str]:
         """What is printed of sentences whose first is number `first`."""
-        from ..translation import translate_with_scores
+        from ..translation import numbered_from, translate_with_scores
 
         options = self.options
         if options.show_steps:
@@ -156,7 +156,8 @@ class _Translator:
         else:
             more |= {"batch_size": options.batch_size, "num_return_sequences": options.n_best}
             settings = self.settings | more
-            found = translate_with_scores(self.model, self.tokenizer, texts, **settings)
+            with numbered_from(first):
+                found = translate_with_scores(self.model, self.tokenizer, texts, **settings)
         numbered = enumerate(found, start=first)
         return [line + "\n" for n, best in numbered for line in _lines(n, best, options)]
 

@@ -205,6 +205,14 @@ def test_a_long_input_is_translated_in_its_order(axe_hf, stdin, model, translate
     assert out.split("\n")[:-1] == translated(*texts)
 
 
+def test_warnings_count_lines_on(axe_hf, model, monkeypatch, caplog):
+    windows = iter([["one"] * 64, ["two", "one two " * 9]])
+    monkeypatch.setattr("axe_hf.data.arriving_lines", lambda *_: windows)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert axe_hf("translate", model)[0] == 0
+    assert "and were cut there: line 66." in caplog.text
+
+
 def test_n_best_is_num_return_sequences(axe_hf, model):
     candidates = ("--num-length-candidates", "4")
     first = axe_hf("translate", model, "one two", *candidates, "--n-best", "3")
