@@ -477,7 +477,7 @@ def test_an_exported_model_goes_by_the_tag(trained, tmp_path):
     from axe_hf import export_model, load_exported
 
     model, tokenizer = trained[0].model, trained[0].tokenizer
-    export_model(model, tokenizer, tmp_path / "graphs")
+    export_model(model, tmp_path / "graphs", tokenizer=tokenizer)
     exported = load_exported(tmp_path / "graphs")
     assert translate(exported, tokenizer, ["1 2"], target_lang="en") == ["one two"]
     assert translate(exported, tokenizer, ["1 2"], target_lang="de") == ["eins zwei"]
@@ -492,10 +492,9 @@ def test_both_directions_of_real_sentences_are_learned(translation_data, tmp_pat
     files |= {"vocab_size": 2000, "max_source_length": 40, "max_target_length": 40}
     model = {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 256}
     model |= {"decoder_ffn_dim": 256, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    model |= {"dropout": 0.1, "allow_repetition": True, "axe_temperature": 1.0}
-    model |= {"axe_delta": float("inf")}
-    how = {"max_steps": 1000, "learning_rate": 2e-3, "length_multiplier": 2.0}
-    how |= {"per_device_train_batch_size": 8, "max_tokens_per_batch": 1000}
+    model |= {"dropout": 0.1, "training_loss": "axe"}
+    how = {"max_steps": -1, "train_minutes": 2, "learning_rate": 2e-3, "max_tokens_per_batch": 600}
+    how |= {"length_multiplier": 1.4, "length_jitter": 0.2}
     result = train(files, tmp_path / "out", model, directions=["en-de", "de-en"], **how)
     found = {name: result.metrics[f"test_{name}_bleu"] for name in ("en-de", "de-en")}
     assert min(found.values()) > 5, found
