@@ -100,5 +100,5 @@ def _sentences_of(lines: Iterator[str], language: str | None) -> Iterator[str]:
 def _is_wide(text: str) -> bool:
     """Whether it ends as texts without spaces do: in 。, or a sign of Chinese, or Japanese."""
     last = text[-1:] or " "
-    is_emoji = unicodedata.category(last) == "So"
+    is_emoji = last < "\u2e80" or "\U0001f000" <= last < "\U00020000"
     return unicodedata.east_asian_width(last) in "WF" and not is_emoji

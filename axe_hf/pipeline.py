@@ -43,10 +43,13 @@ class CmlmTranslationPipeline(Pipeline):
         batch_size (default 1): texts translated at once, when called with several.
         device (default: the first GPU, if any): where to run.
         truncation: True cuts long texts without a warning, False refuses them.
-        src_lang, tgt_lang: those that the tokenizer is set to, if it knows languages.
+        src_lang, tgt_lang: languages of the model's `config.directions`, or those that the
+            tokenizer is set to. A model of several target languages needs `tgt_lang`, or a tag in
+            front of each text, `>>de<<`.
 
     Raises:
         TypeError: `model` cannot translate, `tokenizer` is missing, or an input is not a string.
+        ValueError: a language is missing, or not one of the model's.
 
     Example:
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
@@ -72,17 +75,31 @@ class CmlmTranslationPipeline(Pipeline):
         super().__init__(model, tokenizer=tokenizer, **kwargs)
 
     def _sanitize_parameters(self, **generation: Any) -> tuple[dict, dict, dict]:
-        for name in ("src_lang", "tgt_lang"):
-            # Made of a teacher's, it may know it only as a setting, where axe_hf is not installed.
-            setting = self.tokenizer.init_kwargs.get(name)
-            asked, known = generation.pop(name, None), getattr(self.tokenizer, name, setting)
-            if asked is not None and known is None:
-                logger.warning_once(f"`{name}` has no part: the tokenizer knows no languages.")
-            elif asked not in (None, known):
-                raise ValueError(f"`{name}` is {asked!r}, the tokenizer's is {known!r}. Set that.")
+        target_lang = generation.get("tgt_lang")
+        for side, name in enumerate(("src_lang", "tgt_lang")):
+            if (asked := generation.pop(name, None)) is not None:
+                self._check_language(name, asked, side)
         names = ("truncation", "clean_up_tokenization_spaces")
         before, after = ({n: generation.pop(n)} if n in generation else {} for n in names)
+        if target_lang is not None and language_tags(self.model.config):
+            before["target_lang"] = target_lang
         return before, generation, after
+
+    def _check_language(self, name: str, asked: str, side: int) -> None:
+        """Refuse a language that neither the model's directions nor the tokenizer have."""
+        config = self.model.config
+        sides = ("source_languages", "target_languages")  # code beside a checkpoint may be older
+        of_model = getattr(config, sides[side], ())
+        # Made of a teacher's, it may know it only as a setting, where axe_hf is not installed.
+        setting = self.tokenizer.init_kwargs.get(name)
+        set_to = getattr(self.tokenizer, name, setting)
+        known = [*of_model, *([] if set_to is None else [set_to])]
+        if not known:
+            logger.warning_once(f"`{name}` has no part: the tokenizer knows no languages.")
+        elif not of_model and asked != set_to:
+            raise ValueError(f"`{name}` is {asked!r}, the tokenizer's is {set_to!r}. Set that.")
+        elif asked not in known:
+            raise ValueError(f"`{name}` must be one of {known}, got {asked!r}.")
 
     def __call__(self, inputs, **kwargs: Any) -> list | Iterator:
         """Translate; see the class."""
@@ -94,14 +111,19 @@ class CmlmTranslationPipeline(Pipeline):
             inputs = list(inputs) if isinstance(inputs, Sized) else (text for text in inputs)
         return [] if inputs == [] else super().__call__(inputs, **kwargs)
 
-    def preprocess(self, input_: str, truncation: Any = None) -> dict[str, torch.Tensor]:
+    def preprocess(
+        self, input_: str, truncation: Any = None, target_lang: str | None = None
+    ) -> dict[str, torch.Tensor]:
         if not isinstance(input_, str):
             kind = type(input_).__name__
             raise TypeError(f"`inputs` must be strings, got {kind}: {input_!r:.80}.")
-        limit = self.model.config.max_source_length
-        text = valid_unicode(input_) if is_visible(input_) else ""
-        tokenizer = own_tokenizer(self.tokenizer)
-        around, token_ids = tokenizer(["", text], verbose=False).input_ids
+        config, tokenizer = self.model.config, own_tokenizer(self.tokenizer)
+        limit, text = config.max_source_length, ""
+        tags = language_tags(config)
+        if is_visible(input_):
+            text = valid_unicode(input_)
+            text = config.tagged(text, target_lang) if tags else text
+        around, token_ids = tokenizer([" ".join(tags), text], verbose=False).input_ids
         if not {*token_ids} - {*around}:
             token_ids = [tokenizer.eos_token_id]
         if len(token_ids) > limit:
@@ -172,6 +194,12 @@ def cut_source(token_ids: list[int], limit: int, tokenizer: Any) -> list[int]:
     around, eos = tokenizer("").input_ids, tokenizer.eos_token_id
     end = around[around.index(eos) :][:limit] if eos in around else [eos]
     return [*token_ids[: limit - len(end)], *end]
+
+
+def language_tags(config: Any) -> list[str]:
+    """What stands in front of a source for each target language, where a model has several."""
+    known = getattr(config, "target_languages", ())  # code beside a checkpoint may be older
+    return [config.tagged("", language).strip() for language in known] if len(known) > 1 else []
 
 
 def valid_unicode(text: str) -> str:

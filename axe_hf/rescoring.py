@@ -14,7 +14,7 @@ from .cmlm.generation_cmlm import distinct_first, settings_of_call
 from .cmlm.loss_axe import IGNORE_INDEX
 from .cmlm.mask_predict import MAX_LOGITS_ELEMENTS, possible_lengths
 from .data.collator import padded
-from .pipeline import DECODED, in_evaluation_mode, own_tokenizer, valid_unicode
+from .pipeline import DECODED, in_evaluation_mode, language_tags, own_tokenizer, valid_unicode
 
 logger = logging.get_logger(__name__)
 
@@ -66,7 +66,11 @@ def generate_rescored(
     flat = sorted(range(len(texts)), key=lambda i: (i // num_candidates, -log_probs[i], lengths[i]))
     rows = output.lengths.new_tensor(flat).view(-1, num_candidates)  # (batch, candidates)
     candidates = [[texts[i] for i in row] for row in rows.tolist()]
-    sources = tokenizer.batch_decode(input_ids, **DECODED | {"use_source_tokenizer": True})
+    # The tag of a target language is a sign for this model alone.
+    tags = tokenizer.convert_tokens_to_ids(language_tags(model.config))
+    is_tag = torch.isin(input_ids, input_ids.new_tensor(tags))  # (batch, source)
+    untagged = input_ids.masked_fill(is_tag, tokenizer.pad_token_id)
+    sources = tokenizer.batch_decode(untagged, **DECODED | {"use_source_tokenizer": True})
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
     best = scores.argsort(dim=1, descending=True, stable=True)  # (batch, candidates)
     number = {text: i for i, text in enumerate(texts)}

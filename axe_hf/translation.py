@@ -1,8 +1,10 @@
 """Translate texts with a trained model."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,12 +20,14 @@ from .pipeline import (
     cut_source,
     in_evaluation_mode,
     is_visible,
+    language_tags,
     own_tokenizer,
     valid_unicode,
 )
 from .rescoring import Rescorer, batches_by_length, check_ids, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
+_first_number = ContextVar("number of the first text in warnings", default=1)
 
 # Arguments of `generate` that hold something for each sentence of one batch, or ask for it.
 _OF_ONE_BATCH = ["input_ids", "attention_mask", "encoder_outputs", "decoder_input_ids"]
@@ -39,6 +43,7 @@ def translate(
     max_tokens_per_batch: int = 8192,
     show_progress: bool | None = None,
     rescore_with: Rescorer | None = None,
+    target_lang: str | None = None,
     **generation: Any,
 ) -> list[str]:
     """Translate sentences, one by one in meaning, in batches of similar length in practice.
@@ -57,6 +62,8 @@ def translate(
         show_progress: whether to draw a progress bar; by default only on a terminal.
         rescore_with: an autoregressive encoder-decoder and its tokenizer, which choose among the
             length candidates (Gu et al., ICLR 2018, "noisy parallel decoding").
+        target_lang: of a model that knows several target languages, the one to translate into, such
+            as "de"; without it each text begins with a tag that says so, `>>de<<`.
         **generation: settings of `MaskPredictGenerationConfig`, such as `num_iterations`; none that
             belong to one batch: call `model.generate` for these.
 
@@ -66,7 +73,8 @@ def translate(
     Raises:
         TypeError: `texts` is one string or holds something else, or `model` cannot translate.
         ValueError: a limit below 1, a setting of the decoding out of its range or made for one
-            batch, a tokenizer that is not the model's, or weights that are missing or not numbers.
+            batch, a target language that is missing or that the model does not know, a tokenizer
+            that is not the model's, or weights that are missing or not numbers.
 
     Example:
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer
@@ -83,6 +91,7 @@ def translate(
         raise ValueError(f"translate() has no use for `num_return_sequences`: {advice}.")
     generation |= {"batch_size": batch_size, "max_tokens_per_batch": max_tokens_per_batch}
     generation |= {"show_progress": show_progress, "rescore_with": rescore_with}
+    generation["target_lang"] = target_lang
     return [found[0].text for found in translate_with_scores(model, tokenizer, texts, **generation)]
 
 
@@ -103,6 +112,7 @@ def translate_with_scores(
     max_tokens_per_batch: int = 8192,
     show_progress: bool | None = None,
     rescore_with: Rescorer | None = None,
+    target_lang: str | None = None,
     **generation: Any,
 ) -> list[list[Translation]]:
     """As `translate`, the `num_return_sequences` best (default 1) of each text, best first.
@@ -121,7 +131,7 @@ def translate_with_scores(
         generate = partial(generate_rescored, model, tokenizer, rescore_with)
     generation |= {"output_history": False, "return_dict_in_generate": True}
     num_returned = generation.setdefault("num_return_sequences", 1) or 1
-    token_ids = _encode(sentences, tokenizer, model.config)
+    token_ids = _encode(sentences, tokenizer, model.config, target_lang)
     translations = [[Translation("", 0.0)] * num_returned for _ in sentences]
     disable = None if show_progress is None else not show_progress  # tqdm: None asks the terminal
     with tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar:
@@ -138,6 +148,21 @@ def translate_with_scores(
                 translations[i] = list(islice(found, num_returned))
             bar.update(len(batch))
     return translations
+
+
+@contextmanager
+def numbered_from(first: int) -> Iterator[None]:
+    """Let warnings call the first text of a call number `first`, where texts come bit by bit.
+
+    Example:
+        >>> with numbered_from(65):  # doctest: +SKIP
+        ...     translations = translate(model, tokenizer, texts[64:128])
+    """
+    token = _first_number.set(first)
+    try:
+        yield
+    finally:
+        _first_number.reset(token)
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:
@@ -168,18 +193,27 @@ def _check_arguments(model, tokenizer, batch_size, max_tokens_per_batch, generat
             raise ValueError(f"{problem}. Call model.generate(...) for each batch.")
 
 
-def _encode(sentences: list[str], tokenizer, config) -> list[list[int]]:
+def _encode(sentences: list[str], tokenizer, config, target_lang: str | None) -> list[list[int]]:
     """Token ids of each sentence with its `</s>`, cut at the limit; none where nothing is said."""
+    if target_lang is not None:
+        config.tagged("", target_lang)  # an unknown one is wrong though there be no sentence
     if not sentences:
         return []
-    max_length, around = config.max_source_length, {*tokenizer("").input_ids}
-    token_ids = tokenizer([valid_unicode(text) for text in sentences], verbose=False).input_ids
+    max_length, tags = config.max_source_length, " ".join(language_tags(config))
+    around = {*tokenizer(tags).input_ids}  # what says nothing
+    is_said = [*map(is_visible, sentences)]
+    texts = [
+        config.tagged(valid_unicode(text), target_lang) if said else ""
+        for text, said in zip(sentences, is_said, strict=True)
+    ]
+    token_ids = tokenizer(texts, verbose=False).input_ids
     token_ids = [
-        ids if is_visible(text) and {*ids} - around else []
-        for text, ids in zip(sentences, token_ids, strict=True)
+        ids if said and {*ids} - around else []
+        for said, ids in zip(is_said, token_ids, strict=True)
     ]
     check_ids(token_ids, config.vocab_size, "tokenizer's")
-    too_long = [number for number, ids in enumerate(token_ids, start=1) if len(ids) > max_length]
+    numbered = enumerate(token_ids, start=_first_number.get())
+    too_long = [number for number, ids in numbered if len(ids) > max_length]
     if too_long:
         shown = ", ".join(map(str, too_long[:20])) + (", ..." if len(too_long) > 20 else "")
         problem = f"{len(too_long)} of {len(sentences)} texts are longer than the max_source_length"

@@ -235,6 +235,11 @@ class CmlmConfig(PreTrainedConfig):
             raise ValueError(f"pad, end, mask and blank must be four different tokens, got {ids}.")
 
     @property
+    def source_languages(self) -> list[str]:
+        """Those of `directions`, each once, in their order; none where they are not known."""
+        return [*dict.fromkeys(languages_of(direction)[0] for direction in self.directions or ())]
+
+    @property
     def target_languages(self) -> list[str]:
         """Those of `directions`, each once, in their order; none where they are not known."""
         return [*dict.fromkeys(languages_of(direction)[1] for direction in self.directions or ())]

@@ -98,6 +98,8 @@ def _translate(options: argparse.Namespace) -> tuple[list[str], list[list[str]],
     model, tokenizer = models.load_model(options)
     settings = options.generation | models.load_rescorer(options)
     settings["batch_size"] = options.batch_size
+    if len(model.config.target_languages) > 1:  # else DATA may call its language otherwise
+        settings["target_lang"] = target
     pairs = rows["translation"]
     references = [[pair[target]] for pair in pairs]
     if "references" in rows.column_names:

@@ -142,7 +142,7 @@ def _parser(*, is_complete: bool) -> CommandParser:
     model, data, training, others = declared_arguments()
     left = {**model, **data, **training, **others}
     groups: dict[str, Iterable[str]] = {
-        "needed": ("source_lang", "target_lang", "train_file", "output_dir"),
+        "needed": ("source_lang", "target_lang", "directions", "train_file", "output_dir"),
         "data and vocabulary": data,
         "model and loss": model,
         "training": (*_OURS, *_THEIRS),
@@ -172,7 +172,9 @@ def parse(argv: list[str]) -> TrainOptions:
     if unknown:
         raise unknown_option(unknown, declared)
     settings |= given_settings(namespace, declared)
-    missing = [flag(n) for n, f in declared.items() if f.is_required and n not in settings]
+    needed = {name for name, field in declared.items() if field.is_required}
+    needed |= set() if "directions" in settings else {"source_lang", "target_lang"}
+    missing = [flag(name) for name in declared if name in needed and name not in settings]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     return TrainOptions(settings, argv)
@@ -186,22 +188,28 @@ def run(options: TrainOptions) -> None:
     if not result.trainer.is_world_process_zero():
         return
     args, folder = result.trainer.args, options.settings["output_dir"]
+    directions = result.model.config.directions or []
     is_trained = result.trainer.train_dataset is not None
     if is_trained:
         print(f"\nSaved the model in {printable(folder)}.")
     if args.do_predict:
-        print(
-            f"Wrote the translations of the test data into {printable(folder)}/{PREDICTIONS_NAME}."
-        )
+        names = (path.name for path in Path(folder).glob(f"{Path(PREDICTIONS_NAME).stem}*"))
+        written = f"{printable(folder)}/{', '.join(sorted(names))}"
+        print(f"Wrote the translations of the test data into {written}.")
     line = "On the {} data: BLEU {bleu:.2f}, chrF {chrf:.2f}, repetition rate {repetition_rate:.2%}"
     for prefix, data in (("eval_", "validation"), ("test_", "test")):
         scores = {name.removeprefix(prefix): value for name, value in result.metrics.items()}
         if "bleu" in scores:
             print(line.format(data, **scores), f"({scores['bleu_signature']})")
+        for name in directions:
+            if f"{name}_bleu" in scores:
+                print(f"  {name}: BLEU {scores[f'{name}_bleu']:.2f}")
     if hasattr(result.model, "merge_and_unload"):
         print("It is an adapter: model.merge_and_unload() of PEFT makes a whole model of it.")
     elif is_trained:
-        print(f'Try: axe-hf translate {printable(shlex.quote(folder))} "..."')
+        targets = result.model.config.target_languages
+        target = f" --target-lang {targets[0]}" if len(targets) > 1 else ""
+        print(f'Try: axe-hf translate {printable(shlex.quote(folder))}{target} "..."')
 
 
 def after_interrupt(options: TrainOptions) -> str:

@@ -5,7 +5,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BufferedIOBase
@@ -83,13 +83,16 @@ def lines_of(path: Path, mark: Mark, name: str = "offset") -> Iterator[Line]:
 
 
 def decoded_lines(
-    file: BinaryIO | BufferedIOBase, name: str | Path, number: int = 0, offset: int = 0
+    file: BinaryIO | BufferedIOBase | Iterator[bytes],
+    name: str | Path,
+    number: int = 0,
+    offset: int = 0,
 ) -> Iterator[Line]:
     """Lines that end in \\n or \\r\\n, without byte order marks, behind line `number`."""
     raw = b""
     try:
         if offset:
-            file.seek(offset)
+            file.seek(offset)  # type: ignore[union-attr]
         # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
         for raw in file:
             number, offset = number + 1, offset + len(raw)
@@ -251,6 +254,28 @@ def heading_of(cell: str, languages: Languages) -> int | None:
         word, codes = base, bases  # "en" for "en-US", and the other way round
     is_code = word in LANGUAGES or re.fullmatch("[a-z]{3}", word)  # such as "deu"
     return codes.index(word) if word in codes else 2 if is_code else None
+
+
+def named_languages(shard: Shard, among: Sequence[str]) -> set[str] | None:
+    """Those of `among` that two files' names, or the headings of a table, say; None for rows that
+    say it themselves."""
+    if len(shard) == 2:
+        return {bare_suffix(path).lstrip(".") for path in shard} & {*among}
+    (path,) = shard
+    if bare_suffix(path) == ".parquet":
+        from pyarrow.parquet import read_schema
+
+        cells = read_schema(path).names
+        if "translation" in cells:
+            return None
+    elif bare_suffix(path) in (".tsv", ".csv"):
+        first = next((line.text for line in lines_of(path, {}) if line.text.strip()), "")
+        cells = first.split("\t") if bare_suffix(path) == ".tsv" else next(csv.reader([first]))
+    else:
+        return None
+    # "source" is a heading, too, but of any language.
+    named = [cell for cell in cells if heading_of(cell, ("?", "!")) not in (0, 1)]
+    return {code for code in among if any(heading_of(cell, (code, "!")) == 0 for cell in named)}
 
 
 class _Quotes:

@@ -7,15 +7,16 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from .formats import Languages, Row, decoded_lines, read_rows
+from .formats import Languages, Row, decoded_lines, named_languages, read_rows
 from .sources import PAIR_FORMATS, Shard, Source, bare_suffix, shards_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def load_translations(
     source_lang: str,
     target_lang: str,
     split: str | tuple[str, ...] | None = None,
+    among: Sequence[str] | None = None,
 ) -> "Dataset":
     """Read sentence pairs into a `datasets.Dataset` with the column `translation`.
 
@@ -70,6 +72,9 @@ def load_translations(
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
         split: split of a hub data set, "train" if None, or several, of which the first that is
             there is read; files have no splits.
+        among: codes of all languages that rows may have: those without both of these two are left
+            out and counted, and there may be none. Of more than two, files must name theirs: by
+            keys, headings or suffixes.
 
     Returns:
         A `datasets.Dataset` with `translation`, `{source_lang: str, target_lang: str}`, and
@@ -88,13 +93,26 @@ def load_translations(
     languages = two_languages(source_lang, target_lang)
     shards = shards_of(source)
     if shards is None:
-        return _load_from_hub(str(source), languages, split)
+        return _load_from_hub(str(source), languages, split, is_partial=among is not None)
     if split is not None and not isinstance(split, tuple):
         got = f"got {split!r} for {source}"
         raise ValueError(f"`split` must be None for files, {got}. Give that split's own file.")
+    if among is not None:
+        shards = [shard for shard in shards if _may_have(shard, languages, among)]
+    pairs = _CheckedPairs(shards, languages, source, is_partial=among is not None)
     if sum(path.stat().st_size for shard in shards for path in shard) > MOST_BYTES_IN_MEMORY:
-        return _in_file(shards, languages, source)
-    return _in_memory(_CheckedPairs(shards, languages, source))
+        return _in_file(pairs)
+    return _in_memory(pairs)
+
+
+def _may_have(shard: Shard, languages: Languages, among: Sequence[str]) -> bool:
+    """Whether rows of files may be of these languages, as far as the files say."""
+    named = named_languages(shard, among)
+    if named == set() and len({*among}) > 2:
+        names = " and ".join(map(str, shard))
+        advice = "Name them by keys (JSON), by headings of a table or by the suffixes of two files"
+        raise ValueError(f"{names} must say which of {[*among]} it holds. {advice}.")
+    return not named or {*languages} <= named
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,26 @@ def read_lines(path: str | Path | None) -> list[str]:
     return [line.text for line in decoded_lines(sys.stdin.buffer, "standard input")]
 
 
+def read_text(path: str | Path | None) -> str:
+    """A UTF-8 file, gzipped (`.gz`) or not, or standard input for None, with all its line ends.
+
+    A byte order mark in front is dropped; errors name file and line.
+    """
+    raw = list[bytes]()
+
+    def kept(lines: Iterable[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            raw.append(line)
+            yield line
+
+    if path is None:
+        deque(decoded_lines(kept(sys.stdin.buffer), "standard input"), maxlen=0)
+    else:
+        with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
+            deque(decoded_lines(kept(file), path), maxlen=0)
+    return str(b"".join(raw), "utf-8-sig")
+
+
 def checked_row(row: Row, languages: Languages) -> dict[str, Any]:
     """The pair of a row, and its `references` if it has them; ValueError with file and line."""
     place, content = row.place, row.content
@@ -190,13 +228,18 @@ class _CheckedPairs:
     shards: list[Shard]
     languages: Languages
     source: Any  # as it was given, for messages
+    is_partial: bool = False  # rows that lack one of the languages are left out
     num_rows: int = 0
     num_with_references: int = 0
     num_empty: int = 0
+    num_missing: int = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         halves, num_halves = list[str](), 0
         for row in (row for shard in self.shards for row in read_rows(shard, self.languages)):
+            if self.is_partial and self._is_missing(row):
+                self.num_missing += 1
+                continue
             checked = checked_row(row, self.languages)
             sides = checked["translation"].items()
             empty = [item for item in sides if not (item[1] or "").strip()]
@@ -211,14 +254,23 @@ class _CheckedPairs:
         if halves:
             more = f"; and {num_halves - 5} more" if num_halves > 5 else ""
             raise ValueError(f"{'; '.join(halves)}{more}. Remove the pair, or each of them.")
-        if not self.num_rows:
+        if not self.num_rows and not self.is_partial:
             _warn_of_empty(self.num_empty, self.source)
             raise ValueError(f"{self.source}: must hold at least one sentence pair, got none.")
         self.warn()
 
+    def _is_missing(self, row: Row) -> bool:
+        """Whether it lacks a side; what is wrong in another way is told by `checked_row`."""
+        pair = row.content.get("translation") if isinstance(row.content, dict) else None
+        sides = [pair.get(side) for side in self.languages] if isinstance(pair, dict) else []
+        return any(side is None or side == "" for side in sides)
+
     def warn(self) -> None:
         """Tell of what was left out."""
         _warn_of_empty(self.num_empty, self.source)
+        if self.num_missing:
+            wanted = " and ".join(self.languages)
+            logger.warning(f"{self.source}: passed over {self.num_missing} rows without {wanted}.")
         if 0 < self.num_with_references < self.num_rows:
             found = f"only {self.num_with_references} of {self.num_rows} rows have 'references'"
             logger.warning(f"{self.source}: {found}; the column is left out.")
@@ -237,20 +289,20 @@ def _in_memory(pairs: _CheckedPairs) -> "Dataset":
     return Dataset.from_dict({name: [row[name] for row in rows] for name in pairs.columns})
 
 
-def _in_file(shards: list[Shard], languages: Languages, source: Any) -> "Dataset":
+def _in_file(pairs: _CheckedPairs) -> "Dataset":
     """The pairs in an Arrow file that is named after its sources, written if it is not there."""
     from datasets import Dataset, config
 
-    known = [1, languages, [[_identity(path) for path in shard] for shard in shards]]
+    source, files = pairs.source, [[_identity(path) for path in shard] for shard in pairs.shards]
+    known = [1, pairs.languages, files, *(["partial"] if pairs.is_partial else [])]
     key = hashlib.blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
     folder = Path(config.HF_DATASETS_CACHE, "axe_hf", key)
     counts, table = folder / "counts.json", folder / "pairs.arrow"
     if counts.exists() and table.exists():
         logger.info(f"{source}: read from {folder}, where it was checked before.")
-        pairs = _CheckedPairs(shards, languages, source, **json.loads(counts.read_bytes()))
+        pairs = replace(pairs, **json.loads(counts.read_bytes()))
         pairs.warn()
     else:
-        pairs = _CheckedPairs(shards, languages, source)
         folder.mkdir(parents=True, exist_ok=True)
         _write_arrow(pairs, table)
         found = {name: n for name, n in vars(pairs).items() if name.startswith("num_")}
@@ -297,7 +349,9 @@ def _warn_of_empty(count: int, source: Any) -> None:
         logger.warning(f"{source}: left out {count} pairs of which both sides are empty.")
 
 
-def _load_from_hub(name: str, languages: Languages, split: Any) -> "Dataset":
+def _load_from_hub(
+    name: str, languages: Languages, split: Any, *, is_partial: bool = False
+) -> "Dataset":
     dataset = load_from_hub(name, None if isinstance(split, tuple) else split or "train")
     if isinstance(split, tuple):
         if not (there := [each for each in split if each in dataset]):
@@ -305,13 +359,19 @@ def _load_from_hub(name: str, languages: Languages, split: Any) -> "Dataset":
             raise ValueError(f"{name}: no split {wants} in {[*dataset]}; name `split`.")
         dataset = dataset[there[0]]
     found = dataset[0].get("translation", ()) if len(dataset) else ()
+    if is_partial and "translation" in dataset.column_names and not {*languages} <= {*found}:
+        return dataset.select([])
     check_hub_columns(dataset.column_names, found, languages, name)
+    enough = all if is_partial else any
 
     def is_said(pairs: list[dict[str, Any]]) -> list[bool]:
-        return [any((pair[side] or "").strip() for side in languages) for pair in pairs]
+        return [enough((pair[side] or "").strip() for side in languages) for pair in pairs]
 
     kept = dataset.filter(is_said, batched=True, input_columns="translation")
-    _warn_of_empty(len(dataset) - len(kept), name)
+    if not is_partial:
+        _warn_of_empty(len(dataset) - len(kept), name)
+    elif number := len(dataset) - len(kept):
+        logger.warning(f"{name}: passed over {number} rows without {' and '.join(languages)}.")
     return kept
 
 

@@ -16,6 +16,7 @@ from ..cmlm.configuration_cmlm import (
     canvas_recipe,
     check_canvas_recipe,
     check_family,
+    languages_of,
 )
 from ..cmlm.configuration_mask_predict import SETTINGS, require
 from ..data.mixing import check_weights
@@ -280,8 +281,12 @@ class DataArguments:
     """Sentence pairs to train, validate and test on, and the tokenizer.
 
     Args:
-        source_lang: code of the source language as the data has it, such as en.
-        target_lang: code of the target language as the data has it, such as de.
+        source_lang (default None): code of the source language as the data has it, such as en.
+        target_lang (default None): code of the target language as the data has it, such as de.
+        directions (default None): in place of these two, what one model is to translate, such as
+            en-de de-en, or zh-CN:en where a code has a hyphen. A row of the data is an example of
+            each direction whose two languages it has. Of several target languages a tag in front of
+            the source, >>de<<, says which; who translates gives `target_lang`.
         train_file (default None): pairs to train on: JSON lines {"translation": {"en": ..., "de":
             ...}}, TSV, CSV, or two text files joined by a comma, train.en,train.de; .gz too;
             Parquet; a pattern such as "data/*.tsv", a folder, or several of these.
@@ -322,8 +327,9 @@ class DataArguments:
         'de'
     """
 
-    source_lang: str
-    target_lang: str
+    source_lang: str | None = None
+    target_lang: str | None = None
+    directions: list[str] | None = None
     # In this order `HfArgumentParser` takes several words, in any other one or none.
     train_file: list[str] | None | str = None
     train_file_weights: list[float] | None = None
@@ -346,6 +352,7 @@ class DataArguments:
     tokenizer_algorithm: Literal["bpe", "unigram"] | None = None
 
     def __post_init__(self):
+        self._check_languages()
         for name in ("train_file", "validation_file", "test_file"):
             if isinstance(files := getattr(self, name), list) and len(files) == 1:
                 setattr(self, name, files[0])
@@ -368,6 +375,37 @@ class DataArguments:
         require({"at least 2, a word and </s>": lengths, "at least 1": counts}, vars(self))
         require({"True or False": "streaming"}, vars(self), optional=False)
         self._check_reading()
+
+    def _check_languages(self) -> None:
+        """Refuse both forms, none, a direction twice; one direction is a source and a target."""
+        given = (self.source_lang, self.target_lang)
+        if self.directions is None:
+            if None in given:
+                got = f"got {self.source_lang!r} and {self.target_lang!r}"
+                raise ValueError(f"Give `source_lang` and `target_lang`, or `directions`; {got}.")
+            return
+        names = [self.directions] if isinstance(self.directions, str) else [*self.directions]
+        pairs = [languages_of(name) for name in names]
+        if any(source == target for source, target in pairs):
+            raise ValueError(f"`directions` must be of two languages each, got {names}.")
+        if not pairs or len(set(pairs)) < len(pairs):
+            raise ValueError(f"`directions` must be different ones, got {names}.")
+        if given != (None, None) and [given] != pairs:
+            also = f"`directions` {names} and `source_lang`, `target_lang` {given}"
+            raise ValueError(f"{also} say both what to translate: leave one of them out.")
+        self.directions = names
+        if len(pairs) == 1:
+            self.source_lang, self.target_lang = pairs[0]
+        elif self.streaming:
+            problem = "`streaming` reads one direction, and of several all data must be read"
+            raise ValueError(f"{problem}: {names}. Leave it out, or train a model for each.")
+
+    @property
+    def language_pairs(self) -> list[tuple[str, str]]:
+        """Source and target language of each direction."""
+        if self.source_lang is not None and self.target_lang is not None:
+            return [(self.source_lang, self.target_lang)]
+        return [*map(languages_of, self.directions or ())]
 
     def _check_reading(self) -> None:
         needless = {"shuffle_buffer": "is of a stream. Add `streaming`"}

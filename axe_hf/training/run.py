@@ -6,7 +6,6 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +19,31 @@ from ..cmlm.configuration_cmlm import (
     canvas_recipe,
     check_canvas_recipe,
     check_family,
-    needs_room,
 )
 from ..data import train_tokenizer
-from ..data.tokenizer import check_tokenizer, encode_targets, load_tokenizer
+from ..data.tokenizer import check_tokenizer, load_tokenizer
 from ..output import check_new_folder, only_writer, write_text
+from ..pipeline import language_tags
 from ..teachers import student_tokenizer
 from ..teachers.warm_start import check_name
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
-from .loading import TrainingPairs, check_stream, load_pairs, load_scored, texts_of, training_set
+from .directions import (
+    DIRECTION,
+    add_tags,
+    direction_name,
+    lines_by_direction,
+    teach_directions,
+)
+from .loading import (
+    TrainingPairs,
+    check_stream,
+    load_pairs,
+    load_scored,
+    scoring_set,
+    texts_of,
+    training_set,
+)
 from .precision import choose_attention
 from .trainer import AxeTrainer, check_model_and_tokenizer
 
@@ -185,6 +199,8 @@ def _run(
     tokenizer = _make_tokenizer(model_args, data_args, checkpoint, pairs)
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
+    if "train" in splits:
+        _teach_directions(model, tokenizer, model_args, data_args)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is None:
         choose_attention(model, training_args)
@@ -195,7 +211,7 @@ def _run(
         with training_args.main_process_first(desc="tokenizing"):
             train_dataset = training_set(pairs, tokenizer, config, data_args)
     needed = (tokenizer, config, data_args)
-    scored = {split: _tokenize_for_scoring(data, *needed) for split, data in raw.items()}
+    scored = {split: scoring_set(sets, *needed) for split, sets in raw.items()}
     if model_args.use_peft:
         model = _adapted(model, model_args)
     sets: dict[str, Any] = {"train_dataset": train_dataset}
@@ -226,9 +242,11 @@ def _for_splits(training_args, data_args, splits: set[str]) -> AxeTrainingArgume
     if training_args.predict_with_generate and splits != {"train"}:
         from ..evaluation import TranslationMetric, default_tokenize
 
-        tokenize = training_args.bleu_tokenize or default_tokenize(data_args.target_lang)
-        TranslationMetric(tokenize=tokenize)  # what is missing shows now, not after hours
-        training_args.bleu_tokenize = tokenize
+        for _, target_lang in data_args.language_pairs:
+            tokenize = training_args.bleu_tokenize or default_tokenize(target_lang)
+            TranslationMetric(tokenize=tokenize)  # what is missing shows now, not after hours
+        if len(data_args.language_pairs) == 1:  # several may have one each
+            training_args.bleu_tokenize = tokenize
     if "train" not in splits:
         training_args.eval_strategy = IntervalStrategy.NO
     return training_args
@@ -241,9 +259,13 @@ def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, An
     output = trainer.predict(dataset, metric_key_prefix=prefix)
     trainer.log(output.metrics)
     if trainer.is_world_process_zero():
-        lines = (" ".join(text.splitlines()) for text in trainer.texts_of(output.predictions))
-        file = Path(trainer.args.output_dir, PREDICTIONS_NAME)
-        write_text(file, "".join(f"{line}\n" for line in lines))
+        lines = [" ".join(text.splitlines()) for text in trainer.texts_of(output.predictions)]
+        file, parts = Path(trainer.args.output_dir, PREDICTIONS_NAME), [(None, lines)]
+        if DIRECTION in dataset.column_names:
+            parts = [*lines_by_direction(lines, dataset[DIRECTION])]
+        for name, own in parts:
+            of_part = file if name is None else file.with_suffix(f".{name}.txt")
+            write_text(of_part, "".join(f"{line}\n" for line in own))
     return output.metrics
 
 
@@ -276,22 +298,43 @@ def _make_tokenizer(
         revision = {"revision": model_args.model_revision} if is_models else {}
         advice = "Give another by `tokenizer_name_or_path`."
         tokenizer = load_tokenizer(name, advice, **revision)
-        is_teachers = model_args.init_from is not None and checkpoint is None
-        return _extended(tokenizer, model_args, data_args) if is_teachers else tokenizer
+        if checkpoint is not None or model_args.model_name_or_path is not None:
+            return tokenizer
+        if model_args.init_from is not None:
+            return _extended(tokenizer, model_args, data_args)
+        return _with_tags(tokenizer, data_args)
     assert pairs is not None  # who only scores has a model, and so a tokenizer
     texts = texts_of(pairs, data_args)
     settings: dict[str, Any] = {n.removeprefix("tokenizer_"): value for n, value in given.items()}
-    return train_tokenizer(texts, **settings)
+    return _with_tags(train_tokenizer(texts, **settings), data_args)
+
+
+def _with_tags(tokenizer: Any, data_args: DataArguments) -> Any:
+    """A new model's tokenizer with the tags of several target languages."""
+    directions = [name for pair in data_args.language_pairs if (name := direction_name(*pair))]
+    add_tags(tokenizer, language_tags(CmlmConfig(directions=directions)))
+    return tokenizer
+
+
+def _teach_directions(model: Any, tokenizer: Any, model_args, data_args: DataArguments) -> None:
+    """Let the model know what it is trained for; an adapter has no room for new symbols."""
+    num_rows = model.config.vocab_size
+    teach_directions(model, tokenizer, data_args.language_pairs)
+    if model_args.use_peft and model.config.vocab_size > num_rows:
+        problem = "an adapter has no room for the tags of several target languages"
+        raise ValueError(f"`use_peft`: {problem}. Train the whole model for them first.")
 
 
 def _extended(tokenizer: Any, model_args: ModelArguments, data_args: DataArguments) -> Any:
     """A teacher's tokenizer as its student has it, in the languages of the data."""
-    codes = {}
+    codes, knows_languages = {}, getattr(tokenizer, "src_lang", None) is not None
+    if knows_languages and len(data_args.language_pairs) > 1:
+        problem = f"{model_args.init_from} marks its languages, and a student keeps one of each"
+        advice = "Start with one direction, or from a teacher that does not, such as Marian"
+        raise ValueError(f"`directions`: {problem}. {advice}.")
     for side in ("source_lang", "target_lang"):
         code = getattr(model_args, f"teacher_{side}")
-        if code is None and getattr(tokenizer, "src_lang", None) is not None:
-            code = getattr(data_args, side)
-        codes[side] = code
+        codes[side] = getattr(data_args, side) if code is None and knows_languages else code
     with _by_names_of_settings():
         return student_tokenizer(tokenizer, **codes)
 
@@ -376,32 +419,3 @@ def _by_names_of_settings() -> Iterator[None]:
         for name, setting in names.items():
             problem = problem.replace(f"`{name}`", f"`{setting}`")
         raise ValueError(problem) from error
-
-
-def _cut_to_room(token_ids: list[int], limit: int) -> list[int]:
-    """The beginning of a target that a canvas of `limit` positions holds, and `</s>`."""
-    *pieces, end = token_ids
-    is_repeat = [a == b for a, b in zip([None, *pieces], pieces, strict=False)]
-    needed = accumulate(1 + again for again in is_repeat)
-    return [*(token for token, n in zip(pieces, needed, strict=True) if n < limit), end]
-
-
-def _tokenize_for_scoring(dataset: "Dataset", tokenizer, config, data_args) -> "Dataset":
-    """Every pair, cut at the model's limits, not left out, with the whole texts as references."""
-
-    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pairs = batch["translation"]
-        sources = [prefix + (pair[data_args.source_lang] or "") for pair in pairs]
-        targets = [pair[data_args.target_lang] or "" for pair in pairs]
-        cut = {"truncation": True, "max_length": config.max_source_length, "verbose": False}
-        labels = encode_targets(tokenizer, targets, config.max_target_length)
-        if needs_room(config):
-            labels = [_cut_to_room(ids, config.max_target_length) for ids in labels]
-        return {
-            "input_ids": tokenizer(sources, **cut).input_ids,
-            "labels": labels,
-            "references": batch.get("references") or [[target] for target in targets],
-        }
-
-    prefix, columns = data_args.source_prefix or "", dataset.column_names
-    return dataset.map(tokenize, batched=True, remove_columns=columns, desc="Tokenizing")

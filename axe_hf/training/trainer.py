@@ -45,6 +45,7 @@ from .averaging import EmaCallback, average_checkpoints
 from .best import EarlyStopping, best_checkpoints, remove_others, scores_of
 from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
 from .compiling import compiled_body, take_compilation
+from .directions import DIRECTION, MetricOfDirections
 from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
@@ -678,9 +679,13 @@ class AxeTrainer(Seq2SeqTrainer):
         if self.compute_metrics == self._score_translations:
             from ..evaluation import TranslationMetric
 
-            self._metric = TranslationMetric(tokenize=self.args.bleu_tokenize or "13a")
+            self._metric: Any = TranslationMetric(tokenize=self.args.bleu_tokenize or "13a")
+            columns, self._directions = next(rows_of(dataset), {}), None
             references = (row.get("references") for row in rows_of(dataset))
-            self._references = references if "references" in next(rows_of(dataset), {}) else None
+            self._references = references if "references" in columns else None
+            if DIRECTION in columns:
+                self._metric = MetricOfDirections(self.args.bleu_tokenize)
+                self._directions = (row[DIRECTION] for row in rows_of(dataset))
 
     def texts_of(self, predictions: Any) -> Iterator[str]:
         """The texts of token ids padded with -100, as `predict` returns them, in one array or more.
@@ -699,7 +704,10 @@ class AxeTrainer(Seq2SeqTrainer):
         """Scores on detokenized text; the labels stand in for references that are not there."""
         texts = list(self.texts_of(prediction.predictions))
         right: Any = self._references or self.texts_of(prediction.label_ids)
-        self._metric.add_batch(predictions=texts, references=list(islice(right, len(texts))))
+        texts_and = {"predictions": texts, "references": list(islice(right, len(texts)))}
+        if self._directions is not None:
+            texts_and["directions"] = list(islice(self._directions, len(texts)))
+        self._metric.add_batch(**texts_and)
         return self._metric.compute() if compute_result else {}
 
 
