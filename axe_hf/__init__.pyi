@@ -26,6 +26,7 @@ from .export import export_onnx as export_onnx
 from .export import export_program as export_program
 from .export import load_exported as load_exported
 from .history import format_history as format_history
+from .hub import push_folder_to_hub as push_folder_to_hub
 from .hub import push_to_hub_with_code as push_to_hub_with_code
 from .hub import save_pretrained_with_code as save_pretrained_with_code
 from .pipeline import CmlmTranslationPipeline as CmlmTranslationPipeline

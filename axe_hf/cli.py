@@ -19,6 +19,7 @@ COMMANDS = {
     "average": "average the weights of a run's best or last checkpoints",
     "translate": "translate text with a trained model",
     "evaluate": "score a model, or translations that you have, with BLEU and chrF",
+    "push": "share a model on the Hugging Face Hub, with the code it needs",
     "export": "write a model as ONNX graphs, in int8 if you like, that are shared and run fast",
 }
 FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
