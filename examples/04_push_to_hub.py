@@ -14,11 +14,13 @@ import argparse
 
 from axe_hf import push_folder_to_hub
 
+# 1. What to share, and where.
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", help="folder of a trained model")
 parser.add_argument("repo_id", help="name on the Hub, owner/name")
 parser.add_argument("--private", action="store_true", help="make a new repository private")
 options = parser.parse_args()
 
+# 2. Upload it.
 private = options.private or None  # None: as the owner's account has it
 print(push_folder_to_hub(options.model, options.repo_id, private=private))
