@@ -127,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
         ("PUT", r"/lfs/([0-9a-f]{64})", "upload"),
         ("POST", r"/lfs/verify", "verify"),
         ("GET|HEAD", r"/cdn/([0-9a-f]{64})", "cdn"),
-        ("GET|HEAD", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
+        ("GET|HEAD", r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
     )
 
     def log_message(self, *args):

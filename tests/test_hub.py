@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import (
     AutoConfig,
@@ -395,7 +395,6 @@ def test_a_private_repository_and_the_token_pass_through(
     assert hub.repositories["me/model"].is_private == bool(is_private)
 
 
-@both_ways
 @pytest.mark.parametrize(
     ("step", "status", "times"),
     [
@@ -411,17 +410,32 @@ def test_a_private_repository_and_the_token_pass_through(
     ],
 )
 def test_a_push_that_fails_half_way_writes_nothing_and_the_next_succeeds(
-    push, model, tokenizer, folder, hub, step, status, times
+    folder, hub, step, status, times
 ):
     hub.fail(step, status, times)
     with pytest.raises(Exception, match="on request|disconnected|409|404|401|uploading") as caught:
-        push(model, tokenizer, folder, "me/model")
+        push_folder_to_hub(folder, "me/model")
     if step != "create":
         assert hub.files("me/model").keys() == {".gitattributes"}, caught.value
     hub.failures.clear()
-    push(model, tokenizer, folder, "me/model")
+    push_folder_to_hub(folder, "me/model")
     assert CODE | CHECKPOINT | {"README.md"} <= hub.files("me/model").keys()
     assert len(hub.repositories["me/model"].titles) == 2
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_without_a_net_a_model_is_loaded_from_the_cache_that_it_filled(
+    model, tokenizer, hub, monkeypatch, revision
+):
+    push_to_hub_with_code(model, tokenizer, "me/model", revision=revision)
+    for is_offline in (False, True):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
+        asked = len(hub.requests)
+        loaded = AutoModelForSeq2SeqLM.from_pretrained("me/model", revision=revision)
+        cached = AutoTokenizer.from_pretrained("me/model", revision=revision)
+        assert translate(loaded, cached, SENTENCES) == translate(model, tokenizer, SENTENCES)
+        assert loaded.generation_config.num_iterations == 3
+        assert (len(hub.requests) == asked) == is_offline
 
 
 def test_a_connection_that_is_lost_once_is_mended_by_the_client(model, tokenizer, hub):

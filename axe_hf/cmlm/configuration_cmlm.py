@@ -374,16 +374,18 @@ def code_files(modules: list[str]) -> tuple[list[Path], list[str]]:
 
 def _lay_beside(modules: list[str], name_or_path: Any, **where: Any) -> None:
     """Copy the files of modules, and of what they import, from a checkpoint to this one's."""
-    modules = [*modules]
+    modules, laid = [*modules], list[str]()
     for module in modules:  # which grows
         file = Path(__file__).with_name(f"{module}.py")
         if not file.is_file():
-            unfinished = file.with_name(
-                f".{uuid.uuid4().hex}"
-            )  # others may be about to do the same
+            unfinished = file.with_name(f".{uuid.uuid4().hex}")  # others may do the same now
             shutil.copyfile(cached_file(name_or_path, file.name, **where), unfinished)
             unfinished.replace(file)
+            laid.append(file.name)
         modules += sorted({*get_relative_imports(file)} - {*modules})
+    if laid and not os.path.isdir(name_or_path):  # Transformers says it of those it gets itself
+        advice = "Read them before you trust them; a pinned `revision` stays the same"
+        logger.warning(f"Downloaded from {name_or_path}: {', '.join(laid)}. {advice}.")
 
 
 # What else a generation config may hold: ids, what other classes write into every configuration,

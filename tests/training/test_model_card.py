@@ -140,6 +140,18 @@ def test_the_teacher_of_distilled_data_is_found(distilled, part):
     assert teachers_of([str(distilled)]) == []
 
 
+def test_the_teacher_of_a_distilled_data_set_on_the_hub_is_found(distilled, hub):
+    from hub_server import Repository
+
+    summary = (distilled / "distillation.json").read_bytes()
+    for name, files in {"me/distilled": {"distillation.json": summary}, "me/other": {}}.items():
+        hub.repositories[name] = Repository()
+        hub.repositories[name].commit("main", files, "initial commit")
+    (found,) = teachers_of(["me/distilled:default"])
+    assert found["teacher"] == "Helsinki-NLP/opus-mt-en-de"
+    assert teachers_of(["me/other", "me/none"]) == []
+
+
 def test_a_run_tells_its_teacher_test_data_speed_and_pushes_it_when_scored(
     distilled, pairs, tmp_path, hub
 ):
