@@ -323,7 +323,8 @@ def of_folder(model, tokenizer, folder, *args, **how):
     return push_folder_to_hub(folder, *args, **how)
 
 
-both_ways = pytest.mark.parametrize("push", [plain, of_folder])
+slowly = pytest.mark.slow
+both_ways = pytest.mark.parametrize("push", [pytest.param(plain, marks=slowly), of_folder])
 
 
 @both_ways
@@ -398,14 +399,14 @@ def test_a_private_repository_and_the_token_pass_through(
 @pytest.mark.parametrize(
     ("step", "status", "times"),
     [
-        ("create", 500, 1),
+        pytest.param("create", 500, 1, marks=slowly),
         ("preupload", 403, 1),
-        ("batch", 401, 1),
+        pytest.param("batch", 401, 1, marks=slowly),
         ("upload", 500, 6),
-        ("upload", "drop", 6),
-        ("verify", 404, 1),
+        pytest.param("upload", "drop", 6, marks=slowly),
+        pytest.param("verify", 404, 1, marks=slowly),
         ("commit", 409, 1),
-        ("commit", 500, 6),
+        pytest.param("commit", 500, 6, marks=slowly),
         ("commit", "drop", 6),
     ],
 )

@@ -79,6 +79,7 @@ def test_a_trainer_that_was_not_to_push_pushes_when_asked(make_trainer, hub):
     assert b"cc0-1.0" in hub.files("me/model", "refs/pr/1")["README.md"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["v2", "feature/axe"])
 def test_a_run_pushes_to_the_branch_that_its_arguments_name(make_trainer, hub, branch):
     how = settings(hub_revision=branch, hub_strategy="every_save", save_strategy="steps")
@@ -89,7 +90,9 @@ def test_a_run_pushes_to_the_branch_that_its_arguments_name(make_trainer, hub, b
     assert hub.files("me/model").keys() == {".gitattributes"}
 
 
-@pytest.mark.parametrize(("step", "status"), [("upload", 403), ("commit", "drop")])
+@pytest.mark.parametrize(
+    ("step", "status"), [pytest.param("upload", 403, marks=pytest.mark.slow), ("commit", "drop")]
+)
 def test_a_push_that_fails_beside_training_is_told_and_the_next_has_it_all(
     make_trainer, hub, warnings, step, status
 ):
