@@ -30,6 +30,7 @@ from .fairseq import FairseqTokenizer as FairseqTokenizer
 from .fairseq import MosesSettings as MosesSettings
 from .fairseq import import_fairseq as import_fairseq
 from .history import format_history as format_history
+from .hub import push_folder_to_hub as push_folder_to_hub
 from .hub import push_to_hub_with_code as push_to_hub_with_code
 from .hub import save_pretrained_with_code as save_pretrained_with_code
 from .pipeline import CmlmTranslationPipeline as CmlmTranslationPipeline

@@ -17,11 +17,12 @@ COMMANDS = {
     "distill": "let a translation model of Transformers write the data for a student",
     "train": "train a model on your sentence pairs, or fine-tune one",
     "average": "average the weights of a run's best or last checkpoints",
-    "translate": "translate text with a trained model",
-    "demo": "open a page in the browser to try a model on, step by step",
-    "evaluate": "score a model, or translations that you have, with BLEU and chrF",
     "import-fairseq": "import a model that Mask-Predict's own program trained",
+    "translate": "translate text with a trained model",
+    "evaluate": "score a model, or translations that you have, with BLEU and chrF",
+    "demo": "open a page in the browser to try a model on, step by step",
     "serve": "answer over HTTP, as LibreTranslate does and with all that the models can",
+    "push": "share a model on the Hugging Face Hub, with the code it needs",
     "export": "write a model as ONNX graphs, in int8 if you like, that are shared and run fast",
 }
 FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141

@@ -5,26 +5,20 @@ is installed and imported, its own classes are used and the copied code is left 
 """
 
 import json
-import shutil
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi
-from transformers import PreTrainedTokenizerBase
-from transformers.dynamic_module_utils import get_relative_import_files
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from . import pipeline
-from .cmlm import CmlmForConditionalGeneration, modeling_cmlm
-from .output import check_new_folder, whole_folder
+from .cmlm import CmlmConfig, CmlmForConditionalGeneration, modeling_cmlm
+from .export import is_exported
+from .output import KEPT_BACK, check_new_folder, whole_folder
 
-_AUTO_MAP = {
-    "AutoConfig": "configuration_cmlm.CmlmConfig",
-    "AutoModel": "modeling_cmlm.CmlmModel",
-    "AutoModelForSeq2SeqLM": "modeling_cmlm.CmlmForConditionalGeneration",
-}
-_CUSTOM_PIPELINES = {  # one: `pipeline(model=...)` takes it without being told
-    pipeline.TASK: {"impl": "pipeline.CmlmTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
-}
+CARD = "README.md"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def save_pretrained_with_code(
@@ -79,10 +73,12 @@ def push_to_hub_with_code(
     """Upload what `save_pretrained_with_code` writes to the Hugging Face Hub, as one commit.
 
     Args:
-        model, tokenizer, model_card: as in `save_pretrained_with_code`.
+        model, tokenizer: as in `save_pretrained_with_code`.
         repo_id: "name" or "owner/name"; the repository is made if there is none.
         private: whether a new repository is private; the owner's default by default.
         token: access token; the one that `hf auth login` stored by default.
+        model_card: Markdown with the Hub's YAML header; by default the repository's stays, and
+            where there is none, one is made that tells what the model tells of itself.
         revision: the branch to write to, made if there is none; the main one by default.
         create_pr (default False): open a pull request to that branch, which must be there then.
 
@@ -99,27 +95,145 @@ def push_to_hub_with_code(
     """
     modeling_cmlm.check_class(model)
     model.config.check_tokenizer(tokenizer)
-    api = HfApi(token=token)
+    how: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+    how |= {"revision": revision, "create_pr": create_pr}
     with tempfile.TemporaryDirectory() as folder:
         _write(model, tokenizer, Path(folder), model_card)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision is not None and not create_pr and not revision.startswith("refs/"):
-            api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
-        how = {"commit_message": commit_message, "revision": revision, "create_pr": create_pr}
-        commit = api.upload_folder(repo_id=repo.repo_id, folder_path=folder, **how)
-    return str(commit.pr_url if create_pr else repo)
+        files = {path.name: path for path in Path(folder).iterdir()}
+        return _commit(files, repo_id, model.config, **how)
+
+
+def push_folder_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload model, tokenizer and code",
+    revision: str | None = None,
+    create_pr: bool = False,
+    license: str | None = None,
+) -> str:
+    """Upload a folder with a model to the Hugging Face Hub, with code and a card, as one commit.
+
+    The folder is one that training, `save_pretrained` or `axe-hf export` wrote, or an adapter whose
+    base is on the Hub. The weights are not loaded. A run's checkpoints, its `training_args.bin` and
+    its translations of the test data stay at home.
+
+    Args:
+        folder: what to upload. Its README.md is the card; without one the repository's stays, and
+            where there is none, one is made that tells what the model tells of itself.
+        repo_id, private, token, revision, create_pr: as in `push_to_hub_with_code`.
+        commit_message: title of the commit, or of the pull request.
+        license: an identifier of the Hub, such as "apache-2.0", for the card.
+
+    Returns:
+        The address of the repository, or of the pull request.
+
+    Raises:
+        FileNotFoundError, ValueError: `folder` holds no model that others could use.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refused; nothing was uploaded.
+
+    Example:
+        >>> from axe_hf import push_folder_to_hub
+        >>> push_folder_to_hub("axe_hf_quickstart/axe", "me/en-de-axe")  # doctest: +SKIP
+        'https://huggingface.co/me/en-de-axe'
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"`folder` must be the folder of a model, there is no {folder}.")
+    how: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+    how |= {"revision": revision, "create_pr": create_pr, "license": license}
+    files = {path.name: path for path in sorted(folder.iterdir()) if _is_shared(path)}
+    with tempfile.TemporaryDirectory() as scratch:
+        if "adapter_config.json" in files and "config.json" not in files:
+            _check_adapter(folder)
+            return _commit(files, repo_id, None, **how)
+        config = _checked_config(folder, files)
+        if not is_exported(folder):  # graphs need no code
+            config.carry_code()
+            config.save_pretrained(scratch)
+            files |= {path.name: path for path in Path(scratch).iterdir()}
+        return _commit(files, repo_id, config, **how)
+
+
+def _is_shared(path: Path) -> bool:
+    return path.is_file() and not any(fnmatch(path.name, pattern) for pattern in KEPT_BACK)
+
+
+def _checked_config(folder: Path, files: dict[str, Path]) -> CmlmConfig:
+    """The configuration of what is whole, or an error that says what is not."""
+    if "config.json" not in files:
+        raise ValueError(f"`folder`: {folder} holds no model: there is no config.json in it.")
+    config = CmlmConfig.from_pretrained(folder)
+    if not is_exported(folder) and not {*_WEIGHTS} & files.keys():
+        raise ValueError(f"`folder`: {folder} lacks the weights, {_WEIGHTS[0]}.")
+    if "tokenizer_config.json" not in files:
+        advice = "Save it there: tokenizer.save_pretrained(folder)"
+        raise ValueError(f"`folder`: {folder} lacks the tokenizer. {advice}.")
+    config.check_tokenizer(AutoTokenizer.from_pretrained(folder))
+    return config
+
+
+def _check_adapter(folder: Path) -> None:
+    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if not (name := base.get("base_model_name_or_path")) or Path(name).exists():
+        problem = f"`folder` holds an adapter to {name}, a folder that others do not have"
+        advice = "Push that first and train the adapter on its name, or push what "
+        raise ValueError(f"{problem}. {advice}model.merge_and_unload() gives.")
+
+
+def _commit(
+    files: dict[str, Path],
+    repo_id: str,
+    config: CmlmConfig | None,
+    *,
+    private: bool | None,
+    token: str | None,
+    commit_message: str,
+    revision: str | None,
+    create_pr: bool,
+    license: str | None = None,
+) -> str:
+    """Upload files by their names, all in one commit, whatever the client has for large folders."""
+    api = HfApi(token=token)
+    repo = api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision is not None and not create_pr and not revision.startswith("refs/"):
+        api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
+    added = {name: CommitOperationAdd(name, path) for name, path in files.items()}
+    if CARD in files:
+        card = files[CARD].read_text(encoding="utf-8")
+        own = json.dumps(files[CARD].resolve().parent.name)  # as training wrote it
+        card = card.replace(f"from_pretrained({own}", f"from_pretrained({json.dumps(repo.repo_id)}")
+    elif config is not None and not api.file_exists(repo.repo_id, CARD, revision=revision):
+        card = _minimal_card(repo.repo_id, config, files)
+    else:
+        card = None
+    if card is not None:
+        added[CARD] = CommitOperationAdd(CARD, _with_license(card, license).encode("utf-8"))
+    how: dict[str, Any] = {"commit_message": commit_message, "revision": revision}
+    commit = api.create_commit(repo.repo_id, added.values(), create_pr=create_pr, **how)
+    return str(commit.pr_url or repo)  # what holds nothing new opens no pull request
+
+
+def _minimal_card(repo_id: str, config: CmlmConfig, files: dict[str, Path]) -> str:
+    from .training.model_card import minimal_card_text  # with it comes the Trainer
+
+    folder = files["generation_config.json"].parent
+    return minimal_card_text(repo_id, config, folder, is_exported(folder))
+
+
+def _with_license(card: str, license: str | None) -> str:
+    if license is None:
+        return card
+    changed = ModelCard(card)
+    changed.data.license = license
+    return str(changed)
 
 
 def _write(model, tokenizer, folder: Path, model_card: str | None) -> None:
-    model.save_pretrained(folder)
+    with model.config.with_code():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    modeling = modeling_cmlm.__file__
-    for file in {modeling, pipeline.__file__, *get_relative_import_files(modeling)}:
-        shutil.copy(file, folder)
-    # In the file: `register_for_auto_class` would change every later save, too.
-    config_file = folder / "config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config |= {"auto_map": _AUTO_MAP, "custom_pipelines": _CUSTOM_PIPELINES}
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if model_card is not None:
-        (folder / "README.md").write_text(model_card, encoding="utf-8")
+        (folder / CARD).write_text(model_card, encoding="utf-8")

@@ -12,6 +12,10 @@ _COMMANDS = r"[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]
 # In a folder that a process is writing into, or was when it was killed. Uploads skip names in "_".
 UNFINISHED = "_unfinished"
 _SCRATCH = ".unfinished-"
+# What stays at home when a run's folder is shared: other checkpoints, states to resume by, settings
+# with paths and tokens in them, translations of the test data.
+KEPT_BACK = ["_*", ".*", "checkpoint-*", "*.pt", "*.pth", "training_args.bin"]
+KEPT_BACK += ["generated_predictions.txt"]
 _held: set[Path] = set()
 
 

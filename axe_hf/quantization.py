@@ -60,7 +60,7 @@ def quantize_int8(model: CmlmForConditionalGeneration) -> CmlmForConditionalGene
                     kind = _Int8Head if child is quantized.lm_head else Int8Linear
                     setattr(module, name, kind(child.weight, child.bias))
     quantized.generation_config.use_onednn = False  # that would be for float32
-    quantized.save_pretrained = _refuse_saving
+    quantized.save_pretrained = quantized.push_to_hub = _refuse_saving
     return quantized.eval()
 
 

@@ -6,43 +6,21 @@ Takes seconds, and the upload. Log in first (`hf auth login`), then:
 
     python examples/04_push_to_hub.py axe_hf_quickstart/axe your-name/en-de-axe
 
-Expected output: the address of the repository. With --folder the same files go to a new folder
-instead, and nothing is uploaded:
-
-    python examples/04_push_to_hub.py axe_hf_quickstart/axe your-name/en-de-axe --folder upload
+Expected output: the address of the repository. `axe-hf push` does the same, and more; of a model in
+memory `axe_hf.push_to_hub_with_code` does, and `save_pretrained_with_code` writes it to a folder.
 """
 
 import argparse
-from pathlib import Path
 
-from transformers import AutoTokenizer
+from axe_hf import push_folder_to_hub
 
-from axe_hf import CmlmForConditionalGeneration
-from axe_hf.hub import push_to_hub_with_code, save_pretrained_with_code
-
+# 1. What to share, and where.
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", help="folder of a trained model")
 parser.add_argument("repo_id", help="name on the Hub, owner/name")
-parser.add_argument("--folder", help="write here, and upload nothing")
-parser.add_argument("--private", action="store_true", help="make the repository private")
+parser.add_argument("--private", action="store_true", help="make a new repository private")
 options = parser.parse_args()
 
-# 1. The model, its tokenizer, and the card that training wrote.
-model = CmlmForConditionalGeneration.from_pretrained(options.model)
-tokenizer = AutoTokenizer.from_pretrained(options.model)
-card_file = Path(options.model) / "README.md"
-card = card_file.read_text(encoding="utf-8") if card_file.is_file() else None
-
-# 2. Upload, or only write what would be uploaded.
-if options.folder is not None:
-    save_pretrained_with_code(model, tokenizer, options.folder, model_card=card)
-    print(f"Wrote {len(list(Path(options.folder).iterdir()))} files to {options.folder}.")
-    print(
-        f"Others: AutoModelForSeq2SeqLM.from_pretrained({options.repo_id!r}, "
-        "trust_remote_code=True)"
-    )
-else:
-    private = options.private or None  # None: as the owner's account has it
-    print(
-        push_to_hub_with_code(model, tokenizer, options.repo_id, private=private, model_card=card)
-    )
+# 2. Upload it.
+private = options.private or None  # None: as the owner's account has it
+print(push_folder_to_hub(options.model, options.repo_id, private=private))

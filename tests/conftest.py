@@ -154,6 +154,17 @@ def _be_a_script(argv, printed):
         os._exit(code)
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on this machine, which the real client of this process takes for the Hub."""
+    monkeypatch.syspath_prepend(REPOSITORY / "tests")
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        server.be_the_hub(monkeypatch, tmp_path / "cache")
+        yield server
+
+
 @pytest.fixture(scope="session")
 def repository():
     """The root of the checkout."""

@@ -58,7 +58,7 @@ def test_axe_by_hand_prints_the_numbers_of_its_header(run_example, repository):
     assert "repetition:      0.31 nats" in printed and "0.31" in header
 
 
-def test_training_translating_and_sharing_follow_on_each_other(run_example, tmp_path):
+def test_training_translating_and_sharing_follow_on_each_other(run_example, hub, tmp_path):
     model = tmp_path / "model"
     options = f"--output_dir {model} --max_train_pairs 60 --max_steps 2 --vocab_size 400 --use_cpu "
     options += "--d_model 16 --num_layers 1 --save_strategy no --disable_tqdm true "
@@ -73,11 +73,10 @@ def test_training_translating_and_sharing_follow_on_each_other(run_example, tmp_
     assert [line[:3] for line in steps[:5]] == ["0  ", "1  ", "2  ", "3  ", "4  "]
     assert set(steps[0][3:].split()) == {"_"} and "_" not in steps[4].split()
 
-    upload = tmp_path / "upload"
-    printed = run_example("04_push_to_hub.py", model, "me/en-de-axe", "--folder", upload)
-    names = {path.name for path in upload.iterdir()}
+    printed = run_example("04_push_to_hub.py", model, "me/en-de-axe", "--private")
+    names = hub.files("me/en-de-axe").keys()
     assert {"modeling_cmlm.py", "model.safetensors", "tokenizer.json", "README.md"} <= names
-    assert "me/en-de-axe" in printed
+    assert f"{hub.url}/me/en-de-axe" in printed
 
 
 def test_the_training_example_fine_tunes_on_files(run_example, tmp_path):

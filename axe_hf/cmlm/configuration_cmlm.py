@@ -4,15 +4,21 @@ import copy
 import math
 import os
 import re
+import shutil
 import textwrap
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.activations import ACT2FN
-from transformers.utils import logging
+from transformers.dynamic_module_utils import get_relative_imports
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, logging
 
 from .configuration_mask_predict import AUTOREGRESSIVE, SETTINGS, check_autoregressive, require
 
@@ -31,6 +37,18 @@ CONFIG_RANGES = {
     ">= 0": "init_std axe_temperature length_loss_weight",
     ">= 0 or infinite": "axe_delta",
     "in [0, 1)": "label_smoothing dropout attention_dropout activation_dropout",
+}
+
+# What a configuration says of code that lies beside it; one pipeline: `pipeline(model=...)` takes
+# it without being told.
+_KEYS_OF_CODE = {"auto_map", "custom_pipelines"}
+AUTO_MAP = {
+    "AutoConfig": "configuration_cmlm.CmlmConfig",
+    "AutoModel": "modeling_cmlm.CmlmModel",
+    "AutoModelForSeq2SeqLM": "modeling_cmlm.CmlmForConditionalGeneration",
+}
+CUSTOM_PIPELINES = {
+    "translation": {"impl": "pipeline.CmlmTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
 
 # In front of a source, for a model of several target languages; as in OPUS-MT's.
@@ -274,13 +292,52 @@ class CmlmConfig(PreTrainedConfig):
             raise ValueError(f"This is a {kind} checkpoint, not a {cls.model_type}. {advice}")
         return super().from_dict(config_dict, **kwargs)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any):
+        """As in Transformers. What a copy of this file was loaded from is copied, too: whole, code
+        and pipeline can be saved again where that is out of reach."""
+        found = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        config = found[0] if isinstance(found, tuple) else found
+        if __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
+            names = ("cache_dir", "token", "local_files_only")
+            where = {name: kwargs[name] for name in names if name in kwargs}
+            where["revision"] = getattr(config, "_commit_hash", None)
+            with suppress(OSError):  # it has no such file: `save_pretrained` says so
+                _lay_beside(code_modules(config), pretrained_model_name_or_path, **where)
+        return found
+
+    def carry_code(self) -> None:
+        """From now on, save the code along: others then load the model without this package."""
+        self.auto_map, self.custom_pipelines = copy.deepcopy([AUTO_MAP, CUSTOM_PIPELINES])
+
+    @contextmanager
+    def with_code(self) -> Iterator[None]:
+        """Saved inside, the code comes along."""
+        before = {name: vars(self)[name] for name in _KEYS_OF_CODE & vars(self).keys()}
+        self.carry_code()
+        try:
+            yield
+        finally:
+            for name in _KEYS_OF_CODE:
+                delattr(self, name)
+            for name, value in before.items():
+                setattr(self, name, value)
+
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any):
-        """As in Transformers, without keys that name code of ours which is not in the folder."""
+        """As in Transformers, with the code that the configuration names, if it names any."""
         saved = copy.copy(self)
-        for key in ("auto_map", "custom_pipelines"):
-            modules = re.findall(r"(\w+)\.Cmlm", str(getattr(self, key, None)))
-            if not all(os.path.isfile(os.path.join(save_directory, f"{m}.py")) for m in modules):
+        files, missing = code_files(code_modules(self))
+        if missing:
+            text = f"{', '.join(missing)}: not found, and so not saved along"
+            logger.warning(f"{text}. Others need axe_hf to load what is in {save_directory}.")
+            for key in _KEYS_OF_CODE & vars(saved).keys():
                 delattr(saved, key)
+        elif files and not os.path.isfile(save_directory):
+            os.makedirs(save_directory, exist_ok=True)
+            for file in files:
+                copied = os.path.join(save_directory, file.name)
+                if not (os.path.exists(copied) and file.samefile(copied)):
+                    shutil.copyfile(file, copied)
         super(CmlmConfig, saved).save_pretrained(save_directory, *args, **kwargs)
 
     def check_tokenizer(self, tokenizer: Any) -> None:
@@ -296,6 +353,44 @@ class CmlmConfig(PreTrainedConfig):
         if (size := len(tokenizer)) > self.vocab_size:
             problem = f"The tokenizer has {size} symbols, the model {self.vocab_size}. {advice}"
             raise ValueError(f"{problem} To widen it: model.resize_token_embeddings({size}).")
+
+
+def code_modules(config: Any) -> list[str]:
+    """The modules of ours that a configuration names, without what those import."""
+    named = str([getattr(config, key, None) for key in sorted(_KEYS_OF_CODE)])
+    return [*dict.fromkeys(re.findall(r"(\w+)\.Cmlm", named))]
+
+
+def code_files(modules: list[str]) -> tuple[list[Path], list[str]]:
+    """The files of modules and of what they import, and the names of those that are not there.
+
+    They lie beside this one; in the package, the pipeline's is one folder up.
+    """
+    files, missing, modules = list[Path](), list[str](), [*modules]
+    for module in modules:  # which grows
+        places = [folder / f"{module}.py" for folder in Path(__file__).parents[:2]]
+        if (file := next((place for place in places if place.is_file()), None)) is None:
+            missing.append(places[0].name)
+            continue
+        files.append(file)
+        modules += sorted({*get_relative_imports(file)} - {*modules})
+    return files, missing
+
+
+def _lay_beside(modules: list[str], name_or_path: Any, **where: Any) -> None:
+    """Copy the files of modules, and of what they import, from a checkpoint to this one's."""
+    modules, laid = [*modules], list[str]()
+    for module in modules:  # which grows
+        file = Path(__file__).with_name(f"{module}.py")
+        if not file.is_file():
+            unfinished = file.with_name(f".{uuid.uuid4().hex}")  # others may do the same now
+            shutil.copyfile(cached_file(name_or_path, file.name, **where), unfinished)
+            unfinished.replace(file)
+            laid.append(file.name)
+        modules += sorted({*get_relative_imports(file)} - {*modules})
+    if laid and not os.path.isdir(name_or_path):  # Transformers says it of those it gets itself
+        advice = "Read them before you trust them; a pinned `revision` stays the same"
+        logger.warning(f"Downloaded from {name_or_path}: {', '.join(laid)}. {advice}.")
 
 
 # What else a generation config may hold: ids, what other classes write into every configuration,

@@ -419,6 +419,11 @@ class CmlmPreTrainedModel(PreTrainedModel):
             model, state_dict, checkpoint_files, load_config, *args, **kwargs
         )
 
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers, with the code: others then load the model without this package."""
+        with self.config.with_code():
+            return super().push_to_hub(*args, **kwargs)
+
     def train(self, mode: bool = True):
         self.loading_problem = None if mode else self.loading_problem
         return super().train(mode)

@@ -49,9 +49,23 @@ def run(options: argparse.Namespace) -> None:
 
     print(f"Exporting {options.model}: about a minute for 6 + 6 layers ...", flush=True)
     card = models.model_card_of(options.model)
-    asked = {"tokenizer": tokenizer, "model_card": card and card + _section(int8)}
+    card = card and _card_of_graphs(card + _section(int8), options.model, int8)
+    asked = {"tokenizer": tokenizer, "model_card": card}
     export_model(model.float(), folder, int8=int8, **asked, **options.generation)
     print(_report(folder))
+
+
+def _card_of_graphs(card: str, model: str, is_int8: bool) -> str:
+    """The card with the model on the Hub that the graphs were made of, if it is one."""
+    if Path(model).exists():
+        return card
+    from huggingface_hub import ModelCard
+
+    changed = ModelCard(card)
+    changed.data.base_model = model
+    if is_int8:
+        changed.data.base_model_relation = "quantized"
+    return str(changed)
 
 
 def _section(is_int8: bool) -> str:

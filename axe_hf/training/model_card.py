@@ -1,27 +1,44 @@
-"""The README.md that goes with a trained model."""
+"""The README.md that goes with a trained model: what happened, and nothing else."""
 
+import json
 import math
+import platform
+import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 from transformers.trainer_utils import has_length
 
-from ..cmlm import CmlmConfig
+from ..cmlm import CmlmConfig, MaskPredictGenerationConfig
+from ..cmlm.configuration_cmlm import LANGUAGE_TAG, languages_of
+from ..teachers.work import SUMMARY
 from .freezing import frozen
 
 _TAGS = ("axe_hf", "cmlm", "mask-predict", "non-autoregressive", "translation")
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "model_card.md"
 _SHOWN_GENERATION = ["num_iterations", "num_length_candidates", "length_multiplier"]
 _SHOWN_GENERATION += ["length_score_weight", "collapse_repeats"]
+# What the Hub's page offers to translate, where the source language is one of these.
+_GREETINGS = {
+    "de": "Guten Morgen. Wie geht es Ihnen?",
+    "en": "Good morning. How are you?",
+    "es": "Buenos días. ¿Cómo está usted?",
+    "fr": "Bonjour. Comment allez-vous ?",
+    "ro": "Bună dimineața. Ce mai faceți?",
+}
 
 
 @dataclass(frozen=True)
 class ModelCardDetails:
     """What a model card tells."""
 
-    model_name: str  # for the title and the code to load it
+    model_name: str  # for the title
     config: CmlmConfig
     source_lang: str | None = None  # language codes, such as "en"
     target_lang: str | None = None
@@ -36,6 +53,14 @@ class ModelCardDetails:
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_parameters: int | None = None
     adapter: str | None = None  # what of PEFT was trained in place of the whole, such as "LORA"
+    repo_id: str | None = None  # its name on the Hub, for the code to load it
+    # Of what is in `scores`: the name of the data, if it is another than `dataset`.
+    evaluated_on: dict[str, str] = field(default_factory=dict)
+    # What wrote the targets of the training data, as `distill` tells of it.
+    teachers: list[dict[str, Any]] = field(default_factory=list)
+    hardware: str | None = None  # that the scores' speed was measured on
+    is_origin_known: bool = True  # False: nobody told how the model came to be
+    is_exported: bool = False  # the files are graphs, as `axe-hf export` writes them
 
 
 def loss_in_words(config: CmlmConfig) -> str:
@@ -69,30 +94,102 @@ def model_card_text(details: ModelCardDetails) -> str:
     >>> "pipeline_tag: translation" in text
     True
     """
-    is_local = details.base_model is not None and Path(details.base_model).exists()
+    base = details.base_model
+    base = None if base is None or Path(base).exists() else base
+    relation = "adapter" if details.adapter else "finetune"
     data = ModelCardData(
-        language=[code for code in (details.source_lang, details.target_lang) if code] or None,
+        language=_languages(details) or None,
         license=details.license,
         library_name="peft" if details.adapter else "transformers",
         pipeline_tag="translation",
         tags=list(_TAGS),
-        base_model=None if is_local else details.base_model,
+        base_model=base,
+        base_model_relation=relation if base else None,
+        datasets=[id_ for id_ in [_dataset_id(details.dataset)] if id_] or None,
+        widget=_widget(details) or None,
         model_name=details.model_name if details.scores else None,
         eval_results=_eval_results(details) or None,
     )
     fields = {"template_path": str(_TEMPLATE), "details": details, "config": details.config}
-    fields["loss"] = loss_in_words(details.config)
+    fields |= {"loss": loss_in_words(details.config), "directions": _directions(details)}
     return str(ModelCard.from_template(data, **fields))
 
 
+def hub_language(code: str | None) -> str | None:
+    """A language as the Hub writes it, by ISO 639 without script or country; None for other words.
+
+    >>> [hub_language(code) for code in ("zh_CN", "en_XX", "deu_Latn", "pt-BR", "source")]
+    ['zh', 'en', 'deu', 'pt', None]
+    """
+    base = re.split("[-_]", code or "")[0].lower()
+    return base if re.fullmatch("[a-z]{2,3}", base) else None
+
+
+def minimal_card_text(repo_id: str, config: CmlmConfig, folder: Path, is_exported: bool) -> str:
+    """The card of a model of which only its folder is known."""
+    decoding = MaskPredictGenerationConfig.from_pretrained(folder)
+    shown = {n: value for n in _SHOWN_GENERATION if (value := getattr(decoding, n)) is not None}
+    known: dict[str, Any] = {"is_origin_known": False, "is_exported": is_exported}
+    known |= {"generation": shown, "repo_id": repo_id}
+    return model_card_text(ModelCardDetails(repo_id.split("/")[-1], config, **known))
+
+
+def teachers_of(data: Iterable[str]) -> list[dict[str, Any]]:
+    """What `axe-hf distill` tells of those of these files, folders or names on the Hub it wrote."""
+    found: list[dict[str, Any]] = []
+    for name in data:
+        path = Path(name)
+        folders = (path, *path.parents[:2]) if path.exists() else ()
+        file = next((f / SUMMARY for f in folders if (f / SUMMARY).is_file()), None)
+        if file is None and not path.exists() and _dataset_id(name):
+            with suppress(OSError, ValueError, HfHubHTTPError):
+                file = Path(hf_hub_download(_dataset_id(name), SUMMARY, repo_type="dataset"))
+        if file is not None:
+            with suppress(OSError, ValueError, KeyError):
+                summary = json.loads(file.read_text(encoding="utf-8"))
+                names = ("teacher", "commit", "engine", "int8", "generation")
+                plan = {n: v for n in names if (v := summary["plan"].get(n))}
+                found.append(plan | {"data": " and ".join(summary["data"])})
+    return [told for i, told in enumerate(found) if told not in found[:i]]
+
+
+def _dataset_id(name: str | None) -> str | None:
+    """The id of a data set on the Hub, without its configuration; None for anything else."""
+    base = (name or "").split(":")[0]
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists()
+    return base if is_id else None
+
+
+def _directions(details: ModelCardDetails) -> list[tuple[str, str]]:
+    if details.config.directions:
+        return [languages_of(direction) for direction in details.config.directions]
+    given = (details.source_lang, details.target_lang)
+    return [(given[0], given[1])] if given[0] and given[1] else []
+
+
+def _languages(details: ModelCardDetails) -> list[str]:
+    named = [code for pair in _directions(details) for code in pair]
+    named = named or [code for code in (details.source_lang, details.target_lang) if code]
+    return [*dict.fromkeys(code for name in named if (code := hub_language(name)))]
+
+
+def _widget(details: ModelCardDetails) -> list[dict[str, str]]:
+    tagged = len(details.config.target_languages) > 1
+    return [
+        {"text": f"{LANGUAGE_TAG.format(target)} {greeting}" if tagged else greeting}
+        for source, target in _directions(details)
+        if (greeting := _GREETINGS.get(hub_language(source) or "")) is not None
+    ]
+
+
 def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
-    dataset = details.dataset or "unknown"
+    names = {split: details.evaluated_on.get(split, details.dataset) for split in details.scores}
     return [
         EvalResult(
             task_type="translation",
             task_name=f"Translation {details.source_lang or '?'}-{details.target_lang or '?'}",
-            dataset_type=dataset,
-            dataset_name=dataset,
+            dataset_type=names[split] or "unknown",
+            dataset_name=names[split] or "unknown",
             dataset_split=split,
             metric_type=metric,
             metric_name=scores.get(f"{metric}_signature", metric),
@@ -102,6 +199,17 @@ def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
         for metric in ("bleu", "chrf")
         if metric in scores
     ]
+
+
+def hardware_of(device: torch.device) -> str:
+    """What a device is called, and how much of it works."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        name = re.search(r"model name\s*: (.*)", cpu)[1]  # type: ignore[index]
+    return f"{' '.join(name.split())}, {torch.get_num_threads()} threads"
 
 
 def details_of_training(trainer: Any, **details: Any) -> ModelCardDetails:
@@ -117,13 +225,20 @@ def details_of_training(trainer: Any, **details: Any) -> ModelCardDetails:
         decoding = decoding | {"collapse_repeats": model.config.allow_repetition}
     found: dict[str, Any] = {
         "model_name": Path(args.hub_model_id or args.output_dir).resolve().name,
+        "repo_id": trainer.hub_model_id or args.hub_model_id,
         "config": model.config,
         "num_parameters": model.num_parameters(),
         "training": _training_settings(trainer),
         "generation": {name: decoding[name] for name in _SHOWN_GENERATION if name in decoding},
+        "hardware": f"{hardware_of(args.device)}, {args.per_device_eval_batch_size} at once",
     }
     for adapter in getattr(model, "peft_config", {}).values():
         found |= {"base_model": adapter.base_model_name_or_path, "adapter": adapter.peft_type.value}
+        names = ("r", "lora_alpha", "lora_dropout", "target_modules")
+        for name in (name for name in names if getattr(adapter, name, None) is not None):
+            value = getattr(adapter, name)
+            value = ", ".join(sorted(value)) if isinstance(value, set | list) else value
+            found["training"][f"adapter: {name.replace('_', ' ')}"] = value
     for logs in trainer.state.log_history:  # the last evaluation counts
         if "eval_bleu" in logs:
             scores = {name.removeprefix("eval_"): value for name, value in logs.items()}

@@ -44,6 +44,7 @@ from .loading import (
     texts_of,
     training_set,
 )
+from .model_card import teachers_of
 from .precision import choose_attention
 from .trainer import AxeTrainer, check_model_and_tokenizer
 
@@ -219,8 +220,9 @@ def _run(
     trainer = AxeTrainer(model, training_args, processing_class=tokenizer, **sets)
     metrics: dict[str, Any] = {}
     if "train" in splits:
+        trainer.tell_card(**_about(model_args, data_args))
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        trainer.save_model()
+        trainer.save_model(_internal_call=True)  # which is pushed when it is scored
         trainer.save_state()
         trainer.save_metrics("train", metrics)
     scores = {}
@@ -269,16 +271,35 @@ def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, An
     return output.metrics
 
 
+def _about(model_args, data_args) -> dict[str, Any]:
+    """What the card tells of a run, but for its results."""
+    files = [file.strip() for one in data_args.train_files for file in one.split(",")]
+    names = {"validation": data_args.validation_file, "test": data_args.test_file}
+    scored = {split: given for split, given in names.items() if given is not None}
+    return {
+        "source_lang": data_args.source_lang,
+        "target_lang": data_args.target_lang,
+        "dataset": data_args.dataset_name or _named(files),
+        "evaluated_on": {split: _named(given) for split, given in scored.items()},
+        "teachers": teachers_of([data_args.dataset_name] if data_args.dataset_name else files),
+        "base_model": model_args.model_name_or_path or model_args.init_from,
+        "is_warm_started": model_args.init_from is not None,
+    }
+
+
+def _named(files: str | list[str]) -> str:
+    """Files as they may stand in a card: nobody else has our folders."""
+    parts = [
+        file for one in ([files] if isinstance(files, str) else files) for file in one.split(",")
+    ]
+    return " and ".join(Path(part.strip()).name for part in parts)
+
+
 def _write_card(trainer: AxeTrainer, model_args, data_args, scores: dict[str, Any]) -> None:
-    files = [file for one in data_args.train_files for file in one.split(",")]
-    trainer.create_model_card(
-        source_lang=data_args.source_lang,
-        target_lang=data_args.target_lang,
-        dataset=data_args.dataset_name or " and ".join(Path(f.strip()).name for f in files),
-        base_model=model_args.model_name_or_path or model_args.init_from,
-        is_warm_started=model_args.init_from is not None,
-        scores={split: values for split, values in scores.items() if "bleu" in values},
-    )
+    scored = {split: values for split, values in scores.items() if "bleu" in values}
+    trainer.create_model_card(**_about(model_args, data_args), scores=scored)
+    if trainer.args.push_to_hub:  # not before: the card has the scores
+        trainer.push_to_hub()
 
 
 def _make_tokenizer(

@@ -3,9 +3,11 @@
 import copy
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -13,14 +15,22 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from huggingface_hub import HfApi
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
+from transformers.trainer_utils import (
+    EvalLoopOutput,
+    EvalPrediction,
+    HubStrategy,
+    PredictionOutput,
+    TrainOutput,
+)
 from transformers.utils import logging
+from transformers.utils.hub import PushInProgress
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import (
@@ -38,7 +48,7 @@ from ..data.collator import check_room
 from ..data.formats import Share
 from ..data.lengths import pair_lengths, rows_of, target_sizes
 from ..data.tokenizer import check_tokenizer
-from ..output import write_text
+from ..output import KEPT_BACK, write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback, average_checkpoints
@@ -130,6 +140,7 @@ class AxeTrainer(Seq2SeqTrainer):
             raise ValueError("`processing_class` is missing: AxeTrainer needs the tokenizer.")
         if model is not None:
             check_model_and_tokenizer(model, processing_class)
+            check_push(model, args)
         self.processing_class = processing_class  # `call_model_init` needs it
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
@@ -150,6 +161,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self._body_compiled: Callable[[], AbstractContextManager[None]] = nullcontext
         self._checkpoint: str | None = None  # that the run in progress goes on from
         self._stream_states: dict[int, dict[str, Any]] = {}  # of each worker, behind its last batch
+        self._card_details: dict[str, Any] = {}  # told so far
         self._honour_arguments()
         self._check_canvases()
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
@@ -177,6 +189,8 @@ class AxeTrainer(Seq2SeqTrainer):
         if hasattr(self.model, "get_base_model"):
             # The base class sets it in PEFT's wrapper, whose `generate` asks the model inside.
             self.model.get_base_model().generation_config = decoding
+        if args.push_to_hub:
+            config.carry_code()
         if args.label_smoothing_factor > 0:
             config.label_smoothing = args.label_smoothing_factor
         given, present = canvas_recipe(args), canvas_recipe(config)
@@ -489,7 +503,8 @@ class AxeTrainer(Seq2SeqTrainer):
                 if self.is_fsdp_enabled and saves_shards(self.accelerator):
                     # The base class would leave no model that can be loaded.
                     self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
-            if _internal_call and self._ema is not None:
+            is_checkpoint = _internal_call and Path(folder) != Path(self.args.output_dir)
+            if is_checkpoint and self._ema is not None:
                 self._ema.save(folder, self.args.should_save)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -506,11 +521,110 @@ class AxeTrainer(Seq2SeqTrainer):
             self._ema.load(self.model, self.state.best_model_checkpoint)
             self._ema.apply()
 
+    # Sharing
+
     def create_model_card(self, **details: Any) -> None:  # type: ignore[override]
-        """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`."""
+        """Write README.md into `args.output_dir`; `details` are fields of `ModelCardDetails`, and
+        count for every later card of this trainer, such as that of a push."""
+        self.tell_card(**details)
         if self.is_world_process_zero():
-            text = model_card_text(details_of_training(self, **details))
+            text = model_card_text(details_of_training(self, **self._card_details))
             write_text(Path(self.args.output_dir, "README.md"), text)
+
+    def tell_card(self, **details: Any) -> None:
+        """Keep fields of `ModelCardDetails` for every card of this trainer."""
+        self._card_details |= {name: value for name, value in details.items() if value is not None}
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """The base class's, and the branch `hub_revision` where there is none."""
+        super().init_hf_repo(token, private)
+        if self.is_world_process_zero() and (branch := self.args.hub_revision) is not None:
+            self._make_branch(branch, token)
+
+    def _make_branch(self, branch: str, token: str | None) -> None:
+        if not branch.startswith("refs/"):
+            api = HfApi(token=token or self.args.hub_token)
+            api.create_branch(self.hub_model_id, branch=branch, exist_ok=True)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        create_pr: bool = False,
+        **details: Any,
+    ) -> Any:
+        """Upload model, code, tokenizer and card to the Hub, as one commit.
+
+        Args:
+            commit_message, blocking, token, private: as in `transformers.Trainer`.
+            revision: the branch, made if there is none; `args.hub_revision` by default.
+            create_pr (default False): open a pull request to that branch, which must be there then.
+            **details: fields of `ModelCardDetails`, for the card.
+
+        Returns:
+            What the Hub says of the commit, or a future with it where it is not waited for; None in
+            all processes but the first.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = token or self.args.hub_token
+        self.model.config.carry_code()
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**details)
+        if (revision := revision or self.args.hub_revision) is not None and not create_pr:
+            self._make_branch(revision, token)
+        self._finish_current_push()
+        how: dict[str, Any] = {"token": token, "revision": revision, "run_as_future": not blocking}
+        return self._upload(self.args.output_dir, commit_message, create_pr=create_pr, **how)
+
+    def _upload(self, folder: str, commit_message: str | None, **how: Any) -> Any:
+        is_checkpoint = folder != self.args.output_dir  # with all that a resumed run needs
+        how["ignore_patterns"] = ["training_args.bin"] if is_checkpoint else KEPT_BACK
+        own = {"repo_id": self.hub_model_id, "folder_path": folder}
+        return HfApi().upload_folder(**own, commit_message=commit_message, **how)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push what a checkpoint holds of the model, code too, and the checkpoint if asked to."""
+        args, strategy = self.args, self.args.hub_strategy
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        running = self._pushes_in_progress()
+        if running and not args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        for file in Path(checkpoint_folder).iterdir():
+            if file.is_file() and not any(fnmatch(file.name, pattern) for pattern in KEPT_BACK):
+                shutil.copyfile(file, Path(args.output_dir, file.name))
+        self.create_model_card()
+        title, how = f"Training in progress, step {self.state.global_step}", dict[str, Any]()
+        how |= {"token": args.hub_token, "revision": args.hub_revision, "run_as_future": True}
+        jobs = [self._upload(args.output_dir, title, **how)]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            is_last = strategy == HubStrategy.CHECKPOINT
+            how["path_in_repo"] = "last-checkpoint" if is_last else Path(checkpoint_folder).name
+            jobs.append(self._upload(checkpoint_folder, f"{title}, checkpoint", **how))
+        self.push_in_progress = PushInProgress([*running, *jobs])
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        self._pushes_in_progress()
+
+    def _pushes_in_progress(self) -> list[Any]:
+        """Those beside training, and a warning of each that failed: the base class has none."""
+        push = getattr(self, "push_in_progress", None)
+        jobs = [] if push is None else push.jobs
+        for job in jobs:
+            if job.done() and (error := job.exception()) is not None:
+                problem = " ".join(str(error).split())
+                logger.warning(f"A push failed: {problem:.300} The next one uploads it all.")
+        self.push_in_progress = PushInProgress([job for job in jobs if not job.done()])
+        return self.push_in_progress.jobs
 
     # Evaluation
 
@@ -719,6 +833,16 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
     check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
+
+
+def check_push(model: Any, args: AxeTrainingArguments) -> None:
+    """Refuse, before there is a repository, to push what others could not load."""
+    for adapter in getattr(model, "peft_config", {}).values():
+        base = adapter.base_model_name_or_path
+        if args.push_to_hub and (not base or Path(base).exists()):
+            problem = f"the adapter's base is {base}, a folder that others do not have"
+            advice = "Push that first and train on its name, or merge and push the whole model"
+            raise ValueError(f"`push_to_hub`: {problem}. {advice}.")
 
 
 class RunningLosses:

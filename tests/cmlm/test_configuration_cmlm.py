@@ -193,18 +193,24 @@ REMOTE = {
 }
 
 
-def test_keys_that_name_code_are_saved_only_beside_the_code(tmp_path):
+def test_the_code_that_keys_name_is_saved_with_them(tmp_path):
     config = CmlmConfig(vocab_size=20, d_model=8, **REMOTE)
     config.save_pretrained(tmp_path)
-    assert not REMOTE.keys() & json.loads((tmp_path / "config.json").read_text()).keys()
-    assert (config.auto_map, config.custom_pipelines) == tuple(REMOTE.values())
-    (tmp_path / "pipeline.py").touch()
-    config.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert "auto_map" not in saved and "custom_pipelines" in saved
-    (tmp_path / "configuration_cmlm.py").touch()
-    config.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == REMOTE["auto_map"]
+    assert {name: saved[name] for name in REMOTE} == REMOTE
+    names = {path.name for path in tmp_path.glob("*.py")}
+    assert names == {"configuration_cmlm.py", "configuration_mask_predict.py", "pipeline.py"}
+    assert (config.auto_map, config.custom_pipelines) == tuple(REMOTE.values())
+
+
+@pytest.mark.parametrize("kept", [{}, REMOTE])
+def test_code_is_carried_for_as_long_as_it_is_asked_for(tmp_path, kept):
+    config = CmlmConfig(vocab_size=20, d_model=8, **kept)
+    with pytest.raises(OSError, match="full"), config.with_code():
+        config.save_pretrained(tmp_path / "with")
+        raise OSError("disk full")
+    assert (tmp_path / "with" / "modeling_cmlm.py").is_file()
+    assert {name: vars(config)[name] for name in REMOTE if name in vars(config)} == kept
 
 
 def test_a_users_own_code_is_left_in(tmp_path):

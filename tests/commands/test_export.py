@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import ModelCard
 
 pytest.importorskip("onnxruntime")
 
@@ -45,3 +46,13 @@ def test_wrong_settings_are_refused(fails, model, tmp_path):
         2, "export", model, "--output-dir", folder, "--num-length-candidates", "0"
     )
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(("is_int8", "relation"), [(True, "quantized"), (False, None)])
+def test_the_card_of_graphs_names_the_model_on_the_hub_that_they_were_made_of(is_int8, relation):
+    from axe_hf.commands.export import _card_of_graphs
+
+    card = "---\ntags:\n- mine\n---\n# A model\n"
+    data = ModelCard(_card_of_graphs(card, "me/model", is_int8)).data
+    assert (data.base_model, data.get("base_model_relation")) == ("me/model", relation)
+    assert _card_of_graphs(card, ".", is_int8) == card  # a folder is of no use to others

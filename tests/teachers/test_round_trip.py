@@ -3,14 +3,12 @@
 import copy
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from datasets import Dataset
-from huggingface_hub import CommitInfo, HfApi, RepoUrl
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MBartConfig
 
 from axe_hf import (
@@ -104,23 +102,6 @@ sys.path[:] = [path for path in sys.path if not os.path.isdir(path + "/axe_hf")]
 """
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """The Hub as far as this test goes: a folder."""
-
-    def create_repo(self, repo_id, **kwargs):
-        return RepoUrl(f"https://huggingface.co/{repo_id}")
-
-    def upload_folder(self, *, repo_id, folder_path, commit_message, **kwargs):
-        shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
-        url = f"https://huggingface.co/{repo_id}/commit/abc"
-        return CommitInfo(url, commit_message, "", "abc")
-
-    monkeypatch.setattr(HfApi, "create_repo", create_repo)
-    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-    return tmp_path / "hub"
-
-
 @pytest.mark.slow
 def test_students_translate_the_same_where_the_package_is_not_installed(
     students, sources, hub, tmp_path
@@ -129,12 +110,14 @@ def test_students_translate_the_same_where_the_package_is_not_installed(
     for kind, (model, tokenizer) in students.items():
         save_pretrained_with_code(model, tokenizer, tmp_path / "saved" / kind)
         push_to_hub_with_code(model, tokenizer, f"me/{kind}")
-        files = os.listdir(tmp_path / "saved" / kind)
-        assert sorted(files) == sorted(os.listdir(hub / "me" / kind))
+        files = {path.name: path.read_bytes() for path in (tmp_path / "saved" / kind).iterdir()}
+        pushed = hub.files(f"me/{kind}")
+        assert {*pushed} == {*files, "README.md", ".gitattributes"}
+        assert {name: pushed[name] for name in files} == files
     told = json.dumps([sources, SETTINGS])
     home = {"HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     done = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", "-c", HIDE + STRANGER, hub / "me", told],
+        [sys.executable, "-I", "-W", "ignore", "-c", HIDE + STRANGER, tmp_path / "saved", told],
         env=os.environ | home,
         capture_output=True,
         text=True,
