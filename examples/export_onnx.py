@@ -28,7 +28,7 @@ parser.add_argument("model", help="folder of a trained model, or its name on the
 parser.add_argument("folder", help="where to write the ONNX files")
 parser.add_argument("texts", nargs="*", default=["Where is the station?", "I am hungry."])
 parser.add_argument("--num_iterations", type=int, default=4, help="T of Mask-Predict")
-parser.add_argument("--max_length", type=int, default=32, help="width of the canvas")
+parser.add_argument("--max_length", type=int, default=32, help="longest canvas, in positions")
 parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier export")
 options = parser.parse_args()
 decoding = {"num_iterations": options.num_iterations, "max_length": options.max_length}

@@ -134,9 +134,10 @@ class ExportableMaskPredict(Exportable):
     """Source in, translation out: encoder, length and all T passes of Mask-Predict as one graph.
 
     It decodes as `model.generate` does with one length candidate (Ghazvininejad et al.,
-    "Mask-Predict", EMNLP 2019, section 3), on canvases of one static width, `max_length`: the
-    smaller it is, the faster. Tokens are the same, except where two are equal but for rounding.
-    Each iteration holds logits (batch, positions predicted, vocab) at once, in fp32.
+    "Mask-Predict", EMNLP 2019, section 3), on canvases as wide as the longest of the batch, of two
+    positions at least where `max_length` is more than one. Tokens are the same, except where two
+    are equal but for rounding. Each iteration holds logits (batch, positions predicted, vocab) at
+    once, in fp32.
 
     Args:
         model: as in `ExportableEncoder`.
@@ -147,10 +148,10 @@ class ExportableMaskPredict(Exportable):
 
     Inputs: as in `ExportableEncoder`.
 
-    Outputs: `tokens` (batch, max_length) long, the canvas with its blanks and `</s>`, `<pad>`
-    behind each length: decode with `skip_special_tokens=True`. With `collapse_repeats` blanks stand
-    in place of all but the first of a run. `log_probs` (batch, max_length) fp32 (fp64 of a model in
-    fp64), in nats, 0 behind each length, of every position as it was said; `lengths` (batch,) long.
+    Outputs: `tokens` (batch, canvas) long, the canvas with its blanks and `</s>`, `<pad>` behind
+    each length: decode with `skip_special_tokens=True`. With `collapse_repeats` blanks stand in
+    place of all but the first of a run. `log_probs` (batch, canvas) fp32 (fp64 of a model in fp64),
+    in nats, 0 behind each length, of every position as it was said; `lengths` (batch,) long.
 
     Raises:
         TypeError, ValueError: as `ExportableEncoder` and `generate`, or for a setting that the
@@ -161,7 +162,7 @@ class ExportableMaskPredict(Exportable):
         >>> from axe_hf import CmlmConfig, CmlmForConditionalGeneration, ExportableMaskPredict
         >>> config = CmlmConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
         >>> model = CmlmForConditionalGeneration(config).eval()
-        >>> decode = ExportableMaskPredict(model, num_iterations=2, max_length=6)
+        >>> decode = ExportableMaskPredict(model, num_iterations=2, min_length=6, max_length=6)
         >>> source = torch.tensor([[7, 8, 9, 1]])
         >>> tokens, log_probs, lengths = decode(source, torch.ones_like(source))
         >>> tokens.shape, log_probs.shape, lengths.shape
@@ -188,14 +189,14 @@ class ExportableMaskPredict(Exportable):
         tables["num_masked"] = _num_masked(settings, self.width)
         for name, value in tables.items():
             self.register_buffer(name, value.to(model.device), persistent=False)
-        self.most_masked = self.num_masked.amax(dim=1).tolist()  # what the widest canvas masks
         self.eval()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Tensors:
         source = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         best_class = source.length_logits.log_softmax(dim=-1)[:, 1:].argmax(dim=1)
         lengths = self.canvas_lengths[best_class]  # (batch,)
-        is_inside = torch.arange(self.width, device=lengths.device) < lengths[:, None]
+        width = _as_size(lengths, self.width)
+        is_inside = torch.arange(width, device=lengths.device) < lengths[:, None]
         states = source.last_hidden_state
         key_values = self.decoder.project_source(states)
         like_canvas = states.new_zeros(1).expand(*is_inside.shape, 1)
@@ -207,14 +208,15 @@ class ExportableMaskPredict(Exportable):
             logits = self.lm_head(outputs.last_hidden_state)  # (batch, positions, vocab)
             return self._choose(logits)
 
-        tokens, log_probs = predict(masked_canvas(lengths, self.width, self.config))
+        tokens, log_probs = predict(masked_canvas(lengths, width, self.config))
         tokens = tokens.masked_fill(~is_inside, self.config.pad_token_id)
         log_probs = log_probs.masked_fill(~is_inside, 0.0)
-        for num_masked, most_masked in zip(self.num_masked, self.most_masked, strict=True):
+        for num_masked_by_length in self.num_masked:
+            num_masked = num_masked_by_length[lengths]  # (batch,)
+            most_masked = _as_size(num_masked, width)
             order = least_probable_first(log_probs.masked_fill(~is_inside, torch.inf))
             order = order[:, :most_masked]  # (batch, most_masked)
-            ranks = torch.arange(most_masked, device=order.device)
-            is_masked = ranks < num_masked[lengths][:, None]
+            is_masked = torch.arange(most_masked, device=order.device) < num_masked[:, None]
             kept_tokens, kept_log_probs = tokens.gather(1, order), log_probs.gather(1, order)
             masked = kept_tokens.masked_fill(is_masked, self.config.mask_token_id)
             new_tokens, new_log_probs = predict(tokens.scatter(1, order, masked), order)
@@ -237,6 +239,20 @@ class ExportableMaskPredict(Exportable):
 
     def example_inputs(self) -> Inputs:
         return example_source(self.encoder)
+
+
+def _as_size(counts: torch.Tensor, most: Any) -> Any:
+    """The largest of `counts` (batch,) as a size that a graph leaves free, at most `most`.
+
+    It is two at least, where there are two: Transformers' attention asks whether there is one
+    query, and a graph must know the answer.
+    """
+    if isinstance(most, int) and most < 2:
+        return most
+    size: Any = counts.max().clamp(min=2).item()  # no number while it is traced
+    torch._check(size >= 2)
+    torch._check(size <= most)
+    return size
 
 
 def _followed_settings(model: Any, overrides: dict[str, Any]) -> MaskPredictGenerationConfig:
