@@ -230,9 +230,11 @@ def _minimal_card(repo_id: str, config: CmlmConfig, files: dict[str, Path]) -> s
 
 
 def _with_license(card: str, license: str | None) -> str:
+    """A card with a licence on top, and in the line that ours have of it."""
     if license is None:
         return card
-    changed = ModelCard(card)
+    line = f"- Licence: `{license}`"
+    changed = ModelCard(re.sub("^- Licence: .*$", lambda _: line, card, flags=re.MULTILINE))
     changed.data.license = license
     return str(changed)
 

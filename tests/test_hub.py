@@ -474,6 +474,7 @@ def test_models_push_their_code_by_the_method_of_transformers(model, hub):
 
 def test_the_card_of_a_folder_is_uploaded_with_the_name_it_has_there(folder, hub):
     card = '---\ntags: [mine]\n---\n# Mine\n\nX.from_pretrained("plain", y) "plain"\n'
+    card += "- Licence: none is stated. The data may have one.\n"
     (folder / "README.md").write_text(card)
     push_folder_to_hub(folder, "me/model")
     pushed = hub.files("me/model")["README.md"].decode()
@@ -481,6 +482,7 @@ def test_the_card_of_a_folder_is_uploaded_with_the_name_it_has_there(folder, hub
     push_folder_to_hub(folder, "me/model", license="cc-by-4.0")
     changed = ModelCard(hub.files("me/model")["README.md"].decode())
     assert changed.data.license == "cc-by-4.0" and changed.data.tags == ["mine"]
+    assert changed.text.endswith("- Licence: `cc-by-4.0`\n") and "none is" not in changed.text
     # Without one, that of the repository stays.
     (folder / "README.md").unlink()
     (folder / "more.txt").write_text("more")

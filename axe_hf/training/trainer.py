@@ -609,7 +609,11 @@ class AxeTrainer(Seq2SeqTrainer):
             return  # of several sets each has a name of its own
         found = {"loss", *_LOGGED_RATES}
         if is_scored and not args.prediction_loss_only:
-            found |= (self._metric.compute(predictions=["a"], references=["a"]) or {}).keys()
+            scores = (self._metric.compute(predictions=["a"], references=["a"]) or {}).keys()
+            found |= scores
+            if DIRECTION in next(rows_of(self.eval_dataset), {}):
+                directions = self.model.config.directions or ()
+                found |= {f"{direction}_{score}" for direction in directions for score in scores}
         if name not in found:
             hint = "" if is_scored else " Translations are scored with `predict_with_generate`."
             known = ", ".join(sorted(n for n in found if not n.endswith("signature")))

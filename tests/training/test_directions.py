@@ -388,16 +388,19 @@ def test_each_language_has_its_words_counted_and_references_of_unknown_language_
     assert result.metrics["test_bleu_signature"] == ", ".join(signatures.values())
 
 
-def test_the_best_checkpoint_is_that_of_the_mean(whole, tmp_path):
+@pytest.mark.parametrize(
+    ("metric", "score"), [("chrf", "eval_chrf"), ("de-en_chrf", "eval_de-en_chrf")]
+)
+def test_the_best_checkpoint_is_that_of_the_mean_or_of_one(whole, tmp_path, metric, score):
     how = {"max_steps": 6, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2}
     how |= {"save_steps": 2, "keep_best": 1, "early_stopping_patience": 3}
     files = {"train_file": whole, "validation_file": whole, "max_eval_samples": 4}
     directions = ["en-de", "de-en"]
     result = train(
-        files, tmp_path / "out", directions=directions, metric_for_best_model="chrf", **how
+        files, tmp_path / "out", directions=directions, metric_for_best_model=metric, **how
     )
-    logged = [logs for logs in result.trainer.state.log_history if "eval_chrf" in logs]
-    best = max(logs["eval_chrf"] for logs in logged)
+    logged = [logs for logs in result.trainer.state.log_history if score in logs]
+    best = max(logs[score] for logs in logged)
     assert result.trainer.state.best_metric == best
     for logs in logged:
         each = [logs[f"eval_{direction}_chrf"] for direction in directions]
