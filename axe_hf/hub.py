@@ -172,11 +172,10 @@ def _checked_config(folder: Path, files: dict[str, Path]) -> CmlmConfig:
 
 
 def _check_adapter(folder: Path) -> None:
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if not (name := base.get("base_model_name_or_path")) or Path(name).exists():
-        problem = f"`folder` holds an adapter to {name}, a folder that others do not have"
-        advice = "Push that first and train the adapter on its name, or push what "
-        raise ValueError(f"{problem}. {advice}model.merge_and_unload() gives.")
+    from .training.sharing import check_base  # with it comes the Trainer
+
+    adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    check_base(adapter.get("base_model_name_or_path"), "folder")
 
 
 def _commit(

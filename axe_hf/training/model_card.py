@@ -133,7 +133,8 @@ def teachers_of(data: Iterable[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in data:
         path = Path(name)
-        folders = (path, *path.parents[:2]) if path.exists() else ()
+        folders = [path, path.parent] if path.exists() else []
+        folders += [path.parents[1]] if path.parent.name == "data" else []  # as `distill` lays it
         file = next((f / SUMMARY for f in folders if (f / SUMMARY).is_file()), None)
         if file is None and not path.exists() and _dataset_id(name):
             with suppress(OSError, ValueError, HfHubHTTPError):

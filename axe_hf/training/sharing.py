@@ -17,11 +17,17 @@ logger = logging.get_logger(__name__)
 def check_push(model: Any) -> None:
     """Refuse, before there is a repository, to push what others could not load."""
     for adapter in getattr(model, "peft_config", {}).values():
-        base = adapter.base_model_name_or_path
-        if not base or Path(base).exists():
-            problem = f"the adapter's base is {base}, a folder that others do not have"
-            advice = "Push that first and train on its name, or merge and push the whole model"
-            raise ValueError(f"`push_to_hub`: {problem}. {advice}.")
+        check_base(adapter.base_model_name_or_path, "push_to_hub")
+
+
+def check_base(name: str | None, argument: str) -> None:
+    """Refuse to share an adapter to a model that others cannot find by its name."""
+    if not name or Path(name).exists():
+        problem = f"the adapter's base is {name}, a folder that others do not have"
+        advice = (
+            "Push that first and train on its name, or push what model.merge_and_unload() gives"
+        )
+        raise ValueError(f"`{argument}`: {problem}. {advice}.")
 
 
 def make_branch(trainer: Any, branch: str | None, token: str | None = None) -> None:
