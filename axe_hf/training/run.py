@@ -198,10 +198,7 @@ def _run(
     tokenizer = _make_tokenizer(model_args, data_args, checkpoint, pairs)
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
-    if "train" in splits:
-        _teach_directions(model, tokenizer, model_args, data_args)
-    else:
-        check_directions(model.config, data_args.language_pairs)
+    _settle_directions(model, tokenizer, model_args, data_args, "train" in splits)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is None:
         choose_attention(model, training_args)
@@ -337,8 +334,12 @@ def _with_tags(tokenizer: Any, data_args: DataArguments) -> Any:
     return tokenizer
 
 
-def _teach_directions(model: Any, tokenizer: Any, model_args, data_args: DataArguments) -> None:
+def _settle_directions(
+    model: Any, tokenizer: Any, model_args, data_args: DataArguments, is_trained: bool
+) -> None:
     """Let the model know what it is trained for; an adapter has no room for new symbols."""
+    if not is_trained:
+        return check_directions(model.config, data_args.language_pairs)
     num_rows = model.config.vocab_size
     teach_directions(model, tokenizer, data_args.language_pairs)
     if model_args.use_peft and model.config.vocab_size > num_rows:
