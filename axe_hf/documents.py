@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .languages import base_language
+
 
 @dataclass(frozen=True)
 class Document:
@@ -87,7 +89,7 @@ def _sentences_of(lines: Iterator[str], language: str | None) -> Iterator[str]:
     except ImportError as error:
         message = 'Splitting sentences needs sentencex: python -m pip install "axe-hf[documents]".'
         raise ImportError(message) from error
-    code = re.split("[-_]", language or "en")[0].lower()
+    code = base_language(language or "en")
     for line in lines:
         start = 0
         # It takes no halves of characters; what is in their place is as long.

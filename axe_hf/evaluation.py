@@ -3,7 +3,6 @@
 sacreBLEU tokenizes by itself, so every text here is plain, detokenized text.
 """
 
-import re
 import uuid
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
@@ -12,6 +11,8 @@ from typing import Any
 
 import datasets
 import evaluate
+
+from .languages import base_language
 
 try:
     from sacrebleu.metrics import BLEU, CHRF
@@ -32,7 +33,7 @@ def default_tokenize(target_lang: str | None) -> str:
     >>> [default_tokenize(language) for language in ("de", "zh_CN", "tha_Thai")]
     ['13a', 'zh', 'char']
     """
-    language = re.split("[-_]", (target_lang or "").lower())[0]
+    language = base_language(target_lang)
     if language in ("ja", "jpn"):
         return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
     return "zh" if language in _CHINESE else "char" if language in _OTHERS else "13a"

@@ -5,8 +5,8 @@ is installed and imported, its own classes are used and the copied code is left 
 """
 
 import json
+import re
 import tempfile
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .cmlm import CmlmConfig, CmlmForConditionalGeneration, modeling_cmlm
 from .export import is_exported
-from .output import KEPT_BACK, check_new_folder, whole_folder
+from .output import check_new_folder, is_shared, whole_folder
 
 CARD = "README.md"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -144,7 +144,7 @@ def push_folder_to_hub(
         raise FileNotFoundError(f"`folder` must be the folder of a model, there is no {folder}.")
     how: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
     how |= {"revision": revision, "create_pr": create_pr, "license": license}
-    files = {path.name: path for path in sorted(folder.iterdir()) if _is_shared(path)}
+    files = {path.name: path for path in sorted(folder.iterdir()) if is_shared(path)}
     with tempfile.TemporaryDirectory() as scratch:
         if "adapter_config.json" in files and "config.json" not in files:
             _check_adapter(folder)
@@ -155,10 +155,6 @@ def push_folder_to_hub(
             config.save_pretrained(scratch)
             files |= {path.name: path for path in Path(scratch).iterdir()}
         return _commit(files, repo_id, config, **how)
-
-
-def _is_shared(path: Path) -> bool:
-    return path.is_file() and not any(fnmatch(path.name, pattern) for pattern in KEPT_BACK)
 
 
 def _checked_config(folder: Path, files: dict[str, Path]) -> CmlmConfig:
@@ -176,11 +172,10 @@ def _checked_config(folder: Path, files: dict[str, Path]) -> CmlmConfig:
 
 
 def _check_adapter(folder: Path) -> None:
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if not (name := base.get("base_model_name_or_path")) or Path(name).exists():
-        problem = f"`folder` holds an adapter to {name}, a folder that others do not have"
-        advice = "Push that first and train the adapter on its name, or push what "
-        raise ValueError(f"{problem}. {advice}model.merge_and_unload() gives.")
+    from .training.sharing import check_base  # with it comes the Trainer
+
+    adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    check_base(adapter.get("base_model_name_or_path"), "folder")
 
 
 def _commit(
@@ -203,8 +198,7 @@ def _commit(
     added = {name: CommitOperationAdd(name, path) for name, path in files.items()}
     if CARD in files:
         card = files[CARD].read_text(encoding="utf-8")
-        own = json.dumps(files[CARD].resolve().parent.name)  # as training wrote it
-        card = card.replace(f"from_pretrained({own}", f"from_pretrained({json.dumps(repo.repo_id)}")
+        card = _renamed(card, files[CARD].resolve().parent.name, repo.repo_id)
     elif config is not None and not api.file_exists(repo.repo_id, CARD, revision=revision):
         card = _minimal_card(repo.repo_id, config, files)
     else:
@@ -216,6 +210,17 @@ def _commit(
     return str(commit.pr_url or repo)  # what holds nothing new opens no pull request
 
 
+def _renamed(card: str, folder: str, repo_id: str) -> str:
+    """A card whose code loads `repo_id`, and no longer the folder that the card was written for.
+
+    That is `folder`, or, if it was copied since, what the title says.
+    """
+    names = {folder, *re.findall("^# (.+)$", card, re.MULTILINE)[:1]}
+    shown = "|".join(re.escape(json.dumps(name)) for name in names)
+    loads = rf"((?:from_pretrained|load_exported)\(|axe-hf translate )(?:{shown})"
+    return re.sub(loads, lambda found: found[1] + json.dumps(repo_id), card)
+
+
 def _minimal_card(repo_id: str, config: CmlmConfig, files: dict[str, Path]) -> str:
     from .training.model_card import minimal_card_text  # with it comes the Trainer
 
@@ -224,9 +229,11 @@ def _minimal_card(repo_id: str, config: CmlmConfig, files: dict[str, Path]) -> s
 
 
 def _with_license(card: str, license: str | None) -> str:
+    """A card with a licence on top, and in the line that ours have of it."""
     if license is None:
         return card
-    changed = ModelCard(card)
+    line = f"- Licence: `{license}`"
+    changed = ModelCard(re.sub("^- Licence: .*$", lambda _: line, card, flags=re.MULTILINE))
     changed.data.license = license
     return str(changed)
 

@@ -5,6 +5,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 # Controls but tab and line feed, changes of the direction of writing, lone surrogates.
@@ -12,11 +13,27 @@ _COMMANDS = r"[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]
 # In a folder that a process is writing into, or was when it was killed. Uploads skip names in "_".
 UNFINISHED = "_unfinished"
 _SCRATCH = ".unfinished-"
+PREDICTIONS_NAME = "generated_predictions.txt"  # as in Transformers' run_translation.py
 # What stays at home when a run's folder is shared: other checkpoints, states to resume by, settings
 # with paths and tokens in them, translations of the test data.
 KEPT_BACK = ["_*", ".*", "checkpoint-*", "*.pt", "*.pth", "training_args.bin"]
-KEPT_BACK += ["generated_predictions.txt"]
+KEPT_BACK += [PREDICTIONS_NAME.replace(".", "*.")]  # of several directions one each
 _held: set[Path] = set()
+
+
+def predictions_name(direction: str | None = None) -> str:
+    """The file of a run's translations of the test data, of several directions one each.
+
+    >>> predictions_name(), predictions_name("zh-CN:en")
+    ('generated_predictions.txt', 'generated_predictions.zh-CN-en.txt')
+    """
+    part = "" if direction is None else f".{direction.replace(':', '-')}"  # no colon on Windows
+    return PREDICTIONS_NAME.replace(".", f"{part}.")
+
+
+def is_shared(path: Path) -> bool:
+    """Whether it is a file that others get when the folder it is in is uploaded."""
+    return path.is_file() and not any(fnmatch(path.name, pattern) for pattern in KEPT_BACK)
 
 
 def check_new_folder(path: str | Path, argument: str, advice: str = "Choose another one.") -> Path:

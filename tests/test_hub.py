@@ -6,6 +6,7 @@ The client is the real `huggingface_hub`; the Hub is `hub_server.py`, on this ma
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from transformers import (
     AutoTokenizer,
     Trainer,
     TrainingArguments,
+    dynamic_module_utils,
 )
 
 from axe_hf import (
@@ -33,6 +35,7 @@ from axe_hf import (
     translate,
 )
 from axe_hf.cmlm.configuration_cmlm import CUSTOM_PIPELINES
+from axe_hf.output import predictions_name
 from axe_hf.pipeline import TASK
 
 SENTENCES = ["A dog barks.", "Ein Hund bellt."]
@@ -174,12 +177,29 @@ def test_who_has_no_package_loads_trains_saves_and_pushes_on_what_was_pushed(
     assert CODE <= {*os.listdir(tmp_path / "offline")} and len(hub.requests) == asked
 
 
+def test_a_copy_of_the_code_saves_all_of_it_though_its_folder_is_gone(
+    model, tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    save_pretrained_with_code(model, tokenizer, tmp_path / "model")
+    name = "configuration_cmlm.CmlmConfig"
+    kind = dynamic_module_utils.get_class_from_dynamic_module(name, tmp_path / "model")
+    assert kind is not CmlmConfig
+    config = kind.from_pretrained(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model")
+    config.save_pretrained(tmp_path / "again")
+    assert CODE <= {*os.listdir(tmp_path / "again")}
+
+
+@pytest.mark.slow
 def test_who_has_no_package_saves_code_and_pipeline_of_a_folder_that_is_gone(
     model, tokenizer, tmp_path
 ):
     save_pretrained_with_code(model, tokenizer, tmp_path / "model")
     program = """
 import shutil
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 folder, config_alone, again = sys.argv[1:]
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
@@ -188,7 +208,7 @@ config.save_pretrained(config_alone)
 model.save_pretrained(again)
 """
     names = ("model", "config alone", "again")
-    command = [sys.executable, "-I", "-c", HIDE + USE + program, *(tmp_path / n for n in names)]
+    command = [sys.executable, "-I", "-c", HIDE + program, *(tmp_path / n for n in names)]
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -454,6 +474,7 @@ def test_models_push_their_code_by_the_method_of_transformers(model, hub):
 
 def test_the_card_of_a_folder_is_uploaded_with_the_name_it_has_there(folder, hub):
     card = '---\ntags: [mine]\n---\n# Mine\n\nX.from_pretrained("plain", y) "plain"\n'
+    card += "- Licence: none is stated. The data may have one.\n"
     (folder / "README.md").write_text(card)
     push_folder_to_hub(folder, "me/model")
     pushed = hub.files("me/model")["README.md"].decode()
@@ -461,6 +482,7 @@ def test_the_card_of_a_folder_is_uploaded_with_the_name_it_has_there(folder, hub
     push_folder_to_hub(folder, "me/model", license="cc-by-4.0")
     changed = ModelCard(hub.files("me/model")["README.md"].decode())
     assert changed.data.license == "cc-by-4.0" and changed.data.tags == ["mine"]
+    assert changed.text.endswith("- Licence: `cc-by-4.0`\n") and "none is" not in changed.text
     # Without one, that of the repository stays.
     (folder / "README.md").unlink()
     (folder / "more.txt").write_text("more")
@@ -469,8 +491,16 @@ def test_the_card_of_a_folder_is_uploaded_with_the_name_it_has_there(folder, hub
     assert "more.txt" in hub.files("me/model")
 
 
+def test_a_card_of_a_folder_that_was_copied_loads_what_was_pushed(folder, hub):
+    (folder / "README.md").write_text('# first\n\nfrom_pretrained("first") from_pretrained("me/x")')
+    push_folder_to_hub(folder, "me/model")
+    pushed = hub.files("me/model")["README.md"].decode()
+    assert pushed == '# first\n\nfrom_pretrained("me/model") from_pretrained("me/x")'
+
+
 def test_what_is_of_no_use_to_others_stays_at_home(folder, hub):
-    for name in ("training_args.bin", "optimizer.pt", "generated_predictions.txt", "_unfinished"):
+    predictions = (predictions_name(), predictions_name("zh-CN:en"))
+    for name in ("training_args.bin", "optimizer.pt", "_unfinished", *predictions):
         (folder / name).write_text("mine")
     (folder / "checkpoint-3").mkdir()
     (folder / "checkpoint-3" / "config.json").write_text("{}")

@@ -20,6 +20,7 @@ PACKAGE = REPOSITORY / "axe_hf"
 
 # A new part of axe_hf, a module or folder right under it, must be entered in one of these.
 LEAVES = {"kernels", "data", "evaluation", "output", "reference", "pipeline", "declarations"}
+LEAVES |= {"languages"}
 JOINERS = {
     "quantization",
     "training",
@@ -37,6 +38,7 @@ MAY_IMPORT = {
     **{part: set() for part in LEAVES},
     # The canvas is the model's: its masks and the label that is not scored are written there.
     "data": {"cmlm"},
+    "evaluation": {"languages"},
     "reference": {"cmlm"},  # the checks at the door of the loss, no arithmetic
     **{part: {"cmlm"} | LEAVES | JOINERS for part in JOINERS},
     # What is learned from teachers is what training begins with.

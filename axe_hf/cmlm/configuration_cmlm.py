@@ -265,6 +265,8 @@ class CmlmConfig(PreTrainedConfig):
     def tagged(self, text: str, target_lang: str | None = None) -> str:
         """A source as the model reads it: where it knows several targets, with the tag of one.
 
+        `target_lang` counts, and not a tag that `text` begins with.
+
         Raises:
             ValueError: `target_lang` is none of them, or missing where `text` has no tag either.
 
@@ -278,9 +280,12 @@ class CmlmConfig(PreTrainedConfig):
             raise ValueError(f"`target_lang` must be one of {known}, got {target_lang!r}.")
         if len(known) < 2:
             return text
+        tags = tuple(map(LANGUAGE_TAG.format, known))
+        has_tag = text.lstrip().startswith(tags)
         if target_lang is not None:
+            text = text.split("<<", 1)[1].lstrip() if has_tag else text
             return f"{LANGUAGE_TAG.format(target_lang)} {text}"
-        if not text.lstrip().startswith(tuple(map(LANGUAGE_TAG.format, known))):
+        if not has_tag:
             raise ValueError(f"`target_lang` must say into which of {known} to translate.")
         return text
 

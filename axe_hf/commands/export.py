@@ -1,6 +1,8 @@
 """`axe-hf export`."""
 
 import argparse
+import json
+import re
 from pathlib import Path
 
 from ..output import check_new_folder
@@ -49,14 +51,16 @@ def run(options: argparse.Namespace) -> None:
 
     print(f"Exporting {options.model}: about a minute for 6 + 6 layers ...", flush=True)
     card = models.model_card_of(options.model)
-    card = card and _card_of_graphs(card + _section(int8), options.model, int8)
+    card = card and _card_of_graphs(card, options.model, folder, int8)
     asked = {"tokenizer": tokenizer, "model_card": card}
     export_model(model.float(), folder, int8=int8, **asked, **options.generation)
     print(_report(folder))
 
 
-def _card_of_graphs(card: str, model: str, is_int8: bool) -> str:
-    """The card with the model on the Hub that the graphs were made of, if it is one."""
+def _card_of_graphs(card: str, model: str, folder: Path, is_int8: bool) -> str:
+    """The model's card without how to load that, and with its name if others can find it."""
+    card = re.sub("^## Use$.*?(?=^## )", "", card, count=1, flags=re.MULTILINE | re.DOTALL)
+    card += _section(folder.resolve().name, is_int8)
     if Path(model).exists():
         return card
     from huggingface_hub import ModelCard
@@ -68,13 +72,13 @@ def _card_of_graphs(card: str, model: str, is_int8: bool) -> str:
     return str(changed)
 
 
-def _section(is_int8: bool) -> str:
-    """What the model's card says more of the exported folder."""
+def _section(name: str, is_int8: bool) -> str:
+    """What the card says of the exported folder."""
     kind = "in int8" if is_int8 else "in float32"
     return (
         f"\n## This folder\n\nThe model as ONNX graphs, {kind}, written by `axe-hf export`. "
         'Its scores may differ from those above.\n\n```bash\npip install "axe-hf[onnx]"\n'
-        'axe-hf translate FOLDER "..."\n```\n'
+        f'axe-hf translate {json.dumps(name)} "..."\n```\n'
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..declarations import Declaration, declared_fields
-from ..output import printable
+from ..output import predictions_name, printable
 from .options import (
     CommandParser,
     UsageError,
@@ -182,7 +182,7 @@ def parse(argv: list[str]) -> TrainOptions:
 
 def run(options: TrainOptions) -> None:
     """Train, and print how well it went."""
-    from ..training import PREDICTIONS_NAME, run_training
+    from ..training import run_training
 
     result = run_training(*options.arguments())
     if not result.trainer.is_world_process_zero():
@@ -193,8 +193,8 @@ def run(options: TrainOptions) -> None:
     if is_trained:
         print(f"\nSaved the model in {printable(folder)}.")
     if args.do_predict:
-        names = (path.name for path in Path(folder).glob(f"{Path(PREDICTIONS_NAME).stem}*"))
-        written = f"{printable(folder)}/{', '.join(sorted(names))}"
+        own = [predictions_name(n) for n in directions if f"test_{n}_bleu" in result.metrics]
+        written = f"{printable(folder)}/{', '.join(own or [predictions_name()])}"
         print(f"Wrote the translations of the test data into {written}.")
     line = "On the {} data: BLEU {bleu:.2f}, chrF {chrf:.2f}, repetition rate {repetition_rate:.2%}"
     for prefix, data in (("eval_", "validation"), ("test_", "test")):

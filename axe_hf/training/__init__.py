@@ -1,11 +1,12 @@
 """The trainer and its arguments, averages of weights, the model card, and a whole run in a call."""
 
+from ..output import PREDICTIONS_NAME
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .averaging import EmaCallback, average_checkpoints
 from .best import choose_checkpoints
 from .model_card import ModelCardDetails, model_card_text
 from .precision import has_fast_bf16
-from .run import PREDICTIONS_NAME, TrainingResult, run_training
+from .run import TrainingResult, run_training
 from .script_arguments import ScriptArguments
 from .time_budget import TrainingClock, timed_schedule
 from .trainer import AxeTrainer

@@ -1,7 +1,7 @@
 """What a model translates, from and into which languages, and several of that in one model."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -62,6 +62,19 @@ def teach_directions(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]
         model.resize_token_embeddings(len(tokenizer))
 
 
+def check_directions(config: Any, pairs: Sequence[tuple[str, str]]) -> None:
+    """Refuse to score several directions of which a model cannot go all.
+
+    Of a single one nothing is said: data may call its languages otherwise than the model does.
+    """
+    known, targets = config.target_languages, dict.fromkeys(target for _, target in pairs)
+    new = [target for target in targets if target not in known]
+    if len(pairs) > 1 and new and (known or len(targets) > 1):
+        into = f"translates into {', '.join(known)}" if known else "says of no language"
+        problem = f"the model {into}, and not into {', '.join(new)}"
+        raise ValueError(f"`directions`: {problem}. Score those that it was trained for.")
+
+
 def add_tags(tokenizer: Any, tags: Iterable[str]) -> None:
     """Add tags to a tokenizer that stay whole, and are no special tokens, which are spelt out."""
     for tag in tags:
@@ -106,11 +119,3 @@ class MetricOfDirections:
             means[score] = ", ".join(dict.fromkeys(values)) if is_text else fmean(values)
         each = {f"{name}_{s}": v for name, scores in found.items() for s, v in scores.items()}
         return means | each
-
-
-def lines_by_direction(lines: Iterable[str], directions: Iterable[str]) -> Iterator[Any]:
-    """The name of each direction, as files can have it, and its lines."""
-    rows = [*zip(lines, directions, strict=True)]
-    for name in dict.fromkeys(direction for _, direction in rows):
-        of_file = "-".join(languages_of(name))
-        yield of_file, [line for line, direction in rows if direction == name]

@@ -17,6 +17,7 @@ from transformers.trainer_utils import has_length
 
 from ..cmlm import CmlmConfig, MaskPredictGenerationConfig
 from ..cmlm.configuration_cmlm import LANGUAGE_TAG, languages_of
+from ..languages import hub_language
 from ..teachers.work import SUMMARY
 from .freezing import frozen
 
@@ -112,17 +113,10 @@ def model_card_text(details: ModelCardDetails) -> str:
     )
     fields = {"template_path": str(_TEMPLATE), "details": details, "config": details.config}
     fields |= {"loss": loss_in_words(details.config), "directions": _directions(details)}
+    targets = details.config.target_languages
+    fields |= {"scored": _scored(details), "target": targets[0] if len(targets) > 1 else None}
+    fields["example"] = details.config.tagged("A sentence.", fields["target"])
     return str(ModelCard.from_template(data, **fields))
-
-
-def hub_language(code: str | None) -> str | None:
-    """A language as the Hub writes it, by ISO 639 without script or country; None for other words.
-
-    >>> [hub_language(code) for code in ("zh_CN", "en_XX", "deu_Latn", "pt-BR", "source")]
-    ['zh', 'en', 'deu', 'pt', None]
-    """
-    base = re.split("[-_]", code or "")[0].lower()
-    return base if re.fullmatch("[a-z]{2,3}", base) else None
 
 
 def minimal_card_text(repo_id: str, config: CmlmConfig, folder: Path, is_exported: bool) -> str:
@@ -139,7 +133,8 @@ def teachers_of(data: Iterable[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in data:
         path = Path(name)
-        folders = (path, *path.parents[:2]) if path.exists() else ()
+        folders = [path, path.parent] if path.exists() else []
+        folders += [path.parents[1]] if path.parent.name == "data" else []  # as `distill` lays it
         file = next((f / SUMMARY for f in folders if (f / SUMMARY).is_file()), None)
         if file is None and not path.exists() and _dataset_id(name):
             with suppress(OSError, ValueError, HfHubHTTPError):
@@ -182,22 +177,52 @@ def _widget(details: ModelCardDetails) -> list[dict[str, str]]:
     ]
 
 
+@dataclass(frozen=True)
+class ScoredData:
+    """The scores of one data set in one direction, as the card shows them."""
+
+    split: str
+    direction: str
+    scores: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the row of a table."""
+        return f"{self.split}, {self.direction}" if self.direction else self.split
+
+
+def _scored(details: ModelCardDetails) -> list[ScoredData]:
+    """Every data set, of several directions once for each: their mean is of no language."""
+    found = list[ScoredData]()
+    for split, scores in details.scores.items():
+        several = [n for n in details.config.directions or () if f"{n}_bleu" in scores]
+        for name in several:
+            start = f"{name}_"
+            own = {s.removeprefix(start): v for s, v in scores.items() if s.startswith(start)}
+            found.append(ScoredData(split, name, own))
+        if not several:
+            found.append(ScoredData(split, "", scores))
+    return found
+
+
 def _eval_results(details: ModelCardDetails) -> list[EvalResult]:
     names = {split: details.evaluated_on.get(split, details.dataset) for split in details.scores}
+    known = f"{details.source_lang or '?'}-{details.target_lang or '?'}"
     return [
         EvalResult(
             task_type="translation",
-            task_name=f"Translation {details.source_lang or '?'}-{details.target_lang or '?'}",
-            dataset_type=names[split] or "unknown",
-            dataset_name=names[split] or "unknown",
-            dataset_split=split,
+            task_name=f"Translation {one.direction or known}",
+            dataset_type=names[one.split] or "unknown",
+            dataset_name=names[one.split] or "unknown",
+            dataset_config=one.direction or None,
+            dataset_split=one.split,
             metric_type=metric,
-            metric_name=scores.get(f"{metric}_signature", metric),
-            metric_value=round(scores[metric], 2),
+            metric_name=one.scores.get(f"{metric}_signature", metric),
+            metric_value=round(one.scores[metric], 2),
         )
-        for split, scores in details.scores.items()
+        for one in _scored(details)
         for metric in ("bleu", "chrf")
-        if metric in scores
+        if metric in one.scores
     ]
 
 

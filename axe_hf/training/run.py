@@ -22,7 +22,7 @@ from ..cmlm.configuration_cmlm import (
 )
 from ..data import train_tokenizer
 from ..data.tokenizer import check_tokenizer, load_tokenizer
-from ..output import check_new_folder, only_writer, write_text
+from ..output import check_new_folder, only_writer, predictions_name, write_text
 from ..pipeline import language_tags
 from ..teachers import student_tokenizer
 from ..teachers.warm_start import check_name
@@ -31,8 +31,8 @@ from .checkpoints import resolve_checkpoint
 from .directions import (
     DIRECTION,
     add_tags,
+    check_directions,
     direction_name,
-    lines_by_direction,
     teach_directions,
 )
 from .loading import (
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
-
-PREDICTIONS_NAME = "generated_predictions.txt"  # as in Transformers' run_translation.py
 
 # What a model to fine-tune may change; all else is the shape of its weights or hidden states.
 _CHANGEABLE = {"training_loss", "axe_delta", "label_smoothing", "length_loss_weight"}
@@ -200,8 +198,7 @@ def _run(
     tokenizer = _make_tokenizer(model_args, data_args, checkpoint, pairs)
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
-    if "train" in splits:
-        _teach_directions(model, tokenizer, model_args, data_args)
+    _settle_directions(model, tokenizer, model_args, data_args, "train" in splits)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is None:
         choose_attention(model, training_args)
@@ -262,12 +259,12 @@ def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, An
     trainer.log(output.metrics)
     if trainer.is_world_process_zero():
         lines = [" ".join(text.splitlines()) for text in trainer.texts_of(output.predictions)]
-        file, parts = Path(trainer.args.output_dir, PREDICTIONS_NAME), [(None, lines)]
-        if DIRECTION in dataset.column_names:
-            parts = [*lines_by_direction(lines, dataset[DIRECTION])]
-        for name, own in parts:
-            of_part = file if name is None else file.with_suffix(f".{name}.txt")
-            write_text(of_part, "".join(f"{line}\n" for line in own))
+        is_several = DIRECTION in dataset.column_names
+        directions = dataset[DIRECTION] if is_several else [None] * len(lines)
+        for name in dict.fromkeys(directions):
+            rows = zip(lines, directions, strict=True)
+            own = "".join(f"{line}\n" for line, direction in rows if direction == name)
+            write_text(Path(trainer.args.output_dir, predictions_name(name)), own)
     return output.metrics
 
 
@@ -337,8 +334,12 @@ def _with_tags(tokenizer: Any, data_args: DataArguments) -> Any:
     return tokenizer
 
 
-def _teach_directions(model: Any, tokenizer: Any, model_args, data_args: DataArguments) -> None:
+def _settle_directions(
+    model: Any, tokenizer: Any, model_args, data_args: DataArguments, is_trained: bool
+) -> None:
     """Let the model know what it is trained for; an adapter has no room for new symbols."""
+    if not is_trained:
+        return check_directions(model.config, data_args.language_pairs)
     num_rows = model.config.vocab_size
     teach_directions(model, tokenizer, data_args.language_pairs)
     if model_args.use_peft and model.config.vocab_size > num_rows:

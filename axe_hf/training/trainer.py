@@ -3,11 +3,9 @@
 import copy
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from huggingface_hub import HfApi
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -25,12 +22,10 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import (
     EvalLoopOutput,
     EvalPrediction,
-    HubStrategy,
     PredictionOutput,
     TrainOutput,
 )
 from transformers.utils import logging
-from transformers.utils.hub import PushInProgress
 
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import (
@@ -48,7 +43,7 @@ from ..data.collator import check_room
 from ..data.formats import Share
 from ..data.lengths import pair_lengths, rows_of, target_sizes
 from ..data.tokenizer import check_tokenizer
-from ..output import KEPT_BACK, write_text
+from ..output import write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback, average_checkpoints
@@ -59,6 +54,7 @@ from .directions import DIRECTION, MetricOfDirections
 from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
+from .sharing import check_push, make_branch, pushes_in_progress, upload, upload_from_checkpoint
 from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
 from .streams import (
     STREAM_STATE,
@@ -140,7 +136,8 @@ class AxeTrainer(Seq2SeqTrainer):
             raise ValueError("`processing_class` is missing: AxeTrainer needs the tokenizer.")
         if model is not None:
             check_model_and_tokenizer(model, processing_class)
-            check_push(model, args)
+            if args.push_to_hub:
+                check_push(model)
         self.processing_class = processing_class  # `call_model_init` needs it
         super().__init__(
             model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs
@@ -538,13 +535,8 @@ class AxeTrainer(Seq2SeqTrainer):
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """The base class's, and the branch `hub_revision` where there is none."""
         super().init_hf_repo(token, private)
-        if self.is_world_process_zero() and (branch := self.args.hub_revision) is not None:
-            self._make_branch(branch, token)
-
-    def _make_branch(self, branch: str, token: str | None) -> None:
-        if not branch.startswith("refs/"):
-            api = HfApi(token=token or self.args.hub_token)
-            api.create_branch(self.hub_model_id, branch=branch, exist_ok=True)
+        if self.is_world_process_zero():
+            make_branch(self, self.args.hub_revision, token)
 
     def push_to_hub(
         self,
@@ -568,6 +560,7 @@ class AxeTrainer(Seq2SeqTrainer):
             What the Hub says of the commit, or a future with it where it is not waited for; None in
             all processes but the first.
         """
+        check_push(self.model)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
         self.model.config.carry_code()
@@ -577,54 +570,19 @@ class AxeTrainer(Seq2SeqTrainer):
         if not self.is_world_process_zero():
             return None
         self.create_model_card(**details)
-        if (revision := revision or self.args.hub_revision) is not None and not create_pr:
-            self._make_branch(revision, token)
+        revision = revision or self.args.hub_revision
+        if not create_pr:
+            make_branch(self, revision, token)
         self._finish_current_push()
         how: dict[str, Any] = {"token": token, "revision": revision, "run_as_future": not blocking}
-        return self._upload(self.args.output_dir, commit_message, create_pr=create_pr, **how)
-
-    def _upload(self, folder: str, commit_message: str | None, **how: Any) -> Any:
-        is_checkpoint = folder != self.args.output_dir  # with all that a resumed run needs
-        how["ignore_patterns"] = ["training_args.bin"] if is_checkpoint else KEPT_BACK
-        own = {"repo_id": self.hub_model_id, "folder_path": folder}
-        return HfApi().upload_folder(**own, commit_message=commit_message, **how)
+        return upload(self, self.args.output_dir, commit_message, create_pr=create_pr, **how)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push what a checkpoint holds of the model, code too, and the checkpoint if asked to."""
-        args, strategy = self.args, self.args.hub_strategy
-        if not self.is_world_process_zero() or strategy == HubStrategy.END:
-            return
-        running = self._pushes_in_progress()
-        if running and not args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
-        for file in Path(checkpoint_folder).iterdir():
-            if file.is_file() and not any(fnmatch(file.name, pattern) for pattern in KEPT_BACK):
-                shutil.copyfile(file, Path(args.output_dir, file.name))
-        self.create_model_card()
-        title, how = f"Training in progress, step {self.state.global_step}", dict[str, Any]()
-        how |= {"token": args.hub_token, "revision": args.hub_revision, "run_as_future": True}
-        jobs = [self._upload(args.output_dir, title, **how)]
-        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            is_last = strategy == HubStrategy.CHECKPOINT
-            how["path_in_repo"] = "last-checkpoint" if is_last else Path(checkpoint_folder).name
-            jobs.append(self._upload(checkpoint_folder, f"{title}, checkpoint", **how))
-        self.push_in_progress = PushInProgress([*running, *jobs])
+        upload_from_checkpoint(self, checkpoint_folder)
 
     def _finish_current_push(self) -> None:
         super()._finish_current_push()
-        self._pushes_in_progress()
-
-    def _pushes_in_progress(self) -> list[Any]:
-        """Those beside training, and a warning of each that failed: the base class has none."""
-        push = getattr(self, "push_in_progress", None)
-        jobs = [] if push is None else push.jobs
-        for job in jobs:
-            if job.done() and (error := job.exception()) is not None:
-                problem = " ".join(str(error).split())
-                logger.warning(f"A push failed: {problem:.300} The next one uploads it all.")
-        self.push_in_progress = PushInProgress([job for job in jobs if not job.done()])
-        return self.push_in_progress.jobs
+        pushes_in_progress(self)
 
     # Evaluation
 
@@ -651,7 +609,11 @@ class AxeTrainer(Seq2SeqTrainer):
             return  # of several sets each has a name of its own
         found = {"loss", *_LOGGED_RATES}
         if is_scored and not args.prediction_loss_only:
-            found |= (self._metric.compute(predictions=["a"], references=["a"]) or {}).keys()
+            scores = (self._metric.compute(predictions=["a"], references=["a"]) or {}).keys()
+            found |= scores
+            if DIRECTION in next(rows_of(self.eval_dataset), {}):
+                directions = self.model.config.directions or ()
+                found |= {f"{direction}_{score}" for direction in directions for score in scores}
         if name not in found:
             hint = "" if is_scored else " Translations are scored with `predict_with_generate`."
             known = ", ".join(sorted(n for n in found if not n.endswith("signature")))
@@ -833,16 +795,6 @@ def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) ->
         raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
     check_tokenizer(tokenizer)
     config.check_tokenizer(tokenizer)
-
-
-def check_push(model: Any, args: AxeTrainingArguments) -> None:
-    """Refuse, before there is a repository, to push what others could not load."""
-    for adapter in getattr(model, "peft_config", {}).values():
-        base = adapter.base_model_name_or_path
-        if args.push_to_hub and (not base or Path(base).exists()):
-            problem = f"the adapter's base is {base}, a folder that others do not have"
-            advice = "Push that first and train on its name, or merge and push the whole model"
-            raise ValueError(f"`push_to_hub`: {problem}. {advice}.")
 
 
 class RunningLosses:

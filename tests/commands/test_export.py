@@ -1,6 +1,7 @@
 """`axe-hf export`, and what the other commands do with the folder it made."""
 
 import json
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -52,7 +53,12 @@ def test_wrong_settings_are_refused(fails, model, tmp_path):
 def test_the_card_of_graphs_names_the_model_on_the_hub_that_they_were_made_of(is_int8, relation):
     from axe_hf.commands.export import _card_of_graphs
 
-    card = "---\ntags:\n- mine\n---\n# A model\n"
-    data = ModelCard(_card_of_graphs(card, "me/model", is_int8)).data
+    written = "---\ntags:\n- mine\n---\n# A model\n\n## Use\n\nload it\n\n## Scores\n\n1\n"
+    card = ModelCard(_card_of_graphs(written, "me/model", Path("graphs"), is_int8))
+    data = card.data
     assert (data.base_model, data.get("base_model_relation")) == ("me/model", relation)
-    assert _card_of_graphs(card, ".", is_int8) == card  # a folder is of no use to others
+    assert "load it" not in card.text and "# A model\n\n## Scores\n\n1\n" in card.text
+    assert 'axe-hf translate "graphs" "..."' in card.text
+    # A folder is of no use to others.
+    data = ModelCard(_card_of_graphs(written, ".", Path("graphs"), is_int8)).data
+    assert data.to_dict() == {"tags": ["mine"]}

@@ -21,6 +21,25 @@ def test_a_model_is_pushed_as_the_options_say(axe_hf, model, hub, monkeypatch, p
     assert code == 0 and out.count("\n") == 1, err
 
 
+def test_an_imported_model_is_pushed_with_the_code_of_its_tokenizer(
+    axe_hf, original, hub, tmp_path
+):
+    original.write(tmp_path, ["a", "the", "dog", "bar@@", "ks", "."])
+    dictionaries = ("--dict-source", tmp_path / "dict.txt", "--dict-target", tmp_path / "dict.txt")
+    more = ("--no-moses", "--source-lang", "en", "--target-lang", "de")
+    folder, checkpoint = tmp_path / "model", tmp_path / "checkpoint_best.pt"
+    argv = ("import-fairseq", checkpoint, *dictionaries, "--output-dir", folder, *more)
+    assert axe_hf(*argv)[0] == 0
+    code, _, err = axe_hf("push", folder, "me/old")
+    assert code == 0, err
+    files = hub.files("me/old")
+    assert WHOLE | {"tokenization_fairseq.py"} <= files.keys()
+    card = files["README.md"].decode()
+    assert 'from_pretrained("me/old")' in card and 'axe-hf translate "me/old"' in card
+    code, out, _ = axe_hf("translate", "me/old", "the dog barks .")
+    assert (code, out) == (0, axe_hf("translate", folder, "the dog barks .")[1])
+
+
 def test_branches_and_pull_requests_are_written_to(axe_hf, model, hub):
     code, out, err = axe_hf("push", model, "model", "--revision", "v2")
     assert (code, out) == (0, f"{hub.url}/me/model\n"), err

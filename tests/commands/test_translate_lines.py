@@ -192,6 +192,7 @@ def test_what_is_typed_can_be_edited_and_called_back(start, model, translated):
 def test_ctrl_c_on_a_terminal_ends_it(start, model):
     child = start("translate", model, is_terminal=True)
     child.read("> ")
+    time.sleep(0.3)  # until it waits: between prompt and waiting Python takes no note of a signal
     child.write("\x03")
     child.read("stopped. 0 lines were translated.")
     assert child.wait() == 130

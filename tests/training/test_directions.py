@@ -19,6 +19,8 @@ from axe_hf import (
     translate,
 )
 from axe_hf.cli import main
+from axe_hf.data import PHRASEBOOK, read_lines
+from axe_hf.evaluation import TranslationMetric
 from axe_hf.rescoring import generate_rescored
 from axe_hf.training.directions import direction_name, teach_directions
 
@@ -89,6 +91,8 @@ def test_the_tag_decides_into_which_language_one_text_is_translated(trained):
     tagged = [">>de<< 1 2", " >>en<<2 1"]
     assert translate(model, tokenizer, tagged) == [german[0], english[2]]
     assert translate(model, tokenizer, [">>de<<", " >>en<< "]) == ["", ""]
+    assert translate(model, tokenizer, tagged, target_lang="en") == [english[0], english[2]]
+    assert translate(model, tokenizer, [">>de<<"], target_lang="en") == [""]
 
 
 def test_each_direction_is_scored_by_itself_and_the_mean_is_the_score(trained):
@@ -253,6 +257,14 @@ def test_a_model_of_one_target_gets_room_for_the_tags_of_several(single, whole, 
     assert len(translate(model, tokenizer, ["one"], target_lang="de")) == 1
 
 
+@pytest.mark.parametrize("directions", [["de-en", "en-de"], ["de-en", "en-digits"]])
+def test_directions_that_a_model_cannot_go_are_not_scored(single, whole, tmp_path, directions):
+    how = {"do_predict": True, "test_file": whole, "train_file": None, "vocab_size": None}
+    model = {"model_name_or_path": str(single)}
+    with pytest.raises(ValueError, match="translates into en, and not into (de|digits)"):
+        train(how, tmp_path / "out", model, directions=directions)
+
+
 def test_a_model_that_says_nothing_is_told_what_it_learns(single, whole, tmp_path):
     folder = tmp_path / "old"
     shutil.copytree(single, folder)
@@ -376,16 +388,19 @@ def test_each_language_has_its_words_counted_and_references_of_unknown_language_
     assert result.metrics["test_bleu_signature"] == ", ".join(signatures.values())
 
 
-def test_the_best_checkpoint_is_that_of_the_mean(whole, tmp_path):
+@pytest.mark.parametrize(
+    ("metric", "score"), [("chrf", "eval_chrf"), ("de-en_chrf", "eval_de-en_chrf")]
+)
+def test_the_best_checkpoint_is_that_of_the_mean_or_of_one(whole, tmp_path, metric, score):
     how = {"max_steps": 6, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2}
     how |= {"save_steps": 2, "keep_best": 1, "early_stopping_patience": 3}
     files = {"train_file": whole, "validation_file": whole, "max_eval_samples": 4}
     directions = ["en-de", "de-en"]
     result = train(
-        files, tmp_path / "out", directions=directions, metric_for_best_model="chrf", **how
+        files, tmp_path / "out", directions=directions, metric_for_best_model=metric, **how
     )
-    logged = [logs for logs in result.trainer.state.log_history if "eval_chrf" in logs]
-    best = max(logs["eval_chrf"] for logs in logged)
+    logged = [logs for logs in result.trainer.state.log_history if score in logs]
+    best = max(logs[score] for logs in logged)
     assert result.trainer.state.best_metric == best
     for logs in logged:
         each = [logs[f"eval_{direction}_chrf"] for direction in directions]
@@ -484,17 +499,28 @@ def test_an_exported_model_goes_by_the_tag(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_both_directions_of_real_sentences_are_learned(translation_data, tmp_path):
-    files = {
-        f"{split}_file": str(translation_data / f"tatoeba_short.{split}.jsonl.gz")
-        for split in ("train", "test")
-    }
-    files |= {"vocab_size": 2000, "max_source_length": 40, "max_target_length": 40}
-    model = {"d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 256}
-    model |= {"decoder_ffn_dim": 256, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    model |= {"dropout": 0.1, "training_loss": "axe"}
-    how = {"max_steps": -1, "train_minutes": 3, "learning_rate": 2e-3, "max_tokens_per_batch": 600}
-    how |= {"length_multiplier": 1.4, "length_jitter": 0.2}
-    result = train(files, tmp_path / "out", model, directions=["en-de", "de-en"], **how)
-    found = {name: result.metrics[f"test_{name}_bleu"] for name in ("en-de", "de-en")}
-    assert min(found.values()) > 2, found  # 2.3 and 1.8 after one epoch, 5 minutes of a busy core
+def test_both_directions_of_sentences_are_learned_and_a_third_that_only_the_tag_tells(tmp_path):
+    """45 seconds of a core. "ed" is German backwards: English alone does not say which it is to be,
+    and who went without the tag could write one of the two at most."""
+    pairs = {}
+    for line in read_lines(PHRASEBOOK / "train.jsonl.gz"):
+        pair = json.loads(line)["translation"]
+        if len(pair["en"].split()) <= 6 and pair["de"] not in pairs.values():
+            pairs.setdefault(pair["en"], pair["de"])
+        if len(pairs) == 60:
+            break
+    rows = [{"en": e, "de": d, "ed": " ".join(d.split()[::-1])} for e, d in pairs.items()]
+    file = write(tmp_path / "pairs.jsonl", rows)
+    files = {"train_file": file, "test_file": file, "vocab_size": 500}
+    files |= {"max_source_length": 40, "max_target_length": 40}
+    sizes = {"d_model": 128, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256}
+    how = {"max_steps": 700, "learning_rate": 3e-3, "max_tokens_per_batch": 600}
+    directions = ["en-de", "de-en", "en-ed"]
+    result = train(files, tmp_path / "out", SIZES | sizes, directions=directions, **how)
+    found = {name: result.metrics[f"test_{name}_bleu"] for name in directions}
+    assert min(found.values()) > 70, found  # 94 to 99
+    texts, german = [row["en"] for row in rows], [[row["de"]] for row in rows]
+    wrong = translate(result.model, result.tokenizer, texts, target_lang="ed")
+    metric = TranslationMetric()
+    metric.add_batch(predictions=wrong, references=german)
+    assert metric.compute()["bleu"] < 30

@@ -16,8 +16,9 @@ from axe_hf import (
     ModelArguments,
     run_training,
 )
+from axe_hf.languages import hub_language
 from axe_hf.training import ModelCardDetails, model_card_text
-from axe_hf.training.model_card import hardware_of, hub_language, minimal_card_text, teachers_of
+from axe_hf.training.model_card import hardware_of, minimal_card_text, teachers_of
 
 SCORES = {"bleu": 31.256, "chrf": 55.0, "repetition_rate": 0.01, "length_ratio": 0.98}
 SCORES |= {"bleu_signature": "nrefs:1|tok:13a", "chrf_signature": "nrefs:1|nc:6"}
@@ -83,6 +84,24 @@ def test_the_scores_go_round_through_the_hubs_index(kind):
     assert (found["bleu"].metric_value, found["chrf"].metric_value) == (31.26, 55.0)
     assert found["bleu"].metric_name == "nrefs:1|tok:13a"
     assert (found["bleu"].dataset_name, found["bleu"].dataset_split) == ("test.tsv", "test")
+
+
+def test_each_direction_has_scores_of_its_own_and_the_code_names_a_target():
+    scores = dict(SCORES)
+    for number, name in enumerate(("en-de", "de-en")):
+        scores |= {f"{name}_{score}": value for score, value in SCORES.items()}
+        scores[f"{name}_bleu"] = 20.0 + number
+    config = CmlmConfig(directions=["en-de", "de-en", "fr-en"])
+    several = replace(PLAIN, config=config, source_lang=None, target_lang=None)
+    text = model_card_text(replace(several, scores={"test": scores}))
+    header = header_of(text)
+    name, results = model_index_to_eval_results(header["model-index"])
+    assert eval_results_to_model_index(name, results) == header["model-index"]
+    bleu = {r.task_name: r.metric_value for r in results if r.metric_type == "bleu"}
+    assert bleu == {"Translation en-de": 20.0, "Translation de-en": 21.0}
+    assert "| test, en-de | 20.00 | 55.00 |" in text and "31.26" not in text
+    assert 'translate(model, tokenizer, ["A sentence."], target_lang="de")' in text
+    assert 'tokenizer([">>de<< A sentence."]' in text
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,12 @@ def test_an_adapter_whose_base_nobody_else_has_is_refused_before_there_is_a_repo
     make_model().save_pretrained(tmp_path / "base")
     lora = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj"])
     model = CmlmForConditionalGeneration.from_pretrained(tmp_path / "base")
+    adapted = peft.get_peft_model(model, lora)
     with pytest.raises(ValueError, match="a folder that others do not have"):
-        make_trainer(peft.get_peft_model(model, lora), **settings())
+        make_trainer(adapted, **settings())
+    assert hub.requests == []
+    with pytest.raises(ValueError, match="a folder that others do not have"):
+        make_trainer(adapted).push_to_hub()
     assert hub.requests == []
     make_model().push_to_hub("me/base")
     model = CmlmForConditionalGeneration.from_pretrained("me/base")
