@@ -13,8 +13,7 @@ from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer, tr
 from axe_hf.documents import split_document
 from axe_hf.serving import Batching, Limits, ServedModel, create_app
 from axe_hf.serving.batching import BatchedModel, Decoding, QueueFullError
-from axe_hf.serving.languages import Directions, UnknownLanguageError
-from axe_hf.serving.passages import split_passage
+from axe_hf.serving.reading import Directions, UnknownLanguageError, split_passage
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eins", "zwei", "drei", "vier"]
 JSON = {"content-type": "application/json"}

@@ -26,7 +26,7 @@ from ..pipeline import (
     own_tokenizer,
     valid_unicode,
 )
-from .options import Batching
+from . import Batching
 
 logger = logging.getLogger("axe_hf.serving")
 
