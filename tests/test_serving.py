@@ -123,6 +123,21 @@ def test_tags_of_html_stay(client, trained):
     assert found == passage.joined(iter(translations))
 
 
+@pytest.mark.parametrize("bit", ["<!--", "<script>", "</", "&#x", "<code "])
+def test_what_is_not_closed_takes_no_longer_the_more_there_is_of_it(bit):
+    start = time.process_time()
+    passage = split_passage(bit * (300_000 // len(bit)), "en", is_html=True, split_sentences=False)
+    assert time.process_time() - start < 2  # quadratic: minutes
+    assert passage.joined(iter(passage.sentences))
+
+
+def test_of_html_a_number_without_a_character_is_none(client):
+    for digits in ("9" * 5000, "0" * 5000 + "65", "1114112"):
+        passage = split_passage(f"<p>&#{digits};x", "en", is_html=True)
+        assert passage.sentences == ["\ufffdx"]
+    assert ask(client, f"&#{'9' * 5000};", format="html").status_code == 200
+
+
 def test_alternatives_are_other_translations(client, trained):
     found = ask(client, alternatives=3).json()
     assert 1 <= len(found["alternatives"]) <= 3
@@ -219,6 +234,10 @@ def test_v1_takes_every_setting_of_the_command_line_but_how_pytorch_computes(cli
         ({"num_iteration": 3}, "num_iteration"),
         ({"x" * 1000: 3}, "xxx"),
         ({"q": 3}, "q"),
+        ({"length_multiplier": 1e308}, "length_multiplier"),
+        ({"length_score_weight": -1e308}, "length_score_weight"),
+        ({"length_score_weight": 10**400}, "length_score_weight"),
+        ({"temperature": 10**400, "do_sample": True}, "temperature"),
         ({"target_lang": "fr"}, "fr"),
         ({"source_lang": "fr"}, "fr"),
     ],
@@ -285,6 +304,9 @@ def test_two_models_of_one_direction_and_unknown_directions_are_refused(trained)
         create_app([ServedModel(*make_trained(["en-fr"]), ["en-de"])])
     with pytest.raises(ValueError, match="at least one"):
         create_app([])
+    for name in ("api_keys", "cors_origins"):
+        with pytest.raises(TypeError, match=f"`{name}` must be a list"):
+            create_app([one], **{name: "secret"})
 
 
 def test_languages_are_found_however_they_are_written():
@@ -375,6 +397,7 @@ MALFORMED = {
     "an unknown source": b'{"q": "one", "source": "xx", "target": "de"}',
     "a source of surrogates": b'{"q": "one", "source": "\\ud800", "target": "de"}',
     "an unknown target": b'{"q": "one", "source": "en", "target": "en"}',
+    "a name of surrogates": b'{"q": "one", "source": "en", "\\ud800": "de"}',
     "an unknown format": b'{"q": "one", "source": "en", "target": "de", "format": "pdf"}',
     "alternatives are text": b'{"q": "one", "source": "en", "target": "de", "alternatives": "x"}',
     "alternatives are true": b'{"q": "one", "source": "en", "target": "de", "alternatives": true}',

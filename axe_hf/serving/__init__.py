@@ -156,6 +156,7 @@ def create_app(
 
     Raises:
         ImportError: a package of the extra `serve` is missing.
+        TypeError: one string for keys or origins.
         ValueError: no model, a model of unknown directions, or two of the same.
 
     Example:
@@ -169,6 +170,9 @@ def create_app(
         >>> sorted(app.openapi()["paths"])[-1]
         '/v1/translate'
     """
+    for name, words in (("api_keys", api_keys), ("cors_origins", cors_origins)):
+        if isinstance(words, str):  # whose letters would be taken for keys
+            raise TypeError(f"`{name}` must be a list of strings, got one string.")
     check_packages()
     from .app import build_app
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from pydantic import (
@@ -82,7 +82,7 @@ def _json_fields(body: bytes) -> dict[str, Any]:
         raise Refusal(400, "Invalid request: a number in the JSON is none, or too long") from error
     if not isinstance(found, dict):
         raise Refusal(400, "Invalid request: the JSON must be an object")
-    return found
+    return {valid_unicode(name): value for name, value in found.items()}
 
 
 def _no_number(name: str) -> Any:
@@ -185,7 +185,8 @@ class _Asked(BaseModel):
 
 
 _KINDS: dict[type, Any] = {int: StrictInt, bool: StrictBool, str: StrictStr}
-_KINDS[float] = StrictInt | StrictFloat
+# Beyond, scores overflow, and JSON has no infinity.
+_KINDS[float] = Annotated[StrictInt | StrictFloat, Field(ge=-1e4, le=1e4)]
 _SETTING_FIELDS: dict[str, Any] = {
     name: (_KINDS[setting.kind] | None, Field(None, description=setting.help))
     for name, setting in ASKED_FOR.items()
@@ -210,12 +211,12 @@ def read_request(fields: dict[str, Any], limits: Limits) -> Any:
 
 
 def _told(name: str, kind: str, message: str) -> str:
-    shown = valid_unicode(name[:60])
+    shown = name[:60]
     if kind != "extra_forbidden":
         return f"`{shown}`: {message}"
     if name in _OF_THE_SERVER:
         return f"`{name}` is set where the server is started, not by a request."
-    near = get_close_matches(name[:60], TranslationRequest.model_fields, 1)
+    near = get_close_matches(shown, TranslationRequest.model_fields, 1)
     return f"There is no field `{shown}`." + (f" Is it `{near[0]}`?" if near else "")
 
 
@@ -316,10 +317,14 @@ def language_name(code: str) -> str:
 
 
 # What is not translated of a page: comments, programs, what must stay as it is, and every tag.
+# What is not closed goes on to the end, as in a browser; looked for in vain from each place on, the
+# time would be quadratic.
 _MARKUP = re.compile(
-    r"(<!--.*?-->|<(script|style|code|pre|textarea)\b.*?</\2\s*>|<[!?/a-z][^<>]*>)",
+    r"(<!--.*?(?:-->|\Z)|<(script|style|code|pre|textarea)\b.*?(?:</\2\s*>|\Z)|<[!?/a-z][^<>]*>)",
     re.IGNORECASE | re.DOTALL,
 )
+# Over the last character of all; Python would not read a number of thousands of digits.
+_NO_CHARACTER = re.compile(r"&#\d{8,};?")
 
 
 @dataclass(frozen=True)
@@ -373,7 +378,8 @@ def split_passage(
 
 
 def _stretch(text: str, language: str, split_sentences: bool) -> Document:
-    return split_document(html.unescape(text), language, split_sentences=split_sentences)
+    text = html.unescape(_NO_CHARACTER.sub("\ufffd", text))
+    return split_document(text, language, split_sentences=split_sentences)
 
 
 # What answers look like; for the documentation.
