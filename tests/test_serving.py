@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -172,11 +173,16 @@ def test_what_libretranslate_has_besides_is_refused_in_its_form(client):
 
 def test_the_page_of_the_interface_knows_every_setting(client):
     schema = client.get("/openapi.json").json()
-    assert client.get("/spec").json() == schema and client.get("/docs").status_code == 200
+    assert client.get("/spec").json() == schema
     body = schema["paths"]["/v1/translate"]["post"]["requestBody"]["content"]
     fields = body["application/json"]["schema"]["properties"]
     assert {"num_iterations", "schedule", "num_return_sequences", "history"} <= {*fields}
     assert "compile" not in fields
+    page = client.get("/docs").text
+    assert all(f"<code>{name}</code>" in page for name in fields) and "POST /translate" in page
+    # No script, no picture, no other machine.
+    assert re.findall(r"(?:src|href|url|import|script)\W+[\w.]*", page) == ['href="openapi.json']
+    assert client.get("/redoc").status_code == 404
     assert {*schema["paths"]["/translate"]["post"]["requestBody"]["content"]} == {
         *JSON.values()
     } | {*FORM.values()}

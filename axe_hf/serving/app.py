@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
+from html import escape
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,7 +31,7 @@ from prometheus_client import (
 )
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..cmlm.generation_cmlm import settings_of_call
@@ -226,6 +227,8 @@ def build_app(
         title="axe_hf",
         summary="Translation by CMLMs, over LibreTranslate's interface and one of its own",
         version="1",
+        docs_url=None,  # FastAPI's own pages load scripts from other machines
+        redoc_url=None,
         lifespan=service.lifespan,
         exception_handlers={Refusal: _refused, HTTPException: _failed},
     )
@@ -362,6 +365,10 @@ def _add_own(app: FastAPI, service: Service) -> None:
         """Whether the server lives."""
         return {"status": "ok"}
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs():
+        return HTMLResponse(_page_of(app.openapi()))
+
     @app.get("/metrics", response_class=Response)
     async def metrics(request: Request):
         """For Prometheus; where keys are asked for, with `Authorization: Bearer KEY`."""
@@ -410,6 +417,52 @@ def _described(request: Any, answer: Any, *kinds: str) -> dict[str, Any]:
             **{status: error | {"description": text} for status, text in told.items()},
         },
     }
+
+
+def _page_of(schema: dict[str, Any]) -> str:
+    """The interface for people: what OpenAPI says, in HTML that needs no script."""
+    told = schema["info"]
+    parts = [f"<h1>{told['title']}</h1><p>{escape(told['summary'])}. For programs: "]
+    parts.append('<a href="openapi.json">openapi.json</a>.</p>')
+    for path, methods in schema["paths"].items():
+        for method, route in methods.items():
+            parts.append(f"<h2><code>{method.upper()} {path}</code></h2>")
+            parts.append(f"<p>{escape(route.get('description', ''))}</p>")
+            content = route.get("requestBody", {}).get("content", {})
+            if content:
+                parts.append(f"<p>Takes {' or '.join(content)}:</p>")
+                parts.append(_table_of(content[_JSON]["schema"]))
+            for status, answer in route["responses"].items():
+                shape = answer.get("content", {}).get(_JSON, {}).get("schema", {})
+                kind = f", {_kind_of(shape)}" if shape else ""
+                parts.append(f"<div>{status}: {escape(answer['description'])}{kind}</div>")
+    parts.append("<h2>Answers</h2>")
+    for name, model in schema["components"]["schemas"].items():
+        parts.append(f"<h3>{name}</h3>{_table_of(model)}")
+    style = "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    style += "td{vertical-align:top;padding:2px 12px 2px 0}"
+    head = f'<!doctype html><meta charset="utf-8"><title>{told["title"]}</title>'
+    return f"{head}<style>{style}</style>{''.join(parts)}"
+
+
+def _table_of(model: dict[str, Any]) -> str:
+    rows = []
+    for name, told in model.get("properties", {}).items():
+        kind = _kind_of(told) + (", required" if name in model.get("required", ()) else "")
+        text = escape(told.get("description", ""))
+        rows.append(f"<tr><td><code>{name}</code><td>{kind}<td>{text}")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _kind_of(told: dict[str, Any]) -> str:
+    """The type of a field in words."""
+    if "$ref" in told:
+        return told["$ref"].rpartition("/")[2]
+    if "anyOf" in told:
+        kinds = (_kind_of(each) for each in told["anyOf"] if each.get("type") != "null")
+        return " or ".join(dict.fromkeys(kinds))
+    of = f" of {_kind_of(told['items'])}" if "items" in told else ""
+    return told.get("type", "anything") + of
 
 
 class Metrics:
