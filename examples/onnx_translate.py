@@ -22,14 +22,15 @@ from tokenizers import Tokenizer
 folder, texts = Path(sys.argv[1]), sys.argv[2:] or (line.rstrip("\r\n") for line in sys.stdin)
 if not (folder / "tokenizer.json").is_file():
     sys.exit(f"{folder} has no tokenizer.json: only `axe-hf translate` reads its tokenizer.")
-files = (folder / "config.json", folder / "generation_config.json")
-config, settings = (json.loads(file.read_bytes()) for file in files)
+files = (folder / f"{name}.json" for name in ("config", "generation_config", "tokenizer_config"))
+config, settings, of_tokenizer = (json.loads(file.read_bytes()) for file in files)
 others = ("early_stop", "confidence_threshold", "do_sample")
 if settings["schedule"] != "linear" or any(map(settings.get, others)):
     sys.exit(f"{folder} decodes by a schedule or {', '.join(others)}. Export it without.")
 pad, eos, mask, blank = (config[f"{name}_token_id"] for name in ("pad", "eos", "mask", "blank"))
 tags = {f">>{d.rpartition(':' if ':' in d else '-')[2]}<<" for d in config["directions"] or ()}
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+tokenizer.encode_special_tokens = of_tokenizer.get("split_special_tokens", False)
 around = tokenizer.encode("").ids  # each text ends in </s>, or from there on
 run = {n: InferenceSession(folder / f"{n}.onnx").run for n in ("encoder", "decoder", "head")}
 
@@ -55,8 +56,7 @@ def mask_predict(source):  # (1, source)
         counts = np.maximum(1, lengths * (total - t) // total)
         order = np.where(is_inside, scores, np.inf).argsort(1, kind="stable")[:, : counts.max()]
         rows, columns = np.nonzero(np.arange(counts.max()) < counts)
-        where = rows, order[rows, columns]
-        tokens[where] = mask
+        tokens[where := (rows, order[rows, columns])] = mask
         inputs = known | {"canvas": tokens[None], "query_positions": order[None]}
         states = run["decoder"](None, inputs)[0][0, rows, columns]  # (masked, d_model)
         size = max(1, 2**21 // config["vocab_size"])  # as axe_hf: in int8 these share a scale

@@ -123,6 +123,7 @@ def decoding_rows(run_benchmark, tmp_path):
     return rows
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_decoding_measures_every_system_against_its_baseline(decoding_rows):
     rows, printed = decoding_rows("--engines", "transformers", "ours", "loop", "--batch-sizes", 3)
     measured = {
@@ -266,6 +267,7 @@ def test_ctranslate2_translates_as_the_model_does_that_it_is_made_of(benchmarks,
     assert found["CTranslate2, greedy"] == found["Transformers, greedy"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_trade_off_leaves_a_table_and_a_picture(
     run_benchmark, small_model, tmp_path
 ):

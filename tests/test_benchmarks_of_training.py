@@ -137,6 +137,7 @@ def test_the_trainer_and_the_bare_loop_end_at_the_same_weights(benchmarks, pairs
     assert runs[0].after(0).tokens == runs[1].after(0).tokens
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_training_measures_every_part_against_its_baseline(
     run_benchmark, pairs_file
 ):

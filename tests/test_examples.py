@@ -92,6 +92,7 @@ def test_the_training_example_fine_tunes_on_files(run_example, tmp_path):
     assert (tmp_path / "second" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_road_from_a_teacher_to_its_students_is_gone_in_one_program(
     run_example, tmp_path, monkeypatch
 ):

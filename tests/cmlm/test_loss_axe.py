@@ -77,6 +77,7 @@ def test_values_and_gradients_equal_the_definition(is_observed):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("canvas", "target"),
     [

@@ -225,6 +225,7 @@ def test_autocast_is_close_to_float32(make_model, make_batch):
     torch.testing.assert_close(outputs.loss, model(**batch).loss, rtol=0.05, atol=0.0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_forward_pass_compiles_into_one_graph(make_model, make_batch):
     model, batch = make_model(), make_batch()

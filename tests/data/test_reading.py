@@ -586,6 +586,7 @@ def test_wrong_language_or_column_is_an_error_that_names_it(tokenizer):
         tokenize(Dataset.from_dict({"text": ["Yes."]}), tokenizer)
 
 
+@pytest.mark.slow
 def test_a_hundred_and_sixty_thousand_pairs_are_read_in_seconds(translation_data):
     start = time.process_time()
     assert len(load(translation_data / "tatoeba.train.jsonl.gz")) == 159_485

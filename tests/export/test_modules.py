@@ -41,6 +41,7 @@ def test_a_decoder_step_as_a_program(model, batches):
         torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mask_predict_as_a_program(model, batches, assert_equals_generate):
     decode = export_program(ExportableMaskPredict(model, num_iterations=4)).module()
     for batch in batches:
@@ -113,6 +114,7 @@ def test_it_follows_the_settings(make_model, make_batch, assert_equals_generate,
         assert_equals_generate(model, batch, outputs, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_exported", [False, True])
 def test_a_graph_collapses_runs(make_model, make_batch, is_exported):
     num_collapsed = 0

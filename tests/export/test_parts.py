@@ -20,6 +20,7 @@ def test_the_source_as_a_program(make_model, batches):
         torch.testing.assert_close(length_logits, expected.length_logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pass_over_canvases_as_a_program(make_model, batches):
     """Several canvases of a sentence, some of their positions."""
     model = make_model()

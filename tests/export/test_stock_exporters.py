@@ -11,9 +11,10 @@ pytestmark = pytest.mark.skipif(
 pytest.importorskip("onnxruntime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "tolerance"),
-    [("Dynamo", 1e-6), pytest.param("Onnx", 2e-5, marks=pytest.mark.slow)],
+    [("Dynamo", 1e-6), ("Onnx", 2e-5)],
 )
 def test_a_forward_pass_of_the_stock_exporters_is_the_models(
     make_model, make_batch, tmp_path, kind, tolerance

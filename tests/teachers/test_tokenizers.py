@@ -159,6 +159,7 @@ for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 """
 
 
+@pytest.mark.slow
 def test_a_process_without_the_package_loads_the_same(teachers_tokenizer, sentences, tmp_path):
     for kind in KINDS:
         student = student_tokenizer(teachers_tokenizer(kind))

@@ -404,6 +404,7 @@ def train(model, num_steps, vocab):
         return model.eval()(**batch).loss.item()
 
 
+@pytest.mark.slow
 def test_after_equal_steps_it_is_better_than_a_cold_model():
     sizes = {"vocab_size": 16, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1}
     sizes |= {f"{side}_attention_heads": 4 for side in ("encoder", "decoder")}
@@ -645,6 +646,7 @@ print(json.dumps([tokenizer.batch_decode(tokens, skip_special_tokens=True), rais
 """
 
 
+@pytest.mark.slow
 def test_with_its_code_it_translates_where_the_package_is_not(folder, tmp_path):
     tokenizer, texts = student_tokenizer(str(folder)), ["one two", "three <mask> four"]
     student = start(folder, tokenizer)
