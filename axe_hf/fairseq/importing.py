@@ -157,9 +157,9 @@ def _fill(model: Any, weights: dict[str, Tensor | None]) -> None:
 def _card(
     model: Any, tokenizer: FairseqTokenizer, folder: Path, checkpoint: Path, license: str | None
 ) -> str:
-    config = model.config
     from ..training.model_card import hub_language  # no need of it where models are loaded
 
+    config = model.config
     languages = [code for pair in config.directions or () for code in languages_of(pair)]
     data = ModelCardData(
         language=[known for code in languages if (known := hub_language(code))] or None,
