@@ -218,6 +218,7 @@ def test_v1_takes_every_setting_of_the_command_line_but_how_pytorch_computes(cli
     settings |= {"length_multiplier": 1.5, "length_score_weight": 0, "num_iterations": 2}
     settings |= {"do_sample": True, "temperature": 0.5}
     assert v1(client, **settings).status_code == 200
+    assert v1(client, max_length=10**400).json() == v1(client).json()
     refused(v1(client, compile=True), 422, "`compile`", "where the server is started")
 
 

@@ -85,6 +85,9 @@ class _Model(BatchedModel):
 
     def _decoding(self, asked: tuple[tuple[str, Any], ...], has_passes: bool) -> Decoding:
         """What a request asks for; Refusal, 422, where it cannot be had."""
+        # As `generate` would, which keeps its warning for each number.
+        limit = self.model.config.max_target_length
+        asked = tuple((n, min(value, limit) if n == "max_length" else value) for n, value in asked)
         try:
             settings = self._complete(dict(asked))
         except (TypeError, ValueError) as error:
