@@ -124,7 +124,16 @@ def test_tags_of_html_stay(client, trained):
     assert found == passage.joined(iter(translations))
 
 
-@pytest.mark.parametrize("bit", ["<!--", "<script>", "</", "&#x", "<code "])
+def test_a_tag_ends_where_it_does_for_a_browser():
+    for tag in ('<a title="x > y">', "<a b='>' c = \">\" d=e>", "<p don't>", '<p a="b>', "<br/>"):
+        assert split_passage(f"{tag}it's<i>", "en", is_html=True).parts[1] == tag
+    assert split_passage("a < b, c > d =", "en", is_html=True).sentences == ["a < b, c > d ="]
+
+
+BITS = ["<!--", "<script>", "</", "&#x", "<code ", '<a b="', "<a b='c'", "<a ="]
+
+
+@pytest.mark.parametrize("bit", BITS)
 def test_what_is_not_closed_takes_no_longer_the_more_there_is_of_it(bit):
     start = time.process_time()
     passage = split_passage(bit * (300_000 // len(bit)), "en", is_html=True, split_sentences=False)

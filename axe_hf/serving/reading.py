@@ -320,8 +320,11 @@ def language_name(code: str) -> str:
 # What is not closed goes on to the end, as in a browser; looked for in vain from each place on, the
 # time would be quadratic.
 _MARKUP = re.compile(
-    r"(<!--.*?(?:-->|\Z)|<(script|style|code|pre|textarea)\b.*?(?:</\2\s*>|\Z)|<[!?/a-z][^<>]*>)",
-    re.IGNORECASE | re.DOTALL,
+    r"""<!--.*?(?:-->|\Z)
+    | <(script|style|code|pre|textarea)\b.*?(?:</\1\s*>|\Z)
+    | <[!?/a-z](?:[^<>=]|=(?!\s*["'])|=\s*(?:"[^"]*"|'[^']*'))*>  # where > may stand in quotes
+    | <[!?/a-z][^<>]*>""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 # Over the last character of all; Python would not read a number of thousands of digits.
 _NO_CHARACTER = re.compile(r"&#\d{8,};?")
