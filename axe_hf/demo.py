@@ -164,9 +164,11 @@ def align(
     """
     model, config = in_evaluation_mode(model), model.config
     source = _source(model, tokenizer, text, target_lang)
-    ids = own_tokenizer(tokenizer)(text_target=valid_unicode(reference), verbose=False).input_ids
-    if len(ids) > (limit := config.max_target_length):
-        problem = f"has {len(ids)} tokens, and this model writes {limit} at most"
+    limit, reference = config.max_target_length, valid_unicode(reference)
+    how = {"text_target": reference, "verbose": False}
+    ids = [] if _is_long(reference, limit) else own_tokenizer(tokenizer)(**how).input_ids
+    if not ids or len(ids) > limit:
+        problem = f"has {_size(reference, ids)}, and this model writes {limit} at most"
         raise ValueError(f"The reference {problem}. Take a sentence of it.")
     labels = torch.tensor([ids], device=model.device)
     canvas = masked_canvas_of_labels(labels, model.generation_config.length_multiplier, config)
@@ -233,14 +235,22 @@ def _source(model: Any, tokenizer: Any, text: str, target_lang: str | None) -> d
     if not is_visible(text):
         raise ValueError("There is nothing to translate. Type a sentence.")
     text = model.config.tagged(valid_unicode(text), target_lang)
-    is_long = len(text) > limit * _CHARACTERS_OF_A_TOKEN
+    is_long = _is_long(text, limit)
     ids = [] if is_long else own_tokenizer(tokenizer)(text, verbose=False).input_ids
     if is_long or len(ids) > limit:
-        size = f"{len(text)} characters" if is_long else f"{len(ids)} tokens"
-        advice = "Translate it sentence by sentence."
-        raise ValueError(f"The text has {size}, and this model reads {limit} tokens. {advice}")
+        problem = f"has {_size(text, ids)}, and this model reads {limit} tokens"
+        raise ValueError(f"The text {problem}. Translate it sentence by sentence.")
     input_ids = torch.tensor([ids], device=model.device)
     return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+
+def _is_long(text: str, limit: int) -> bool:
+    """Whether it need not be tokenized to know that it has more tokens."""
+    return len(text) > limit * _CHARACTERS_OF_A_TOKEN
+
+
+def _size(text: str, ids: list[int]) -> str:
+    return f"{len(ids)} tokens" if ids else f"{len(text)} characters"
 
 
 def _passes(output: Any, tokenizer: Any) -> list[list[Cell]]:
@@ -335,7 +345,9 @@ def draw_translation(found: Explanation) -> str:
         for cell in found.tokens
     )
     said = _html(found.candidates[0].text) or "<i>nothing</i>"
-    return _panel("Translation", f'<div class="axe-said" id="axe-said">{said}</div>{chips}')
+    return _panel(
+        "Translation", f'<div class="axe-said" id="axe-said" dir="auto">{said}</div>{chips}'
+    )
 
 
 def draw_speed(found: Explanation, other: WordByWord | None) -> str:
@@ -354,7 +366,7 @@ def draw_speed(found: Explanation, other: WordByWord | None) -> str:
     if other is not None:
         ratio = other.milliseconds / found.milliseconds
         text += f'<div class="axe-small">{ratio:.1f} times as fast as the autoregressive model, '
-        text += f'which says: <span id="axe-other">{_html(other.text)}</span></div>'
+        text += f'which says: <bdi id="axe-other">{_html(other.text)}</bdi></div>'
     return _panel(f"Speed of this sentence, the best of {_NUM_RUNS} runs", text)
 
 
@@ -393,7 +405,7 @@ def draw_candidates(found: Explanation) -> str:
         f'<td class="axe-number">{100 * math.exp(candidate.length_log_prob):.1f}%</td>'
         f'<td class="axe-number">{candidate.mean_log_prob:.3f}</td>'
         f'<td class="axe-number">{candidate.ranking:.3f}</td>'
-        f"<td>{_html(candidate.text)}</td></tr>"
+        f'<td dir="auto">{_html(candidate.text)}</td></tr>'
         for number, candidate in enumerate(found.candidates)
     )
     names = ("length", "P(length)", "log P / token", "score", "translation")

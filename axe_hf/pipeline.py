@@ -6,7 +6,7 @@ code. That is why what `translate` and the rescoring need too, cleaning and copi
 
 import copy
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from functools import partial
 from types import MethodType
@@ -118,17 +118,12 @@ class CmlmTranslationPipeline(Pipeline):
             kind = type(input_).__name__
             raise TypeError(f"`inputs` must be strings, got {kind}: {input_!r:.80}.")
         config, tokenizer = self.model.config, own_tokenizer(self.tokenizer)
-        limit, text = config.max_source_length, ""
-        tags = language_tags(config)
-        if is_visible(input_):
-            text = valid_unicode(input_)
-            text = config.tagged(text, target_lang) if tags else text
-        around, token_ids = tokenizer([" ".join(tags), text], verbose=False).input_ids
-        if not {*token_ids} - {*around}:
-            token_ids = [tokenizer.eos_token_id]
+        limit = config.max_source_length
+        (token_ids,) = source_ids([input_], tokenizer, config, target_lang)
+        token_ids = token_ids or [tokenizer.eos_token_id]
         if len(token_ids) > limit:
             problem = f"A text of {len(token_ids)} tokens is over the max_source_length of {limit}"
-            advice = f"{text[:60]!r}... Split it into sentences."
+            advice = f"{input_[:60]!r}... Split it into sentences."
             if truncation in (False, "do_not_truncate"):
                 raise ValueError(f"{problem}, and `truncation` is off: {advice}")
             if truncation is None:
@@ -194,6 +189,20 @@ def cut_source(token_ids: list[int], limit: int, tokenizer: Any) -> list[int]:
     around, eos = tokenizer("").input_ids, tokenizer.eos_token_id
     end = around[around.index(eos) :][:limit] if eos in around else [eos]
     return [*token_ids[: limit - len(end)], *end]
+
+
+def source_ids(
+    texts: Sequence[str], tokenizer: Any, config: Any, target_lang: str | None = None
+) -> list[list[int]]:
+    """Token ids of each text with its `</s>`, not cut; none where nothing is said."""
+    tags, is_said = language_tags(config), [*map(is_visible, texts)]
+    given = [valid_unicode(text) if said else "" for text, said in zip(texts, is_said, strict=True)]
+    if tags:
+        given = [config.tagged(text, target_lang) if text else "" for text in given]
+    around, *rows = tokenizer([" ".join(tags), *given], verbose=False).input_ids
+    return [
+        ids if said and {*ids} - {*around} else [] for said, ids in zip(is_said, rows, strict=True)
+    ]
 
 
 def language_tags(config: Any) -> list[str]:

@@ -15,15 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .cmlm import CmlmForConditionalGeneration
 from .cmlm.configuration_mask_predict import SETTINGS, require
-from .pipeline import (
-    DECODED,
-    cut_source,
-    in_evaluation_mode,
-    is_visible,
-    language_tags,
-    own_tokenizer,
-    valid_unicode,
-)
+from .pipeline import DECODED, cut_source, in_evaluation_mode, own_tokenizer, source_ids
 from .rescoring import Rescorer, batches_by_length, check_ids, check_rescorer, generate_rescored
 
 logger = logging.getLogger(__name__)
@@ -137,17 +129,25 @@ def translate_with_scores(
     with tqdm(total=len(sentences), desc="Translating", unit=" sentences", disable=disable) as bar:
         bar.update(sum(not ids for ids in token_ids))
         for batch in batches_by_length(token_ids, max_tokens_per_batch, batch_size):
-            # The model counts its positions from the left, whatever the tokenizer was set to.
-            rows = {"input_ids": [token_ids[i] for i in batch]}
-            inputs = tokenizer.pad(rows, padding_side="right", return_tensors="pt")
-            inputs = inputs.to(model.device)  # (batch, source)
+            inputs = padded([token_ids[i] for i in batch], tokenizer).to(model.device)
             output = generate(**inputs, **generation)  # a PEFT model's takes nothing by position
-            decoded = tokenizer.batch_decode(output.sequences, **DECODED)
-            found = map(Translation, decoded, output.ranking_scores.tolist())
+            found = iter(translations_of(output, tokenizer))
             for i in batch:
                 translations[i] = list(islice(found, num_returned))
             bar.update(len(batch))
     return translations
+
+
+def padded(token_ids: list[list[int]], tokenizer: Any) -> Any:
+    """A batch of sources, `input_ids` and `attention_mask` (batch, source)."""
+    # The model counts its positions from the left, whatever the tokenizer was set to.
+    return tokenizer.pad({"input_ids": token_ids}, padding_side="right", return_tensors="pt")
+
+
+def translations_of(output: Any, tokenizer: Any) -> list[Translation]:
+    """What a `MaskPredictOutput` says, (batch * num_return_sequences,)."""
+    texts = tokenizer.batch_decode(output.sequences, **DECODED)
+    return [*map(Translation, texts, output.ranking_scores.tolist())]
 
 
 @contextmanager
@@ -199,18 +199,8 @@ def _encode(sentences: list[str], tokenizer, config, target_lang: str | None) ->
         config.tagged("", target_lang)  # an unknown one is wrong though there be no sentence
     if not sentences:
         return []
-    max_length, tags = config.max_source_length, " ".join(language_tags(config))
-    around = {*tokenizer(tags).input_ids}  # what says nothing
-    is_said = [*map(is_visible, sentences)]
-    texts = [
-        config.tagged(valid_unicode(text), target_lang) if said else ""
-        for text, said in zip(sentences, is_said, strict=True)
-    ]
-    token_ids = tokenizer(texts, verbose=False).input_ids
-    token_ids = [
-        ids if said and {*ids} - around else []
-        for said, ids in zip(is_said, token_ids, strict=True)
-    ]
+    max_length = config.max_source_length
+    token_ids = source_ids(sentences, tokenizer, config, target_lang)
     check_ids(token_ids, config.vocab_size, "tokenizer's")
     numbered = enumerate(token_ids, start=_first_number.get())
     too_long = [number for number, ids in numbered if len(ids) > max_length]

@@ -28,10 +28,10 @@ others = ("early_stop", "confidence_threshold", "do_sample")
 if settings["schedule"] != "linear" or any(map(settings.get, others)):
     sys.exit(f"{folder} decodes by a schedule or {', '.join(others)}. Export it without.")
 pad, eos, mask, blank = (config[f"{name}_token_id"] for name in ("pad", "eos", "mask", "blank"))
-tags = {f">>{d.rpartition(':' if ':' in d else '-')[2]}<<" for d in config["directions"] or ()}
+tags = {f">>{d.rpartition(':' if ':' in d else '-')[2]}<<" for d in config.get("directions") or ()}
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 tokenizer.encode_special_tokens = of_tokenizer.get("split_special_tokens", False)
-around = tokenizer.encode("").ids  # each text ends in </s>, or from there on
+around = tokenizer.encode(" ".join(tags) if len(tags) > 1 else "").ids  # what says nothing
 run = {n: InferenceSession(folder / f"{n}.onnx").run for n in ("encoder", "decoder", "head")}
 
 
@@ -69,9 +69,9 @@ def mask_predict(source):  # (1, source)
 
 
 for text in texts:
-    if len(tags) > 1 and not text.lstrip().startswith(tuple(tags)):
-        sys.exit(f"Begin each text with one of {sorted(tags)}: into which is it to be translated?")
     is_visible = any(not c.isspace() and category(c) not in ("Cc", "Cf") for c in text)
+    if is_visible and len(tags) > 1 and not text.lstrip().startswith(tuple(tags)):
+        sys.exit(f"Begin each text with one of {sorted(tags)}: into which is it to be translated?")
     ids, end = tokenizer.encode(text if is_visible else "").ids, around[around.index(eos) :]
     ids = ids[: min(len(ids), config["max_source_length"]) - len(end)] + end
     tokens = mask_predict(np.array([ids])) if {*ids} - {*around} else ()

@@ -151,6 +151,8 @@ def test_texts_that_cannot_be_translated_are_refused_in_words(model, make_model,
         demo.explain(model, tokenizer, "x" * 10**6)
     with pytest.raises(ValueError, match="reference has 51 tokens, and this model writes 24"):
         demo.align(model, tokenizer, TEXTS[0], "dog " * 50)
+    with pytest.raises(ValueError, match="reference has 1000000 characters"):
+        demo.align(model, tokenizer, TEXTS[0], "x" * 10**6)
     two = make_model(directions=["en-de", "en-fr"])
     with pytest.raises(ValueError, match="target_lang"):
         demo.explain(two, tokenizer, TEXTS[0])

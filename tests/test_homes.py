@@ -68,6 +68,8 @@ PIECES = {
     "a masked canvas": (r"full_like\(.*pad_token_id", {"cmlm/mask_predict.py"}),
     "text that is no Unicode": (r"surrogatepass", {"pipeline.py"}),
     "what commands a terminal": (r"x9f", {"output.py"}),
+    "a batch of sources": (r"padding_side='right', return_tensors", {"translation.py"}),
+    "what says nothing": (r"' '\.join\(tags\)", {"pipeline.py"}),
     "what is visible": (r"unicodedata\.category", {"pipeline.py"}),
 }
 

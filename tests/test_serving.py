@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,7 @@ from axe_hf import CmlmConfig, CmlmForConditionalGeneration, train_tokenizer, tr
 from axe_hf.documents import split_document
 from axe_hf.serving import Batching, Limits, ServedModel, create_app
 from axe_hf.serving.batching import BatchedModel, Decoding, QueueFullError
-from axe_hf.serving.languages import Directions, UnknownLanguageError
-from axe_hf.serving.passages import split_passage
+from axe_hf.serving.reading import Directions, UnknownLanguageError, split_passage
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eins", "zwei", "drei", "vier"]
 JSON = {"content-type": "application/json"}
@@ -124,6 +124,30 @@ def test_tags_of_html_stay(client, trained):
     assert found == passage.joined(iter(translations))
 
 
+def test_a_tag_ends_where_it_does_for_a_browser():
+    for tag in ('<a title="x > y">', "<a b='>' c = \">\" d=e>", "<p don't>", '<p a="b>', "<br/>"):
+        assert split_passage(f"{tag}it's<i>", "en", is_html=True).parts[1] == tag
+    assert split_passage("a < b, c > d =", "en", is_html=True).sentences == ["a < b, c > d ="]
+
+
+BITS = ["<!--", "<script>", "</", "&#x", "<code ", '<a b="', "<a b='c'", "<a ="]
+
+
+@pytest.mark.parametrize("bit", BITS)
+def test_what_is_not_closed_takes_no_longer_the_more_there_is_of_it(bit):
+    start = time.process_time()
+    passage = split_passage(bit * (300_000 // len(bit)), "en", is_html=True, split_sentences=False)
+    assert time.process_time() - start < 2  # quadratic: minutes
+    assert passage.joined(iter(passage.sentences))
+
+
+def test_of_html_a_number_without_a_character_is_none(client):
+    for digits in ("9" * 5000, "0" * 5000 + "65", "1114112"):
+        passage = split_passage(f"<p>&#{digits};x", "en", is_html=True)
+        assert passage.sentences == ["\ufffdx"]
+    assert ask(client, f"&#{'9' * 5000};", format="html").status_code == 200
+
+
 def test_alternatives_are_other_translations(client, trained):
     found = ask(client, alternatives=3).json()
     assert 1 <= len(found["alternatives"]) <= 3
@@ -158,11 +182,16 @@ def test_what_libretranslate_has_besides_is_refused_in_its_form(client):
 
 def test_the_page_of_the_interface_knows_every_setting(client):
     schema = client.get("/openapi.json").json()
-    assert client.get("/spec").json() == schema and client.get("/docs").status_code == 200
+    assert client.get("/spec").json() == schema
     body = schema["paths"]["/v1/translate"]["post"]["requestBody"]["content"]
     fields = body["application/json"]["schema"]["properties"]
     assert {"num_iterations", "schedule", "num_return_sequences", "history"} <= {*fields}
     assert "compile" not in fields
+    page = client.get("/docs").text
+    assert all(f"<code>{name}</code>" in page for name in fields) and "POST /translate" in page
+    # No script, no picture, no other machine.
+    assert re.findall(r"(?:src|href|url|import|script)\W+[\w.]*", page) == ['href="openapi.json']
+    assert client.get("/redoc").status_code == 404
     assert {*schema["paths"]["/translate"]["post"]["requestBody"]["content"]} == {
         *JSON.values()
     } | {*FORM.values()}
@@ -198,6 +227,7 @@ def test_v1_takes_every_setting_of_the_command_line_but_how_pytorch_computes(cli
     settings |= {"length_multiplier": 1.5, "length_score_weight": 0, "num_iterations": 2}
     settings |= {"do_sample": True, "temperature": 0.5}
     assert v1(client, **settings).status_code == 200
+    assert v1(client, max_length=10**400).json() == v1(client).json()
     refused(v1(client, compile=True), 422, "`compile`", "where the server is started")
 
 
@@ -220,6 +250,10 @@ def test_v1_takes_every_setting_of_the_command_line_but_how_pytorch_computes(cli
         ({"num_iteration": 3}, "num_iteration"),
         ({"x" * 1000: 3}, "xxx"),
         ({"q": 3}, "q"),
+        ({"length_multiplier": 1e308}, "length_multiplier"),
+        ({"length_score_weight": -1e308}, "length_score_weight"),
+        ({"length_score_weight": 10**400}, "length_score_weight"),
+        ({"temperature": 10**400, "do_sample": True}, "temperature"),
         ({"target_lang": "fr"}, "fr"),
         ({"source_lang": "fr"}, "fr"),
     ],
@@ -286,6 +320,9 @@ def test_two_models_of_one_direction_and_unknown_directions_are_refused(trained)
         create_app([ServedModel(*make_trained(["en-fr"]), ["en-de"])])
     with pytest.raises(ValueError, match="at least one"):
         create_app([])
+    for name in ("api_keys", "cors_origins"):
+        with pytest.raises(TypeError, match=f"`{name}` must be a list"):
+            create_app([one], **{name: "secret"})
 
 
 def test_languages_are_found_however_they_are_written():
@@ -376,6 +413,7 @@ MALFORMED = {
     "an unknown source": b'{"q": "one", "source": "xx", "target": "de"}',
     "a source of surrogates": b'{"q": "one", "source": "\\ud800", "target": "de"}',
     "an unknown target": b'{"q": "one", "source": "en", "target": "en"}',
+    "a name of surrogates": b'{"q": "one", "source": "en", "\\ud800": "de"}',
     "an unknown format": b'{"q": "one", "source": "en", "target": "de", "format": "pdf"}',
     "alternatives are text": b'{"q": "one", "source": "en", "target": "de", "alternatives": "x"}',
     "alternatives are true": b'{"q": "one", "source": "en", "target": "de", "alternatives": true}',

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..serving import Batching, Limits
 from . import models
 from .options import CommandParser, UsageError, add_option
 
@@ -26,13 +27,14 @@ A model that says which languages it translates is served by its name alone.
 """
 _KEYS_VARIABLE = "AXE_HF_API_KEYS"
 _MODEL = "folder of a trained model, or its name on the Hub; with =en-de where it does not say"
+# Fields of `Limits`, which has their defaults.
 _LIMITS = {
-    "max_characters": (10_000, "characters of a request"),
-    "max_items": (128, "texts of a request"),
-    "max_body_bytes": (2**20, "bytes of a request"),
-    "max_passes": (100, "iterations times length candidates that a request may ask for"),
-    "max_queue": (1000, "sentences that may wait"),
-    "max_tokens": (8192, "source tokens decoded at once, padding included"),
+    "max_characters": "characters of a request",
+    "max_items": "texts of a request",
+    "max_body_bytes": "bytes of a request",
+    "max_passes": "iterations times length candidates that a request may ask for",
+    "max_queue": "sentences that may wait",
+    "timeout": "seconds until a request is given up, 504",
 }
 
 
@@ -42,8 +44,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = CommandParser(usage=usage, description=_DESCRIPTION, epilog=_EXAMPLES)
     parser.add_argument("models", metavar="MODEL", nargs="+", help=_MODEL)
     running = parser.add_argument_group("running")
-    text = "sentences decoded at once (64)"
-    add_option(running, "batch_size", type=models.positive_int, default=64, metavar="N", help=text)
+    _add_number(running, "batch_size", Batching.max_sentences, "sentences decoded at once")
+    text = "source tokens decoded at once, padding included"
+    _add_number(running, "max_tokens", Batching.max_tokens, text)
     text = "cpu, cuda, cuda:1 ...; by default a GPU if there is one"
     add_option(running, "device", help=text)
     text = (
@@ -63,16 +66,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     text = "page that may call from a browser, such as https://example.org, or * for all (none)"
     add_option(server, "cors_origin", metavar="URL", action="append", default=[], help=text)
     limits = parser.add_argument_group("limits (what is over them is answered 413, 422 or 429)")
-    for name, (default, text) in _LIMITS.items():
-        kwargs = {"type": models.positive_int, "default": default, "metavar": "N"}
-        add_option(limits, name, help=f"{text} ({default})", **kwargs)
-    text = "seconds until a request is given up, 504 (60)"
-    add_option(limits, "timeout", type=models.positive_int, default=60, metavar="N", help=text)
+    for name, text in _LIMITS.items():
+        _add_number(limits, name, getattr(Limits, name), text)
     options = models.parse_with_decoding(parser, argv)
     options.served = [_model_and_directions(word) for word in options.models]
     if len({name for name, _ in options.served}) < len(options.served):
         raise UsageError("a MODEL is given twice; say its directions at once: MODEL=en-de,de-en")
     return options
+
+
+def _add_number(group: Any, name: str, default: float, text: str) -> None:
+    kwargs = {"type": models.positive_int, "default": int(default), "metavar": "N"}
+    add_option(group, name, help=f"{text} ({int(default)})", **kwargs)
 
 
 def _port(text: str) -> int:
@@ -101,13 +106,12 @@ def after_interrupt(options: argparse.Namespace) -> str:
 def run(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     keys = _api_keys(options)
-    from ..serving import Batching, Limits, check_packages, create_app, open_socket, run_server
+    from ..serving import check_packages, create_app, open_socket, run_server
 
     check_packages()
     with open_socket(options.host, options.port) as listening:
         served = [_loaded(options, *each) for each in options.served]
-        names = ("max_characters", "max_items", "max_body_bytes", "max_passes", "max_queue")
-        limits = Limits(**{name: getattr(options, name) for name in (*names, "timeout")})
+        limits = Limits(**{name: getattr(options, name) for name in _LIMITS})
         batching = Batching(max_sentences=options.batch_size, max_tokens=options.max_tokens)
         kwargs: dict[str, Any] = {"limits": limits, "batching": batching}
         kwargs |= {"api_keys": keys, "cors_origins": options.cors_origin}

@@ -130,7 +130,7 @@ def _arguments(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _plain(settings: Any) -> dict[str, Any]:
     """A namespace or a container of OmegaConf as a dictionary."""
-    found = settings if isinstance(settings, Mapping) else vars(settings) if settings else {}
+    found = settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
     content = found.get("_content")
     return dict(content if isinstance(content, Mapping) else found)
 

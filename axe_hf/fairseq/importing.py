@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +157,12 @@ def _fill(model: Any, weights: dict[str, Tensor | None]) -> None:
 def _card(
     model: Any, tokenizer: FairseqTokenizer, folder: Path, checkpoint: Path, license: str | None
 ) -> str:
+    from ..training.model_card import hub_language  # no need of it where models are loaded
+
     config = model.config
     languages = [code for pair in config.directions or () for code in languages_of(pair)]
     data = ModelCardData(
-        language=[re.split("[-_]", code)[0].lower() for code in languages] or None,
+        language=[known for code in languages if (known := hub_language(code))] or None,
         license=license or PUBLISHED_LICENSE,
         library_name="transformers",
         pipeline_tag="translation",

@@ -103,12 +103,15 @@ class BpeCodes:
 
     def segment(self, word: str) -> tuple[str, ...]:
         """The pieces of a word, `JOINER` behind all but the last."""
-        if word not in self._known:
+        if (known := self._known.get(word)) is not None:
+            return known
+        *parts, last = self._merged(word)
+        pieces = (*(part + JOINER for part in parts), last)
+        if len(word) < 50:  # longer ones are no words, and would fill the memory
             if len(self._known) > 200_000:
                 self._known.clear()
-            *parts, last = self._merged(word)
-            self._known[word] = (*(part + JOINER for part in parts), last)
-        return self._known[word]
+            self._known[word] = pieces
+        return pieces
 
     def _merged(self, word: str) -> list[str]:
         if len(word) == 1:

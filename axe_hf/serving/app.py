@@ -1,42 +1,69 @@
-"""The routes: LibreTranslate's, ours under `/v1`, and those for whoever runs the server."""
+"""The routes: LibreTranslate's, ours under `/v1`, and those for whoever runs the server.
+
+At the end, what every request passes: the limit of its body, metrics, the log; no fault goes
+unanswered.
+"""
 
 import asyncio
 import hashlib
 import hmac
+import json
+import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
+from html import escape
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..cmlm.generation_cmlm import settings_of_call
 from ..cmlm.mask_predict import possible_lengths
 from ..pipeline import is_visible
-from . import reading
-from .batching import Answer, BatchedModel, Decoding, QueueFullError
-from .gate import ClientGoneError, Gate, Metrics
-from .languages import Directions, UnknownLanguageError, language_name
-from .options import Batching, Limits, ServedModel
-from .passages import Passage, split_passage
-from .reading import Refusal
+from . import Batching, Limits, ServedModel, reading
+from .batching import Answer, Batch, BatchedModel, Decoding, QueueFullError, log_failure
+from .reading import (
+    Directions,
+    Passage,
+    Refusal,
+    UnknownLanguageError,
+    language_name,
+    split_passage,
+)
 
 Answers = list[Answer]
+logger = logging.getLogger("axe_hf.serving")
+
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
+# A body that is too long is read on, and forgotten, up to so many times the limit: closed before it
+# has sent all, a client sees a broken connection in place of the answer.
+FORGOTTEN = 16
+_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_SENTENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 class _Model(BatchedModel):
     """A served model: how a request's settings become a `Decoding`, within the limits."""
 
-    def __init__(self, served: ServedModel, limits: Limits, batching: Batching, metrics: Metrics):
+    def __init__(self, served: ServedModel, limits: Limits, batching: Batching, metrics: "Metrics"):
         kwargs: dict[str, Any] = {"defaults": served.generation, "batching": batching}
         kwargs |= {"max_queue": limits.max_queue}
         kwargs |= {"on_batch": partial(metrics.on_batch, served.name)}
@@ -58,6 +85,9 @@ class _Model(BatchedModel):
 
     def _decoding(self, asked: tuple[tuple[str, Any], ...], has_passes: bool) -> Decoding:
         """What a request asks for; Refusal, 422, where it cannot be had."""
+        # As `generate` would, which keeps its warning for each number.
+        limit = self.model.config.max_target_length
+        asked = tuple((n, min(value, limit) if n == "max_length" else value) for n, value in asked)
         try:
             settings = self._complete(dict(asked))
         except (TypeError, ValueError) as error:
@@ -200,6 +230,8 @@ def build_app(
         title="axe_hf",
         summary="Translation by CMLMs, over LibreTranslate's interface and one of its own",
         version="1",
+        docs_url=None,  # FastAPI's own pages load scripts from other machines
+        redoc_url=None,
         lifespan=service.lifespan,
         exception_handlers={Refusal: _refused, HTTPException: _failed},
     )
@@ -336,6 +368,10 @@ def _add_own(app: FastAPI, service: Service) -> None:
         """Whether the server lives."""
         return {"status": "ok"}
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs():
+        return HTMLResponse(_page_of(app.openapi()))
+
     @app.get("/metrics", response_class=Response)
     async def metrics(request: Request):
         """For Prometheus; where keys are asked for, with `Authorization: Bearer KEY`."""
@@ -384,3 +420,179 @@ def _described(request: Any, answer: Any, *kinds: str) -> dict[str, Any]:
             **{status: error | {"description": text} for status, text in told.items()},
         },
     }
+
+
+def _page_of(schema: dict[str, Any]) -> str:
+    """The interface for people: what OpenAPI says, in HTML that needs no script."""
+    told = schema["info"]
+    parts = [f"<h1>{told['title']}</h1><p>{escape(told['summary'])}. For programs: "]
+    parts.append('<a href="openapi.json">openapi.json</a>.</p>')
+    for path, methods in schema["paths"].items():
+        for method, route in methods.items():
+            parts.append(f"<h2><code>{method.upper()} {path}</code></h2>")
+            parts.append(f"<p>{escape(route.get('description', ''))}</p>")
+            content = route.get("requestBody", {}).get("content", {})
+            if content:
+                parts.append(f"<p>Takes {' or '.join(content)}:</p>")
+                parts.append(_table_of(content[_JSON]["schema"]))
+            for status, answer in route["responses"].items():
+                shape = answer.get("content", {}).get(_JSON, {}).get("schema", {})
+                kind = f", {_kind_of(shape)}" if shape else ""
+                parts.append(f"<div>{status}: {escape(answer['description'])}{kind}</div>")
+    parts.append("<h2>Answers</h2>")
+    for name, model in schema["components"]["schemas"].items():
+        parts.append(f"<h3>{name}</h3>{_table_of(model)}")
+    style = "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    style += "td{vertical-align:top;padding:2px 12px 2px 0}"
+    head = f'<!doctype html><meta charset="utf-8"><title>{told["title"]}</title>'
+    return f"{head}<style>{style}</style>{''.join(parts)}"
+
+
+def _table_of(model: dict[str, Any]) -> str:
+    rows = []
+    for name, told in model.get("properties", {}).items():
+        kind = _kind_of(told) + (", required" if name in model.get("required", ()) else "")
+        text = escape(told.get("description", ""))
+        rows.append(f"<tr><td><code>{name}</code><td>{kind}<td>{text}")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _kind_of(told: dict[str, Any]) -> str:
+    """The type of a field in words."""
+    if "$ref" in told:
+        return told["$ref"].rpartition("/")[2]
+    if "anyOf" in told:
+        kinds = (_kind_of(each) for each in told["anyOf"] if each.get("type") != "null")
+        return " or ".join(dict.fromkeys(kinds))
+    of = f" of {_kind_of(told['items'])}" if "items" in told else ""
+    return told.get("type", "anything") + of
+
+
+class Metrics:
+    """The numbers of `/metrics`, for Prometheus."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def make(kind: Any, name: str, text: str, labels: tuple[str, ...], **kwargs: Any) -> Any:
+            return kind(f"axe_hf_{name}", text, labels, registry=self.registry, **kwargs)
+
+        by_route, by_model = ("route", "status"), ("model",)
+        self.requests = make(Counter, "requests", "Requests answered", by_route)
+        text = "From the first byte to the last of the answer"
+        self.seconds = make(Histogram, "request_seconds", text, ("route",), buckets=_SECONDS)
+        self.queue = make(Gauge, "queue_sentences", "Sentences that wait", by_model)
+        text = "Sentences in a batch"
+        self.batch_sentences = make(
+            Histogram, "batch_sentences", text, by_model, buckets=_SENTENCES
+        )
+        text = "Source tokens in a batch, padding included"
+        self.batch_tokens = make(Histogram, "batch_tokens", text, by_model, buckets=_TOKENS)
+        self.decoding = make(Counter, "decoding_seconds", "Seconds spent decoding", by_model)
+        self.sentences = make(Counter, "sentences", "Sentences translated", by_model)
+        self.characters = make(Counter, "characters", "Characters of texts translated", by_model)
+
+    def on_batch(self, model: str, batch: Batch) -> None:
+        """Count a batch."""
+        self.batch_sentences.labels(model).observe(batch.num_sentences)
+        self.batch_tokens.labels(model).observe(batch.num_tokens)
+        self.decoding.labels(model).inc(batch.seconds)
+        self.sentences.labels(model).inc(batch.num_sentences)
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Gate:
+    """An ASGI application around another one.
+
+    Args:
+        app: what answers.
+        routes: paths that are counted and logged by name; others may hold anything.
+        max_body_bytes: of a request, chunked or not; 413 for more.
+        timeout: seconds until the body must be there; 408.
+        metrics: what is counted.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Collection[str],
+        max_body_bytes: int,
+        timeout: float,
+        metrics: Metrics,
+    ):
+        self.app, self.routes, self.metrics = app, routes, metrics
+        self.max_body_bytes, self.timeout = max_body_bytes, timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            body = await asyncio.wait_for(self._body(scope, receive), self.timeout)
+            await self.app(scope, _replayed(body, receive), send_noted)
+        except ClientGoneError:
+            status = status or 499  # as nginx calls it
+        except Refusal as refusal:
+            await _send_error(send_noted, refusal.status, refusal.message)
+        except asyncio.TimeoutError:
+            await _send_error(send_noted, 408, "The request did not arrive in time")
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is answered)
+            log_failure("answering", error)
+            if not status:
+                await _send_error(send_noted, 500, "Internal error")
+        finally:
+            self._note(scope, status, time.perf_counter() - start)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size, limit = 0, self.max_body_bytes
+        more = True
+        while more and size <= FORGOTTEN * limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            more, part = message.get("more_body", False), message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                parts.clear()
+            else:
+                parts.append(part)
+        if size > limit:
+            raise Refusal(413, f"Invalid request: the body exceeds the limit ({limit} bytes)")
+        return b"".join(parts)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope["path"] if scope["path"] in self.routes else "other"
+        self.metrics.requests.labels(route, str(status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        fields = {"method": scope["method"][:10], "route": route, "status": status}
+        fields |= {"milliseconds": round(1000 * seconds, 1)} | scope.get("axe_hf", {})
+        logger.info("request", extra={"fields": fields})
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What gives the whole body once, then whatever comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_body() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_body
+
+
+async def _send_error(send: Send, status: int, message: str) -> None:
+    body = json.dumps({"error": message}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -18,15 +18,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..history import history_rows
-from ..pipeline import (
-    DECODED,
-    cut_source,
-    in_evaluation_mode,
-    is_visible,
-    own_tokenizer,
-    valid_unicode,
-)
-from .options import Batching
+from ..pipeline import cut_source, in_evaluation_mode, own_tokenizer, source_ids
+from ..translation import Translation, padded, translations_of
+from . import Batching
 
 logger = logging.getLogger("axe_hf.serving")
 
@@ -49,14 +43,6 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One translation of a sentence."""
-
-    text: str
-    score: float  # that it was ranked by, nats per token
-
-
-@dataclass(frozen=True)
 class Pass:
     """A canvas behind a pass of the decoder, as a person reads it; the first one is the start."""
 
@@ -68,7 +54,7 @@ class Pass:
 class Answer:
     """What became of a sentence."""
 
-    candidates: tuple[Candidate, ...]  # best first
+    candidates: tuple[Translation, ...]  # best first
     is_cut: bool = False  # it was longer than the model's `max_source_length`
     passes: tuple[Pass, ...] = ()
 
@@ -128,7 +114,7 @@ class BatchedModel:
     Example:
         >>> served = BatchedModel(model, tokenizer)  # doctest: +SKIP
         >>> served.submit(["A dog barks."], Decoding()).result()  # doctest: +SKIP
-        [Answer(candidates=(Candidate(text='Ein Hund bellt.', score=-0.1),), is_cut=False, ...)]
+        [Answer(candidates=(Translation(text='Ein Hund bellt.', score=-0.1),), is_cut=False, ...)]
     """
 
     def __init__(
@@ -146,7 +132,6 @@ class BatchedModel:
         self.defaults, self.batching = dict(defaults or {}), batching or Batching()
         self.on_batch = on_batch
         self.max_queue = max_queue
-        self._around = {*tokenizer("").input_ids}
         self._changed = threading.Condition()
         self._inbox: deque[_Job] = deque()
         self._rotation: list[_Job] = []  # those whose turn is next come first
@@ -248,27 +233,19 @@ class BatchedModel:
         if not jobs:
             return
         try:
-            self._queue(jobs, self._encoded([text for job in jobs for text in job.texts]))
+            self._queue(jobs)
         except Exception:  # noqa: BLE001 (one of them is at fault; it fails alone)
             for job in jobs:
                 try:
-                    self._queue([job], self._encoded(job.texts))
+                    self._queue([job])
                 except Exception as error:  # noqa: BLE001
                     log_failure("tokenization", error)
                     job.fail(error)
 
-    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each with its `</s>`; none where nothing is said."""
-        if not texts:
-            return []
-        rows = self.tokenizer([valid_unicode(text) for text in texts], verbose=False).input_ids
-        return [
-            ids if {*ids} - self._around and is_visible(text) else []
-            for text, ids in zip(texts, rows, strict=True)
-        ]
-
-    def _queue(self, jobs: list[_Job], encoded: list[list[int]]) -> None:
-        limit, rows = self.model.config.max_source_length, iter(encoded)
+    def _queue(self, jobs: list[_Job]) -> None:
+        texts, config = [text for job in jobs for text in job.texts], self.model.config
+        rows = iter(source_ids(texts, self.tokenizer, config))
+        limit = config.max_source_length
         for job in jobs:
             waiting = []
             for index in range(len(job.texts)):
@@ -353,14 +330,11 @@ class BatchedModel:
         decoding = batch[0].job.decoding
         settings = self.defaults | dict(decoding.settings)
         num_returned = settings.setdefault("num_return_sequences", 1) or 1
-        rows = {"input_ids": [sentence.token_ids for sentence in batch]}
-        # The model counts its positions from the left, whatever the tokenizer was set to.
-        inputs = self.tokenizer.pad(rows, padding_side="right", return_tensors="pt")
-        inputs = inputs.to(self.model.device)  # (batch, source)
+        inputs = padded([sentence.token_ids for sentence in batch], self.tokenizer)
+        inputs = inputs.to(self.model.device)
         settings |= {"return_dict_in_generate": True, "output_history": decoding.has_passes}
         output = self.model.generate(**inputs, **settings)
-        texts = self.tokenizer.batch_decode(output.sequences, **DECODED)
-        found = [*map(Candidate, texts, output.ranking_scores.tolist())]
+        found = translations_of(output, self.tokenizer)
         answers = []
         for i, sentence in enumerate(batch):
             first = i * num_returned
@@ -373,7 +347,7 @@ class BatchedModel:
 
 
 # Of a sentence in which nothing is said.
-NOTHING = Answer((Candidate("", 0.0),))
+NOTHING = Answer((Translation("", 0.0),))
 
 
 def log_failure(doing: str, error: Exception) -> None:

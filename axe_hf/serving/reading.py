@@ -5,10 +5,13 @@ it does not know, and answers `{"error": ...}`; so does `/translate` here. `/v1/
 JSON only and refuses what it does not know.
 """
 
+import html
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from pydantic import (
@@ -25,8 +28,9 @@ from pydantic import (
 from starlette.requests import Request
 
 from ..cmlm.configuration_mask_predict import SETTINGS
+from ..documents import Document, split_document
 from ..pipeline import valid_unicode
-from .options import Limits
+from . import Limits
 
 MAX_FIELDS = 1000
 # How PyTorch computes is for whoever starts the server to say: each new shape is compiled.
@@ -78,7 +82,7 @@ def _json_fields(body: bytes) -> dict[str, Any]:
         raise Refusal(400, "Invalid request: a number in the JSON is none, or too long") from error
     if not isinstance(found, dict):
         raise Refusal(400, "Invalid request: the JSON must be an object")
-    return found
+    return {valid_unicode(name): value for name, value in found.items()}
 
 
 def _no_number(name: str) -> Any:
@@ -181,7 +185,8 @@ class _Asked(BaseModel):
 
 
 _KINDS: dict[type, Any] = {int: StrictInt, bool: StrictBool, str: StrictStr}
-_KINDS[float] = StrictInt | StrictFloat
+# Beyond, scores overflow, and JSON has no infinity.
+_KINDS[float] = Annotated[StrictInt | StrictFloat, Field(ge=-1e4, le=1e4)]
 _SETTING_FIELDS: dict[str, Any] = {
     name: (_KINDS[setting.kind] | None, Field(None, description=setting.help))
     for name, setting in ASKED_FOR.items()
@@ -206,12 +211,12 @@ def read_request(fields: dict[str, Any], limits: Limits) -> Any:
 
 
 def _told(name: str, kind: str, message: str) -> str:
-    shown = valid_unicode(name[:60])
+    shown = name[:60]
     if kind != "extra_forbidden":
         return f"`{shown}`: {message}"
     if name in _OF_THE_SERVER:
         return f"`{name}` is set where the server is started, not by a request."
-    near = get_close_matches(name[:60], TranslationRequest.model_fields, 1)
+    near = get_close_matches(shown, TranslationRequest.model_fields, 1)
     return f"There is no field `{shown}`." + (f" Is it `{near[0]}`?" if near else "")
 
 
@@ -219,6 +224,165 @@ def settings_of(asked: Any) -> dict[str, Any]:
     """The settings of the decoding that a `TranslationRequest` has."""
     values = {name: getattr(asked, name) for name in ASKED_FOR}
     return {name: value for name, value in values.items() if value is not None}
+
+
+class UnknownLanguageError(ValueError):
+    """A language that no model has; the message may be shown to whoever asked."""
+
+
+class Directions:
+    """Who translates from which language into which.
+
+    Args:
+        models: whoever they are, with the pairs of languages of each.
+
+    Raises:
+        ValueError: two models claim one direction.
+
+    Example:
+        >>> from axe_hf.serving.reading import Directions
+        >>> directions = Directions({"a": [("en", "de")], "b": [("fr", "de"), ("fr", "en")]})
+        >>> directions.find("EN-us", "de")
+        ('en', 'de', 'a')
+        >>> directions.targets
+        {'en': ['de'], 'fr': ['de', 'en']}
+    """
+
+    def __init__(self, models: dict[Any, list[tuple[str, str]]]):
+        self._owner: dict[tuple[str, str], Any] = {}
+        self.targets: dict[str, list[str]] = {}
+        for model, pairs in models.items():
+            for pair in pairs:
+                if pair in self._owner:
+                    advice = "Serve one of them, or say which directions each is for: MODEL=en-de."
+                    raise ValueError(f"Two models translate {'-'.join(pair)}. {advice}")
+                self._owner[pair] = model
+                self.targets.setdefault(pair[0], []).append(pair[1])
+
+    @property
+    def languages(self) -> list[str]:
+        """All, sources first."""
+        return list(dict.fromkeys([*self.targets, *(pair[1] for pair in self._owner)]))
+
+    def find(self, source: str, target: str) -> tuple[str, str, Any]:
+        """Source, target and who translates; "auto" is the one language that leads to `target`.
+
+        "EN", "en_US" and "en-us" are English where a model says "en", "zh" is its "zh-CN".
+        """
+        target = self._known(target, [pair[1] for pair in self._owner])
+        if source == "auto":
+            sources = [pair[0] for pair in self._owner if pair[1] == target]
+            if len(sources) > 1:
+                problem = "auto is not supported here, as no language is detected"
+                raise UnknownLanguageError(f"{problem}: source must be one of {_listed(sources)}")
+            source = sources[0]
+        source = self._known(source, list(self.targets))
+        if (source, target) not in self._owner:
+            text = f"{target} is not available as a target language from {source}"
+            raise UnknownLanguageError(f"{text}: there is {_listed(self.targets[source])}")
+        return source, target, self._owner[source, target]
+
+    def _known(self, code: str, codes: list[str]) -> str:
+        wanted = code.replace("_", "-").lower()
+        for is_it in (
+            lambda known: known == wanted,
+            lambda known: known == wanted.split("-")[0],
+            lambda known: known.split("-")[0] == wanted,
+        ):
+            for known in codes:
+                if is_it(known.replace("_", "-").lower()):
+                    return known
+        raise UnknownLanguageError(f"{code[:20]!r} is not supported: there is {_listed(codes)}")
+
+
+def _listed(codes: list[str]) -> str:
+    return ", ".join(dict.fromkeys(codes))
+
+
+def language_name(code: str) -> str:
+    """Its name in English, or the code.
+
+    Example:
+        >>> from axe_hf.serving.reading import language_name
+        >>> language_name("de"), language_name("pt_BR"), language_name("xx")
+        ('German', 'Portuguese (pt_BR)', 'xx')
+    """
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    base = code.replace("_", "-").split("-")[0].lower()
+    name = LANGUAGES.get(base, "").title()
+    if not name:
+        return code
+    return name if base == code.lower() else f"{name} ({code})"
+
+
+# What is not translated of a page: comments, programs, what must stay as it is, and every tag.
+# What is not closed goes on to the end, as in a browser; looked for in vain from each place on, the
+# time would be quadratic.
+_MARKUP = re.compile(
+    r"""<!--.*?(?:-->|\Z)
+    | <(script|style|code|pre|textarea)\b.*?(?:</\1\s*>|\Z)
+    | <[!?/a-z](?:[^<>=]|=(?!\s*["'])|=\s*(?:"[^"]*"|'[^']*'))*>  # where > may stand in quotes
+    | <[!?/a-z][^<>]*>""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+# Over the last character of all; Python would not read a number of thousands of digits.
+_NO_CHARACTER = re.compile(r"&#\d{8,};?")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text taken apart: what stays as it is, and what is translated, in their order."""
+
+    parts: list[str | Document]
+    is_html: bool = False
+
+    @property
+    def sentences(self) -> list[str]:
+        documents = (part for part in self.parts if isinstance(part, Document))
+        return [sentence for document in documents for sentence in document.sentences]
+
+    def joined(self, translations: Iterator[str]) -> str:
+        """The text with the next of `translations` in the place of each sentence."""
+        return "".join(self._translated(part, translations) for part in self.parts)
+
+    def _translated(self, part: str | Document, translations: Iterator[str]) -> str:
+        if isinstance(part, str):
+            return part
+        text = part.joined([next(translations) for _ in part.sentences])
+        return html.escape(text, quote=False) if self.is_html else text
+
+
+def split_passage(
+    text: str, language: str, *, is_html: bool = False, split_sentences: bool = True
+) -> Passage:
+    """Take a text apart.
+
+    Of HTML each stretch between two tags is translated by itself, so that every tag stays; a
+    sentence with a word in bold is three of them. Scripts, styles, `<code>` and `<pre>` stay.
+
+    Example:
+        >>> from axe_hf.serving.reading import split_passage
+        >>> passage = split_passage("<p>Salt &amp; pepper.</p>", "en", is_html=True)
+        >>> passage.sentences
+        ['Salt & pepper.']
+        >>> passage.joined(iter(["Salz & Pfeffer."]))
+        '<p>Salz &amp; Pfeffer.</p>'
+    """
+    if not is_html:
+        return Passage([split_document(text, language, split_sentences=split_sentences)])
+    parts: list[str | Document] = []
+    end = 0
+    for match in _MARKUP.finditer(text):
+        parts += [_stretch(text[end : match.start()], language, split_sentences), match[0]]
+        end = match.end()
+    parts.append(_stretch(text[end:], language, split_sentences))
+    return Passage(parts, is_html=True)
+
+
+def _stretch(text: str, language: str, split_sentences: bool) -> Document:
+    text = html.unescape(_NO_CHARACTER.sub("\ufffd", text))
+    return split_document(text, language, split_sentences=split_sentences)
 
 
 # What answers look like; for the documentation.

@@ -61,6 +61,13 @@ def test_words_that_are_split_already(axe_hf, argv, tmp_path):
     assert axe_hf("translate", tmp_path / "model", "a dog bar@@ ks .")[0] == 0
 
 
+def test_the_card_names_languages_that_the_hub_knows(axe_hf, argv, tmp_path):
+    words = ("--no-moses", "--source-lang", "source", "--target-lang", "de_AT")
+    assert axe_hf(*argv, *words)[0] == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "language:\n- de\n" in card and "from `source` to `de_AT`" in card
+
+
 WRONG_USAGE = {
     "no word of Moses": ([], "say how the texts were tokenised: --moses-source-lang"),
     "half a word": (["--moses-source-lang", "en"], "say how the texts were tokenised"),

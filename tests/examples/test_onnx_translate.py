@@ -155,6 +155,9 @@ def test_repeats_int8_and_languages_are_decoded_alike(
     assert code == 1 and "['>>de<<', '>>fr-CA<<']" in complaint
     tagged = [">>de<< one two", ">>fr-CA<< one two"]
     assert run_alone(several, *tagged)[:2] == run_alone(folder, *tagged)[:2]
+    # Where nothing is said no language is asked for, and a tag alone says nothing.
+    code, printed, complaint = run_alone(several, stdin="\n>>de<<\n>>de<< one two\n")
+    assert (code, printed[:2]) == (0, ["", ""]) and printed[2], complaint
 
 
 @pytest.mark.slow

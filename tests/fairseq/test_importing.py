@@ -357,6 +357,9 @@ def test_what_is_no_whole_checkpoint_is_refused(original, tmp_path):
     refused(with_file("list.pt", [1]), tmp_path, "must be a checkpoint of fairseq")
     refused(with_file("bare.pt", model.state), tmp_path, "must be a checkpoint of fairseq")
     refused(with_file("alone.pt", {"model": model.state}), tmp_path, "'args' or 'cfg'")
+    for settings in (5, "x", [1], torch.ones(2)):
+        file = with_file("odd.pt", {"model": model.state, "args": settings})
+        refused(file, tmp_path, "must be of Mask-Predict")
     refused(with_file("no.pt", {"model": {"a": 1}}), tmp_path, "a is none")
     shard = with_file("checkpoint_best-model_part-0.pt", whole)
     refused(shard, tmp_path, "a part of the weights")
