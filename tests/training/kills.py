@@ -83,7 +83,7 @@ class HalfSaved:
         original = AxeTrainer.save_model
 
         def save_model(trainer, output_dir=None, _internal_call=False):
-            if _internal_call:
+            if output_dir is not None:  # a checkpoint's
                 return original(trainer, output_dir, _internal_call)
             save_half(original, trainer)
             kill()
