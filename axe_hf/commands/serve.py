@@ -54,7 +54,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     text += "may change a translation, as they share its scale"
     add_option(running, "int8", action="store_true", help=text)
-    text = "cores that decode (all but one, which answers)"
+    text = "cores that decode (all)"
     add_option(running, "num_threads", type=models.positive_int, metavar="N", help=text)
     server = parser.add_argument_group("server")
     text = "where to listen (127.0.0.1, which only this machine can reach)"
@@ -106,6 +106,8 @@ def after_interrupt(options: argparse.Namespace) -> str:
 def run(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     keys = _api_keys(options)
+    # Read when PyTorch is loaded: threads that wait for their turn leave the core to the answers.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from ..serving import check_packages, create_app, open_socket, run_server
 
     check_packages()
@@ -124,8 +126,7 @@ def _loaded(options: argparse.Namespace, name: str, directions: list[str] | None
 
     from ..serving import ServedModel
 
-    # A thread that waits for its turn on a core makes all others of the model wait for it.
-    torch.set_num_threads(options.num_threads or max(1, torch.get_num_threads() - 1))
+    torch.set_num_threads(options.num_threads or torch.get_num_threads())
     own = copy.copy(options)
     own.model = name
     model, tokenizer = models.load_model(own)

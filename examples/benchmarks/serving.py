@@ -9,6 +9,7 @@ every sentence of DATA, `--rounds` times. The server warms up on all of them onc
 server share the cores, so that what the clients need (printed: CPU seconds of both processes) is
 missing to the server. Latencies are from the first byte sent to the last received. "Speed-up" is
 against one client. With `--check`, a translation must not depend on how many clients there are.
+What stands behind " -- " are options for the server.
 Prints a table in Markdown, and writes it as a CSV.
 """
 
@@ -155,8 +156,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="compare the translations")
     parser.add_argument("--name", default="serving_cpu", help="of the CSV")
     parser.add_argument("--output-dir", type=Path, default=RESULTS)
-    parser.add_argument("options", nargs="*", help="behind --: options for the server")
-    return parser.parse_args()
+    words = sys.argv[1:]  # argparse takes none behind "--" once there were other options
+    end = words.index("--") if "--" in words else len(words)
+    return parser.parse_args(words[:end], argparse.Namespace(options=words[end + 1 :]))
 
 
 def main() -> None:
