@@ -126,7 +126,8 @@ def _loaded(options: argparse.Namespace, name: str, directions: list[str] | None
 
     from ..serving import ServedModel
 
-    torch.set_num_threads(options.num_threads or torch.get_num_threads())
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
     own = copy.copy(options)
     own.model = name
     model, tokenizer = models.load_model(own)
