@@ -149,12 +149,19 @@ def train_tokenizer(
         unk_token=UNK,
         mask_token=MASK,
         extra_special_tokens={"blank_token": BLANK},
-        model_input_names=["input_ids", "attention_mask"],
-        padding_side="right",
-        truncation_side="right",
-        clean_up_tokenization_spaces=False,
-        split_special_tokens=True,
+        **plain_settings(),
     )
+
+
+def plain_settings() -> dict[str, Any]:
+    """How each tokenizer of ours treats texts: they spell no symbol, and rows begin at the left."""
+    return {
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
+    }
 
 
 def _empty_tokenizer(algorithm: str) -> Tokenizer:

@@ -7,6 +7,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tokenizers.processors import TemplateProcessing
 from transformers.utils import logging
 
+from ..data.tokenizer import plain_settings
 from .tokenization_fairseq import JOINER, UNK, BpeCodes, FairseqTokenizer, MosesSettings
 
 logger = logging.get_logger(__name__)
@@ -126,11 +127,7 @@ def tokenizer_of(
         unk_token=UNK,
         mask_token=MASK,
         extra_special_tokens={"blank_token": BLANK},
-        model_input_names=["input_ids", "attention_mask"],
-        padding_side="right",
-        truncation_side="right",
-        clean_up_tokenization_spaces=False,
-        split_special_tokens=True,
+        **plain_settings(),
         moses=None if moses is None else asdict(moses),
         bpe_codes=codes,
     )
