@@ -14,9 +14,9 @@ float32 and bf16 by both kinds of attention. Data: the phrasebook that comes wit
 
 Wall-clock milliseconds a step, medians of all rounds but the first steps of each (`--warm-up`).
 What is compared takes turns, and a ratio is of seconds a token in the same turn, by the clock and
-(`cpu_ratio`) by the CPU time of the process, which other programs disturb less; tokens are those of
-sources and targets, without padding. Writes results/training_cpu.csv; a part that is run again
-takes the place of its rows.
+(`cpu_ratio`) by the CPU time of the process, which other programs disturb less; `loop` takes turns
+step by step, in two processes. Tokens are those of sources and targets, without padding. Writes
+results/training_cpu.csv; a part that is run again takes the place of its rows.
 """
 
 import argparse
@@ -28,7 +28,17 @@ from pathlib import Path
 
 import torch
 from measuring import RESULTS, environment, markdown_table, quantiles, write_csv
-from training_runs import LOSSES, SIZES, Profile, Run, Setting, by_loop, by_trainer, load_rows
+from training_runs import (
+    LOSSES,
+    SIZES,
+    Profile,
+    Run,
+    Setting,
+    by_loop,
+    by_trainer,
+    in_turn,
+    load_rows,
+)
 from transformers import logging
 
 PARTS = ("profile", "loop", "batches", "compile", "precision")
@@ -88,8 +98,25 @@ def compared(
 
 
 def loop(setting: Setting, rounds: int, warm_up: int) -> list[dict]:
-    ways = {"bare loop": lambda: by_loop(setting), "AxeTrainer": lambda: by_trainer(setting)}
-    return compared("loop", setting, ways, rounds, warm_up)
+    """The ratio is that of two steps on one batch, one directly behind the other: the median."""
+    both = [[run.after(warm_up) for run in in_turn(setting)] for _ in range(rounds)]
+    lines = []
+    for name, own in zip(("bare loop", "AxeTrainer"), zip(*both, strict=True), strict=True):
+        found = {}
+        for clock in ("seconds", "cpu_seconds"):
+            found[clock] = [
+                a / b
+                for run, (base, _) in pairs(own, both)
+                for a, b in pairs(getattr(run, clock), getattr(base, clock))
+            ]
+        median, low, high = quantiles(found["seconds"])
+        speed = statistics.median(run.tokens_per_second() for run in own)
+        more = {"tokens_per_second": f"{speed:.0f}", "ratio": f"{median:.3f}"}
+        more |= {"cpu_ratio": f"{statistics.median(found['cpu_seconds']):.3f}"}
+        more |= {"note": f"{low:.3f} to {high:.3f} in {len(found['seconds'])} pairs of steps"}
+        times = [1e3 * each for run in own for each in run.seconds]
+        lines.append(row("loop", name, setting, times, **more))
+    return lines
 
 
 def batches(setting: Setting, rounds: int, warm_up: int) -> list[dict]:

@@ -1,7 +1,9 @@
 """The runs that training.py compares: by `AxeTrainer`, and by a bare PyTorch loop."""
 
+import multiprocessing
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
+from transformers.utils import logging
 
 import axe_hf
 from axe_hf import AxeTrainer, AxeTrainingArguments, CmlmConfig, CmlmForConditionalGeneration
@@ -119,6 +122,7 @@ class Run:
     tokens: list[int] = field(default_factory=list)  # of source and target
     positions: list[int] = field(default_factory=list)  # with their padding
     model: Any = None
+    turn: "Turn | None" = None  # if another process trains in between
 
     def count(self, features: list[dict[str, Any]]) -> None:
         """Count a batch of tokenized pairs."""
@@ -127,13 +131,17 @@ class Run:
         self.positions.append(len(features) * sum(map(max, lengths)))
 
     def start(self, device: str) -> None:
+        if self.turn is not None:
+            self.turn.wait()
         self._last = Moment.now(device)
 
     def end_step(self, device: str) -> None:
         moment = Moment.now(device)
         self.seconds.append(moment.wall - self._last.wall)
         self.cpu_seconds.append(moment.cpu - self._last.cpu)
-        self._last = moment
+        if self.turn is not None:
+            self.turn.pass_on()
+        self._last = Moment.now(device)
 
     def after(self, warm_up: int) -> "Run":
         """The same without the first steps, and without batches that no step came to."""
@@ -146,6 +154,25 @@ class Run:
 
     def tokens_per_cpu_second(self) -> float:
         return sum(self.tokens) / sum(self.cpu_seconds)
+
+
+@dataclass
+class Turn:
+    """Lets two processes take their steps in turn: while one computes, the other sleeps."""
+
+    mine: Any  # semaphores
+    other: Any
+    num_left: int  # steps
+
+    def wait(self) -> None:
+        if not self.mine.acquire(timeout=900):
+            raise TimeoutError("the other process has ended in the middle of its training")
+
+    def pass_on(self) -> None:
+        self.other.release()
+        self.num_left -= 1
+        if self.num_left:
+            self.wait()
 
 
 @dataclass(frozen=True)
@@ -162,9 +189,11 @@ class Moment:
         return cls(perf_counter(), process_time())
 
 
-def by_trainer(setting: Setting, attention: str = "sdpa", **training: Any) -> Run:
+def by_trainer(
+    setting: Setting, attention: str = "sdpa", turn: Turn | None = None, **training: Any
+) -> Run:
     """Train by `AxeTrainer`, by a token budget unless its arguments `training` say otherwise."""
-    run, collator = Run(), setting.collator()
+    run, collator = Run(turn=turn), setting.collator()
 
     class StepTimes(TrainerCallback):
         def on_train_begin(self, *args, **kwargs):
@@ -233,9 +262,9 @@ class Profile:
         return [step for steps in self.rounds for step in steps[warm_up:]]
 
 
-def by_loop(setting: Setting, profile: Profile | None = None) -> Run:
+def by_loop(setting: Setting, profile: Profile | None = None, turn: Turn | None = None) -> Run:
     """Train by a loop as one would write it, on the batches and to the weights of `by_trainer`."""
-    run, collator, model = Run(), setting.collator(), setting.model()
+    run, collator, model = Run(turn=turn), setting.collator(), setting.model()
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [
@@ -274,3 +303,27 @@ def by_loop(setting: Setting, profile: Profile | None = None) -> Run:
         run.end_step(setting.device)
     run.model = model
     return run
+
+
+def in_turn(setting: Setting) -> tuple[Run, Run]:
+    """`by_loop` and `by_trainer`, each in a process of its own, a step of one after one of the
+    other: what slows the machine down slows both down, and each pair of steps has one batch."""
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Manager() as manager, ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        first, second = manager.Semaphore(1), manager.Semaphore(0)
+        both = (("loop", first, second), ("trainer", second, first))
+        threads, steps = torch.get_num_threads(), setting.num_steps
+        runs = [
+            pool.submit(_take_turns, name, setting, Turn(mine, other, steps), threads)
+            for name, mine, other in both
+        ]
+        return runs[0].result(), runs[1].result()
+
+
+def _take_turns(name: str, setting: Setting, turn: Turn, num_threads: int) -> Run:
+    torch.set_num_threads(num_threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    run = by_loop(setting, turn=turn) if name == "loop" else by_trainer(setting, turn=turn)
+    return replace(run, model=None, turn=None)
