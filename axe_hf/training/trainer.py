@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import (
     EvalLoopOutput,
     EvalPrediction,
@@ -39,7 +40,9 @@ from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler, TranslationStream
+from ..data.batching import OrderByLength
 from ..data.collator import check_room
+from ..data.draws import NumberedRows
 from ..data.formats import Share
 from ..data.lengths import pair_lengths, rows_of, target_sizes
 from ..data.tokenizer import check_tokenizer
@@ -342,8 +345,12 @@ class AxeTrainer(Seq2SeqTrainer):
         is_over |= self.control.should_training_stop  # by the patience of an early end
         if is_over or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
+            return
+        rows = getattr(kwargs["train_dataloader"], "dataset", None)
+        if isinstance(rows, NumberedRows):  # accelerate tells only the sampler, if it has epochs
+            rows.set_epoch(kwargs["epoch"])
+        self._tr_loss = self._tr_loss.double()  # what `loss` in the log is added up in
+        super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
@@ -385,13 +392,37 @@ class AxeTrainer(Seq2SeqTrainer):
         if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
         lengths, budget = pair_lengths(dataset), args.max_tokens_per_batch
-        sampler = MaxTokensBatchSampler(lengths, budget, self._data_seed, args.world_size)
+        sampler = MaxTokensBatchSampler(
+            *(lengths, budget, self._data_seed, args.world_size),
+            accumulation=args.gradient_accumulation_steps,
+        )
         self._sentences_per_batch = len(dataset) / len(sampler)
         if hasattr(dataset, "column_names"):
             dataset = dataset.select_columns(["input_ids", "labels"])
         options = {"batch_sampler": sampler, "collate_fn": self.data_collator}
-        loader = DataLoader(dataset, **options, **self._options_of_workers())
+        loader = DataLoader(self._numbered(dataset), **options, **self._options_of_workers())
         return self._with_own_seeds(self.accelerator.prepare(loader))
+
+    def _numbered(self, dataset: Any) -> Any:
+        """`dataset` with the number of each row, by which our collator draws its canvas alone."""
+        is_stream = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
+        if is_stream or not isinstance(self.data_collator, DataCollatorForCmlm):
+            return dataset
+        return NumberedRows(dataset)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """The base class's; its order by length is the same in all processes and after a resume."""
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        num_in_step = sampler.batch_size * self.args.world_size
+        return OrderByLength(sampler.lengths, num_in_step, self._data_seed)
+
+    def _get_collator_with_removed_columns(self, data_collator: Callable, *args: Any, **kwargs):
+        # Ours takes what it needs, the numbers of the rows too.
+        if isinstance(data_collator, DataCollatorForCmlm):
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, *args, **kwargs)
 
     def _options_of_workers(self) -> dict[str, Any]:
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
@@ -684,9 +715,15 @@ class AxeTrainer(Seq2SeqTrainer):
         self.args.dataloader_drop_last &= is_training
         if description == "test" and "labels" not in next(rows_of(dataset), {}):
             self.data_collator = getattr(self.data_collator, "pad_sources", self.data_collator)
+        rows = self._numbered(dataset) if is_training else dataset
+        if rows is not dataset:
+            order = kwargs["sampler_fn"](dataset)  # by a column of lengths, where there is one
+            kwargs["sampler_fn"] = lambda _: order
+            if hasattr(dataset, "column_names"):
+                rows.dataset = self._remove_unused_columns(dataset, description=description)
         try:
             kwargs["is_training"] = is_training
-            loader = super()._get_dataloader(dataset, description, *args, **kwargs)
+            loader = super()._get_dataloader(rows, description, *args, **kwargs)
             return self._with_own_seeds(loader)
         finally:
             self.args.dataloader_drop_last, self.data_collator = before
