@@ -78,6 +78,12 @@ class AxeTrainer(Seq2SeqTrainer):
     Loss: (token loss + `length_loss_weight` * length loss) / number of labels, summed over all
     micro-batches of a step: gradient accumulation gives the gradients of the whole batch.
 
+    A step of 8 sentences, or batches of a token budget, is the same step (to rounding) however many
+    processes, micro-batches and workers share it, the random canvases of `DataCollatorForCmlm`
+    included: they hang on seed, epoch and row of each sentence. What each process draws for its
+    batches does not: dropout, `draft_share`. Nor are those steps the same in which accelerate fills
+    up an epoch's last batch, a stream's, and those of `train_sampling_strategy="batch_rebalance"`.
+
     Logged besides Transformers' values: `token_loss` (nats per label), `length_loss` (nats per
     sentence), for AXE `skipped_target_rate` and `skipped_prediction_rate` (per label; expected, at
     a temperature), `tokens_per_second` (source tokens and labels) and `elapsed_minutes` of
@@ -120,6 +126,7 @@ class AxeTrainer(Seq2SeqTrainer):
     processing_class: PreTrainedTokenizerBase
     compute_metrics: Any
     lr_scheduler: Any
+    _tr_loss: torch.Tensor
 
     def __init__(
         self,
