@@ -353,9 +353,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if is_over or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
-        rows = getattr(kwargs["train_dataloader"], "dataset", None)
-        if isinstance(rows, NumberedRows):  # accelerate tells only the sampler, if it has epochs
-            rows.set_epoch(kwargs["epoch"])
+        _tell_epoch(kwargs["train_dataloader"], kwargs["epoch"])
         self._tr_loss = self._tr_loss.double()  # what `loss` in the log is added up in
         super()._run_epoch(*args, **kwargs)
 
@@ -829,6 +827,17 @@ class AxeTrainer(Seq2SeqTrainer):
             texts_and["directions"] = list(islice(self._directions, len(texts)))
         self._metric.add_batch(**texts_and)
         return self._metric.compute() if compute_result else {}
+
+
+def _tell_epoch(loader: DataLoader, epoch: int) -> None:
+    """Tell all that makes batches; accelerate reaches the rows and, after a resume with several
+    processes, the order of batches only in some cases."""
+    sampler = loader.batch_sampler
+    while hasattr(sampler, "batch_sampler"):
+        sampler = sampler.batch_sampler
+    for part in (loader.dataset, sampler, getattr(sampler, "sampler", None)):
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
 
 
 def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,6 +1,7 @@
 """AxeTrainer trains each sentence on the canvas of its epoch and row, however batches are cut."""
 
 import pytest
+from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import IterableDataset
 
 from axe_hf import AxeTrainer, AxeTrainingArguments, DataCollatorForCmlm
@@ -47,13 +48,15 @@ def few(dataset):
 def train(make_model, few, tokenizer, tmp_path):
     """Trains two epochs; what was trained on, in order."""
 
-    def run(train_dataset=few, data_collator=None, resume_from=None, **settings):
+    def run(
+        train_dataset=few, data_collator=None, resume_from=None, kind=RecordingTrainer, **settings
+    ):
         defaults = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "use_cpu": True}
         defaults |= {"save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no"}
         args = AxeTrainingArguments(str(tmp_path), **defaults | settings)
         model = make_model(encoder_layers=1)
         how = {"train_dataset": train_dataset, "processing_class": tokenizer}
-        trainer = RecordingTrainer(model, args, data_collator, **how)
+        trainer = kind(model, args, data_collator, **how)
         trainer.train(resume_from)
         return trainer.trained
 
@@ -88,6 +91,24 @@ def test_a_resumed_run_sees_the_canvases_of_the_unbroken_one(train, tmp_path, cu
     after = train(**settings, resume_from=str(tmp_path / f"checkpoint-{steps[-2]}"))
     assert 0 < len(after) < 2 * NUM_PAIRS and after == whole[-len(after) :]
     assert is_within or len(after) == NUM_PAIRS
+
+
+class ShareOfTwo(RecordingTrainer):
+    """Trains on what the first of two processes would get."""
+
+    def get_train_dataloader(self):
+        loader = super().get_train_dataloader().base_dataloader
+        return prepare_data_loader(loader, num_processes=2, process_index=0)
+
+
+@pytest.mark.parametrize("cut", ["by fives", "budget", "by length"])
+def test_so_does_one_of_two_processes(train, tmp_path, cut):
+    settings = CUTS[cut] | {"masking": "uniform", "num_train_epochs": 3, "kind": ShareOfTwo}
+    settings |= {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 100}
+    whole = train(**settings)
+    num_steps = len([*tmp_path.glob("checkpoint-*")])
+    after = train(**settings, resume_from=str(tmp_path / f"checkpoint-{num_steps * 2 // 3 - 1}"))
+    assert len(whole) // 3 < len(after) < len(whole) and after == whole[-len(after) :]
 
 
 def test_without_skipping_a_resumed_run_begins_its_epoch_again(train, tmp_path):
