@@ -2,10 +2,12 @@
 
 import heapq
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..cmlm.configuration_mask_predict import require
@@ -166,3 +168,44 @@ class OrderByLength(Sampler[int]):
         seed = _generator(self.seed, self.epoch).integers(2**63)
         generator = torch.Generator().manual_seed(int(seed))
         return iter(get_length_grouped_indices(self.lengths, self.num_in_step, generator=generator))
+
+
+class EvenBatches(BatchSampler):
+    """Sentences in batches, those of an epoch's last step shared out evenly among the processes.
+
+    Without it accelerate fills the last batches up with sentences that were trained on already. So
+    does this only where there are fewer sentences than batches.
+
+    Args:
+        sampler: the order of the sentences.
+        size: sentences in a batch.
+        num_replicas: number of processes.
+        accumulation: batches of each process in a step.
+        drop_last: leave out the last sentences that do not make a batch for every process.
+    """
+
+    def __init__(
+        self, sampler: Any, size: int, num_replicas: int, accumulation: int, drop_last: bool
+    ):
+        self.sampler, self.size, self.num_replicas = sampler, size, num_replicas
+        self.accumulation, self.is_dropped = accumulation, drop_last
+        # Tells accelerate that batches vary, and that their number is right.
+        self.batch_size, self.drop_last = None, False  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        num_rounds, rest = divmod(len(self.sampler), self.size * self.num_replicas)
+        return (num_rounds + (rest > 0 and not self.is_dropped)) * self.num_replicas
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        if self.is_dropped:
+            order = order[: len(self) * self.size]
+        in_step = self.size * self.num_replicas * self.accumulation
+        num_whole = len(order) // in_step * in_step
+        for start in range(0, num_whole, self.size):
+            yield order[start : start + self.size]
+        num_batches = len(self) - num_whole // self.size
+        last = order[num_whole:]
+        last += islice(cycle(order), max(0, num_batches - len(last)))
+        for number in range(num_batches):
+            yield last[number::num_batches]

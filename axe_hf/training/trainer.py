@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -25,6 +26,7 @@ from transformers.trainer_utils import (
     EvalPrediction,
     PredictionOutput,
     TrainOutput,
+    seed_worker,
 )
 from transformers.utils import logging
 
@@ -40,7 +42,7 @@ from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler, TranslationStream
-from ..data.batching import OrderByLength
+from ..data.batching import EvenBatches, OrderByLength
 from ..data.collator import check_room
 from ..data.draws import NumberedRows
 from ..data.formats import Share
@@ -78,11 +80,11 @@ class AxeTrainer(Seq2SeqTrainer):
     Loss: (token loss + `length_loss_weight` * length loss) / number of labels, summed over all
     micro-batches of a step: gradient accumulation gives the gradients of the whole batch.
 
-    A step of 8 sentences, or batches of a token budget, is the same step (to rounding) however many
-    processes, micro-batches and workers share it, the random canvases of `DataCollatorForCmlm`
-    included: they hang on seed, epoch and row of each sentence. What each process draws for its
-    batches does not: dropout, `draft_share`. Nor are those steps the same in which accelerate fills
-    up an epoch's last batch, a stream's, and those of `train_sampling_strategy="batch_rebalance"`.
+    A step is the same, to rounding, however many processes, micro-batches and workers share its
+    sentences, or its batches of a token budget. So are its random canvases (`DataCollatorForCmlm`):
+    each hangs on seed, epoch and row. Not so what each process draws for its batches, dropout and
+    `draft_share`; nor the sentences of a stream, of `train_sampling_strategy="batch_rebalance"`,
+    and of an epoch's last step if it has fewer than there are batches.
 
     Logged besides Transformers' values: `token_loss` (nats per label), `length_loss` (nats per
     sentence), for AXE `skipped_target_rate` and `skipped_prediction_rate` (per label; expected, at
@@ -410,10 +412,31 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def _numbered(self, dataset: Any) -> Any:
         """`dataset` with the number of each row, by which our collator draws its canvas alone."""
-        is_stream = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__")
-        if is_stream or not isinstance(self.data_collator, DataCollatorForCmlm):
-            return dataset
-        return NumberedRows(dataset)
+        is_read = isinstance(self.data_collator, DataCollatorForCmlm)
+        return NumberedRows(dataset) if is_read else dataset
+
+    def _dataloader_of_rows(self, dataset, description, batch_size, sampler_fn, **kwargs):
+        """The base class's, whose collator gets the numbers of rows, and whose last batches are not
+        filled up with sentences that were trained on."""
+        args, order = self.args, sampler_fn(dataset)  # by a column of lengths, where there is one
+        if hasattr(dataset, "select_columns"):
+            dataset = self._remove_unused_columns(dataset, description=description)
+        rows = self._numbered(dataset)
+        is_divided = args.train_sampling_strategy == "batch_rebalance"  # by the order itself
+        is_divided |= bool(self.accelerator.split_batches or self.accelerator.dispatch_batches)
+        if args.world_size == 1 or is_divided:
+            how = (description, batch_size, lambda _: order)
+            return super()._get_dataloader(rows, *how, is_training=True, **kwargs)
+        shares = (args.world_size, args.gradient_accumulation_steps, args.dataloader_drop_last)
+        seeds = {"num_workers": args.dataloader_num_workers, "rank": args.process_index}
+        loader = DataLoader(
+            rows,
+            batch_sampler=EvenBatches(order, batch_size, *shares),
+            collate_fn=self._get_collator_with_removed_columns(self.data_collator, description),
+            worker_init_fn=partial(seed_worker, **seeds),
+            **self._options_of_workers(),
+        )
+        return self.accelerator.prepare(loader)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """The base class's; its order by length is the same in all processes and after a resume."""
@@ -430,7 +453,8 @@ class AxeTrainer(Seq2SeqTrainer):
         return super()._get_collator_with_removed_columns(data_collator, *args, **kwargs)
 
     def _options_of_workers(self) -> dict[str, Any]:
-        names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
+        names = ["num_workers", "pin_memory", "persistent_workers", "prefetch_factor"]
+        names += ["multiprocessing_context", "in_order"]
         return {name: getattr(self.args, f"dataloader_{name}") for name in names}
 
     def _stream_dataloader(self, stream: TranslationStream) -> DataLoader:
@@ -720,15 +744,13 @@ class AxeTrainer(Seq2SeqTrainer):
         self.args.dataloader_drop_last &= is_training
         if description == "test" and "labels" not in next(rows_of(dataset), {}):
             self.data_collator = getattr(self.data_collator, "pad_sources", self.data_collator)
-        rows = self._numbered(dataset) if is_training else dataset
-        if rows is not dataset:
-            order = kwargs["sampler_fn"](dataset)  # by a column of lengths, where there is one
-            kwargs["sampler_fn"] = lambda _: order
-            if hasattr(dataset, "column_names"):
-                rows.dataset = self._remove_unused_columns(dataset, description=description)
         try:
-            kwargs["is_training"] = is_training
-            loader = super()._get_dataloader(rows, description, *args, **kwargs)
+            is_of_rows = hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
+            if is_training and is_of_rows:
+                loader = self._dataloader_of_rows(dataset, description, *args, **kwargs)
+            else:
+                kwargs["is_training"] = is_training
+                loader = super()._get_dataloader(dataset, description, *args, **kwargs)
             return self._with_own_seeds(loader)
         finally:
             self.args.dataloader_drop_last, self.data_collator = before
@@ -832,10 +854,11 @@ class AxeTrainer(Seq2SeqTrainer):
 def _tell_epoch(loader: DataLoader, epoch: int) -> None:
     """Tell all that makes batches; accelerate reaches the rows and, after a resume with several
     processes, the order of batches only in some cases."""
-    sampler = loader.batch_sampler
+    sampler: Any = loader.batch_sampler
     while hasattr(sampler, "batch_sampler"):
         sampler = sampler.batch_sampler
-    for part in (loader.dataset, sampler, getattr(sampler, "sampler", None)):
+    parts: list[Any] = [loader.dataset, sampler, getattr(sampler, "sampler", None)]
+    for part in parts:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axe_hf.data import MaxTokensBatchSampler
-from axe_hf.data.batching import OrderByLength, _divided, batch_bounds
+from axe_hf.data.batching import EvenBatches, OrderByLength, _divided, batch_bounds
 
 
 def random_lengths(num_examples=301, longest=37, seed=0):
@@ -150,6 +150,32 @@ def test_an_order_by_length_brings_like_sentences_together_and_hangs_on_seed_and
     assert list(order) != first
     steps = [[lengths[i] for i in first[start : start + 8]] for start in range(0, 296, 8)]
     assert np.mean([max(step) - min(step) for step in steps]) < 6  # at random 28
+
+
+@pytest.mark.parametrize("num_examples", [45, 47, 40, 6, 33])
+@pytest.mark.parametrize("cut", [(4, 2, 1), (2, 2, 2), (2, 4, 1), (1, 2, 4), (1, 8, 1)])
+def test_even_batches_make_the_same_steps_however_they_are_cut(num_examples, cut):
+    from accelerate.data_loader import BatchSamplerShard
+
+    size, processes, accumulation = cut
+    batches = EvenBatches(range(num_examples), size, processes, accumulation, drop_last=False)
+    shares = [list(BatchSamplerShard(batches, processes, rank)) for rank in range(processes)]
+    num_steps = -(-num_examples // 8)
+    assert len(batches) == len(list(batches)) == sum(map(len, shares))
+    for step in range(num_steps):
+        own = slice(step * accumulation, (step + 1) * accumulation)
+        rows = sorted(flat(flat(share[own] for share in shares)))
+        expected = [*range(num_examples)][8 * step : 8 * step + 8]
+        num_batches = sum(len(share[own]) for share in shares)
+        assert rows == expected or num_batches > len(expected)  # then it is filled up
+        assert {*rows} >= {*expected} and len(rows) == max(num_batches, len(expected))
+        assert all(0 < len(batch) <= size for share in shares for batch in share)
+
+
+def test_even_batches_leave_out_what_makes_no_batch_for_every_process():
+    batches = EvenBatches(range(45), 4, 2, 1, drop_last=True)
+    assert len(batches) == len(list(batches)) == 10 and flat(batches) == list(range(40))
+    assert list(EvenBatches(range(7), 4, 2, 1, drop_last=True)) == []
 
 
 def test_accelerate_shares_the_batches_among_processes_without_repeating_one():

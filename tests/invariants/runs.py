@@ -101,9 +101,9 @@ SMOOTHED = {"label_smoothing": 0.1, "fused_loss": "always"}
 EIGHT = [Cut(1, 1, 8), Cut(1, 8, 1), Cut(2, 1, 4), Cut(2, 2, 2)]
 RECIPES: dict[str, tuple[Recipe, list[Cut]]] = {
     "stretched AXE": (Recipe(STRETCHED, SMOOTHED), EIGHT),
-    "uniform masks, the last step of an epoch half as large": (
-        Recipe({"masking": "uniform"}, num_pairs=44),
-        [Cut(1, 1, 8), Cut(1, 8, 1), Cut(2, 4, 1)],
+    "uniform masks, an epoch's last step of five sentences": (
+        Recipe({"masking": "uniform"}, num_pairs=45),
+        [Cut(1, 1, 8), Cut(1, 8, 1), Cut(2, 1, 4), Cut(2, 2, 2)],
     ),
     "CTC": (
         Recipe({"masking": "full", "length_multiplier": 2.0, "length_jitter": 0.2}, CTC),
