@@ -68,7 +68,8 @@ def CmlmForConditionalGenerationLoss(
 
     Args:
         logits: `(batch, canvas, vocab)`; None: the loss is made of `hidden_states` and `lm_head`.
-        length_logits: `(batch, max_target_length + 1)`, fp32; None if `length_loss_weight` is 0.
+        length_logits: `(batch, max_target_length + 1)`, fp32 or float64; None if
+            `length_loss_weight` is 0.
         labels: `(batch, target)`, long; -100 at padding and, on a canvas of the same shape, at
             observed positions.
         canvas: `(batch, canvas)`, long, the decoder's input; None: every position is predicted. In
@@ -194,7 +195,7 @@ def is_loss_fused(hidden_states: Tensor, lm_head: nn.Module, config: CmlmConfig)
 def length_nll(length_logits: Tensor | None, target_lengths: Tensor) -> Tensor:
     """Negative log-likelihood of each sentence's length `(batch,)`, in nats.
 
-    Raises ValueError where there are no `length_logits` `(batch, lengths)`, fp32.
+    Raises ValueError where there are no `length_logits` `(batch, lengths)`, fp32 or float64.
     """
     if length_logits is None:
         problem = "`encoder_outputs` hold no `length_logits`, which the length loss needs"

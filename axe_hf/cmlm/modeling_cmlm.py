@@ -73,7 +73,8 @@ class CmlmEncoderOutput(BaseModelOutput):
             dropped.
         hidden_states, attentions: one tensor a layer when asked for; in these the length position
             stands first, except in the last of `hidden_states`, which is `last_hidden_state`.
-        length_logits: (batch, max_target_length + 1) fp32; class 0 is excluded.
+        length_logits: (batch, max_target_length + 1) fp32, or float64 of a float64 model; class 0
+            is excluded.
     """
 
     length_logits: torch.FloatTensor | None = None
@@ -93,7 +94,7 @@ class CmlmSeq2SeqLMOutput(ModelOutput):
     Args:
         loss: scalar, nats per scored label, as `CmlmForConditionalGenerationLoss` defines it.
         logits: (batch, canvas, vocab); None where `config.fused_loss` made the loss without them.
-        length_logits: (batch, max_target_length + 1) fp32.
+        length_logits: (batch, max_target_length + 1) fp32, or float64 of a float64 model.
         token_loss, length_loss: scalars without gradient, nats summed over the batch.
         num_skipped_targets, num_skipped_predictions: (batch,) of the alignment, long; float, the
             expected numbers, with `config.axe_temperature` over 0; AXE only.
@@ -492,8 +493,10 @@ class CmlmEncoder(CmlmStack):
 
     def _length_logits(self, length_state: Tensor) -> Tensor:
         with torch.autocast(device_type=length_state.device.type, enabled=False):
-            weight = self.embed_lengths.weight.float()
-            logits = length_state.float() @ weight.T  # (batch, max_target_length + 1)
+            weight = self.embed_lengths.weight
+            dtype = torch.promote_types(weight.dtype, torch.float32)
+            # (batch, max_target_length + 1)
+            logits = length_state.to(dtype) @ weight.to(dtype).T
         is_class_zero = torch.arange(logits.shape[-1], device=logits.device) == 0
         return logits.masked_fill(is_class_zero, torch.finfo(logits.dtype).min)
 

@@ -1,8 +1,14 @@
 """Batches of as many sentence pairs as a token budget holds."""
 
+import heapq
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import BatchSampler, Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..cmlm.configuration_mask_predict import require
 
@@ -28,6 +34,9 @@ class MaxTokensBatchSampler:
         seed: Seed of the order.
         num_replicas: Number of processes. The batches with the most rows are halved until each gets
             equally many.
+        accumulation: Batches of each process in a step. Where the examples allow, batches are
+            halved until every step has so many: then the batches of a step, those of all processes
+            together, are the same whenever `num_replicas * accumulation` is.
 
     Raises:
         ValueError: A wrong `lengths`, an example over the budget, fewer examples than replicas.
@@ -41,8 +50,16 @@ class MaxTokensBatchSampler:
     batch_size = None  # tells accelerate that it varies
     drop_last = False
 
-    def __init__(self, lengths: Lengths, max_tokens: int, seed: int = 0, num_replicas: int = 1):
+    def __init__(
+        self,
+        lengths: Lengths,
+        max_tokens: int,
+        seed: int = 0,
+        num_replicas: int = 1,
+        accumulation: int = 1,
+    ):
         counts = {"max_tokens": max_tokens, "num_replicas": num_replicas}
+        counts["accumulation"] = accumulation
         require({"at least 1": " ".join(counts)}, counts, optional=False)
         self.sizes = _sizes(lengths)
         self.seed, self.epoch = seed, 0
@@ -52,15 +69,11 @@ class MaxTokensBatchSampler:
             advice = "Drop it by max_source_length."
             raise ValueError(f"`max_tokens` must hold every example, got {got}. {advice}")
         bounds = batch_bounds(np.sort(self.sizes), max_tokens)
-        while len(bounds) % num_replicas:  # the largest is halved
-            largest = max(range(len(bounds)), key=lambda i: bounds[i][1] - bounds[i][0])
-            start, end = bounds[largest]
-            if end - start < 2:
-                expected = f"`num_replicas` must divide {len(bounds)} examples"
-                raise ValueError(f"{expected}, got {num_replicas}.")
-            middle = (start + end) // 2
-            bounds[largest : largest + 1] = [(start, middle), (middle, end)]
-        self._bounds = np.array(bounds)
+        divided = _divided(bounds, num_replicas * accumulation) or _divided(bounds, num_replicas)
+        if divided is None:
+            expected = f"`num_replicas` must divide {len(self.sizes)} examples"
+            raise ValueError(f"{expected}, got {num_replicas}.")
+        self._bounds = np.array(divided)
 
     @property
     def sampler(self) -> "MaxTokensBatchSampler":
@@ -75,12 +88,16 @@ class MaxTokensBatchSampler:
         return len(self._bounds)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = np.random.default_rng([abs(self.seed), int(self.seed < 0), self.epoch])
+        generator = _generator(self.seed, self.epoch)
         order = generator.permutation(np.arange(len(self.sizes), dtype=np.int32))
         order = order[np.argsort(self.sizes[order], kind="stable")]
         for index in generator.permutation(len(self._bounds)):
             start, end = self._bounds[index]
             yield order[start:end].tolist()
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.default_rng([abs(seed), int(seed < 0), epoch])
 
 
 def _sizes(lengths: Lengths) -> np.ndarray:
@@ -112,3 +129,83 @@ def batch_bounds(sorted_sizes: np.ndarray, max_tokens: int) -> list[tuple[int, i
         bounds.append((start, end))
         start = end
     return bounds
+
+
+def _divided(bounds: list[tuple[int, int]], number: int) -> list[tuple[int, int]] | None:
+    """`bounds`, the largest halved until `number` divides them; None where examples are too few."""
+    largest_first = [(start - end, start) for start, end in bounds]
+    heapq.heapify(largest_first)
+    while len(largest_first) % number:
+        size, start = heapq.heappop(largest_first)
+        if size > -2:
+            return None
+        half = -size // 2
+        for part in ((-half, start), (size + half, start + half)):
+            heapq.heappush(largest_first, part)
+    return sorted((start, start - size) for size, start in largest_first)
+
+
+class OrderByLength(Sampler[int]):
+    """Transformers' order that brings sentences of like length together, of (seed, epoch) alone.
+
+    Args:
+        lengths: of each example.
+        num_in_step: examples in a step of all processes, which are of like length.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], num_in_step: int, seed: int):
+        self.lengths, self.num_in_step, self.seed, self.epoch = lengths, num_in_step, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        seed = _generator(self.seed, self.epoch).integers(2**63)
+        generator = torch.Generator().manual_seed(int(seed))
+        return iter(get_length_grouped_indices(self.lengths, self.num_in_step, generator=generator))
+
+
+class EvenBatches(BatchSampler):
+    """Sentences in batches, those of an epoch's last step shared out evenly among the processes.
+
+    Without it accelerate fills the last batches up with sentences that were trained on already. So
+    does this only where there are fewer sentences than batches.
+
+    Args:
+        sampler: the order of the sentences.
+        size: sentences in a batch.
+        num_replicas: number of processes.
+        accumulation: batches of each process in a step.
+        drop_last: leave out the last sentences that do not make a batch for every process.
+    """
+
+    def __init__(
+        self, sampler: Any, size: int, num_replicas: int, accumulation: int, drop_last: bool
+    ):
+        self.sampler, self.size, self.num_replicas = sampler, size, num_replicas
+        self.accumulation, self.is_dropped = accumulation, drop_last
+        # Tells accelerate that batches vary, and that their number is right.
+        self.batch_size, self.drop_last = None, False  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        num_rounds, rest = divmod(len(self.sampler), self.size * self.num_replicas)
+        return (num_rounds + (rest > 0 and not self.is_dropped)) * self.num_replicas
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        if self.is_dropped:
+            order = order[: len(self) * self.size]
+        in_step = self.size * self.num_replicas * self.accumulation
+        num_whole = len(order) // in_step * in_step
+        for start in range(0, num_whole, self.size):
+            yield order[start : start + self.size]
+        num_batches = len(self) - num_whole // self.size
+        last = order[num_whole:]
+        last += islice(cycle(order), max(0, num_batches - len(last)))
+        for number in range(num_batches):
+            yield last[number::num_batches]

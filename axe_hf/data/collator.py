@@ -15,6 +15,7 @@ from ..cmlm.configuration_cmlm import canvas_recipe, check_canvas_recipe
 from ..cmlm.configuration_mask_predict import require
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.mask_predict import masked_canvas, needed_positions, no_room
+from .draws import DRAW, uniform_numbers
 from .tokenizer import check_special_tokens
 
 # What a collator needs and a target must not hold.
@@ -25,8 +26,11 @@ _RESERVED_TOKENS = ("pad_token", "mask_token", "blank_token")
 class DataCollatorForCmlm:
     """Pad a batch and mask its targets, as Mask-Predict trains (arXiv 1904.09324, section 2.2).
 
-    The draw hangs on `seed` and the batch alone, not on workers, processes or restarts; a sentence
-    gets other masks whenever it meets other sentences, as in a shuffled epoch.
+    In the training of an `AxeTrainer` what is drawn for a sentence hangs on `seed`, the epoch and
+    the sentence's row in the data set alone: not on the batch, and so not on the number of
+    processes, accumulation, workers or restarts. (Dropout and `draft_share` are drawn by each
+    process for its batches.) Elsewhere, and where data are streamed, the draw hangs on `seed` and
+    the batch: a sentence gets other masks whenever it meets other sentences.
 
     Args:
         tokenizer: Gives `pad_token_id`, `mask_token_id` and `blank_token_id`.
@@ -91,13 +95,16 @@ class DataCollatorForCmlm:
                 raise ValueError(f"{wrong}. Remove it; tokenize without padding, it is added here.")
         pad_token_id, multiple = self.tokenizer.pad_token_id, self.pad_to_multiple_of
         target_ids, is_target = padded(targets, pad_token_id, multiple)
-        content, is_full = (self.seed, sources, targets), self.masking == "full"
-        is_masked = is_target if is_full else _draw_masks(is_target, _generator(content))
+        is_full = self.masking == "full"
+        is_masked = is_target
+        if not is_full:  # drawn for the longest row, so that pad_to_multiple_of changes no mask
+            drawn = self._numbers(features, sources, targets, 1 + max(map(len, targets)))
+            is_masked = _draw_masks(is_target, drawn)
         canvas = target_ids.masked_fill(is_masked, self.tokenizer.mask_token_id)
         if is_full and (self.length_multiplier != 1 or self.length_jitter or self.allow_repetition):
             lengths = is_target.sum(dim=1) * self.length_multiplier  # (batch,)
             if self.length_jitter > 0:
-                drawn = torch.rand(len(lengths), generator=_generator(content))  # (batch,)
+                drawn = self._numbers(features, sources, targets, 1)[:, 0]  # (batch,)
                 lengths = lengths * (1 + self.length_jitter * (2 * drawn - 1))
             lengths = lengths.round().long()
             if self.allow_repetition:
@@ -111,6 +118,14 @@ class DataCollatorForCmlm:
             "decoder_input_ids": canvas,
             "labels": target_ids.masked_fill(~is_masked, IGNORE_INDEX),
         }
+
+    def _numbers(self, features: Any, sources: Any, targets: Any, number: int) -> torch.Tensor:
+        """Random numbers in [0, 1), `(batch, number)`, of each sentence or, unnumbered, of all."""
+        draws = [feature.get(DRAW) for feature in features]
+        if None not in draws:
+            return uniform_numbers(self.seed, draws, number)
+        generator = _generator((self.seed, sources, targets))
+        return torch.rand(len(features), number, generator=generator)
 
     def pad_sources(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` alone, of features that need no `labels`."""
@@ -136,7 +151,8 @@ def _column(features: Sequence[dict[str, Any]], name: str) -> list[list[int]]:
     rows = []
     for row, feature in enumerate(features):
         if name not in (columns := [*feature] if isinstance(feature, Mapping) else []):
-            wrong = f"`features`: feature {row} must have '{name}', got only {sorted(columns)}"
+            columns = sorted({*columns} - {DRAW})
+            wrong = f"`features`: feature {row} must have '{name}', got only {columns}"
             raise ValueError(f"{wrong}. Make the columns with axe_hf.data.tokenize_translations.")
         ids = feature[name].tolist() if hasattr(feature[name], "tolist") else feature[name]
         if not isinstance(ids, Sequence) or not ids:
@@ -171,13 +187,14 @@ def _generator(content: tuple[int, list[list[int]], list[list[int]]]) -> torch.G
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
 
 
-def _draw_masks(is_target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """True at 1..N of the N tokens of each row of `is_target`, all numbers equally likely."""
+def _draw_masks(is_target: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """True at 1..N of the N tokens of each row of `is_target`, all numbers equally likely.
+
+    Of the numbers `drawn` `(batch, 1 + longest target)` the first says how many, the others which.
+    """
     lengths = is_target.sum(dim=1)  # (batch,)
-    # Drawn at the width of the longest row, so that pad_to_multiple_of changes no mask.
-    drawn = torch.rand(len(lengths), int(lengths.max()) + 1, generator=generator)
     num_masked = 1 + (drawn[:, 0].double() * lengths).long()  # (batch,), in 1..N: drawn < 1
-    keys = torch.full(is_target.shape, 2.0)  # behind every drawn number
+    keys = torch.full(is_target.shape, 2.0, dtype=drawn.dtype)  # behind every drawn number
     keys[:, : drawn.shape[1] - 1] = drawn[:, 1:]
     keys.masked_fill_(~is_target, 2.0)
     ranks = keys.argsort(dim=1).argsort(dim=1)  # (batch, target_length)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -13,17 +14,19 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import (
     EvalLoopOutput,
     EvalPrediction,
     PredictionOutput,
     TrainOutput,
+    seed_worker,
 )
 from transformers.utils import logging
 
@@ -39,7 +42,9 @@ from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler, TranslationStream
+from ..data.batching import EvenBatches, OrderByLength
 from ..data.collator import check_room
+from ..data.draws import NumberedRows
 from ..data.formats import Share
 from ..data.lengths import pair_lengths, rows_of, target_sizes
 from ..data.tokenizer import check_tokenizer
@@ -74,6 +79,12 @@ class AxeTrainer(Seq2SeqTrainer):
 
     Loss: (token loss + `length_loss_weight` * length loss) / number of labels, summed over all
     micro-batches of a step: gradient accumulation gives the gradients of the whole batch.
+
+    A step is the same, to rounding, however many processes, micro-batches and workers share its
+    sentences, or its batches of a token budget. So are its random canvases (`DataCollatorForCmlm`):
+    each hangs on seed, epoch and row. Not so what each process draws for its batches, dropout and
+    `draft_share`; nor the sentences of a stream, of `train_sampling_strategy="batch_rebalance"`,
+    and of an epoch's last step if it has fewer than there are batches.
 
     Logged besides Transformers' values: `token_loss` (nats per label), `length_loss` (nats per
     sentence), for AXE `skipped_target_rate` and `skipped_prediction_rate` (per label; expected, at
@@ -117,6 +128,7 @@ class AxeTrainer(Seq2SeqTrainer):
     processing_class: PreTrainedTokenizerBase
     compute_metrics: Any
     lr_scheduler: Any
+    _tr_loss: torch.Tensor
 
     def __init__(
         self,
@@ -342,8 +354,10 @@ class AxeTrainer(Seq2SeqTrainer):
         is_over |= self.control.should_training_stop  # by the patience of an early end
         if is_over or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
+            return
+        _tell_epoch(kwargs["train_dataloader"], kwargs["epoch"])
+        self._tr_loss = self._tr_loss.double()  # what `loss` in the log is added up in
+        super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
@@ -385,16 +399,62 @@ class AxeTrainer(Seq2SeqTrainer):
         if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
         lengths, budget = pair_lengths(dataset), args.max_tokens_per_batch
-        sampler = MaxTokensBatchSampler(lengths, budget, self._data_seed, args.world_size)
+        sampler = MaxTokensBatchSampler(
+            *(lengths, budget, self._data_seed, args.world_size),
+            accumulation=args.gradient_accumulation_steps,
+        )
         self._sentences_per_batch = len(dataset) / len(sampler)
         if hasattr(dataset, "column_names"):
             dataset = dataset.select_columns(["input_ids", "labels"])
         options = {"batch_sampler": sampler, "collate_fn": self.data_collator}
-        loader = DataLoader(dataset, **options, **self._options_of_workers())
+        loader = DataLoader(self._numbered(dataset), **options, **self._options_of_workers())
         return self._with_own_seeds(self.accelerator.prepare(loader))
 
+    def _numbered(self, dataset: Any) -> Any:
+        """`dataset` with the number of each row, by which our collator draws its canvas alone."""
+        is_read = isinstance(self.data_collator, DataCollatorForCmlm)
+        return NumberedRows(dataset) if is_read else dataset
+
+    def _dataloader_of_rows(self, dataset, description, batch_size, sampler_fn, **kwargs):
+        """The base class's, whose collator gets the numbers of rows, and whose last batches are not
+        filled up with sentences that were trained on."""
+        args, order = self.args, sampler_fn(dataset)  # by a column of lengths, where there is one
+        if hasattr(dataset, "select_columns"):
+            dataset = self._remove_unused_columns(dataset, description=description)
+        rows = self._numbered(dataset)
+        is_divided = args.train_sampling_strategy == "batch_rebalance"  # by the order itself
+        is_divided |= bool(self.accelerator.split_batches or self.accelerator.dispatch_batches)
+        if args.world_size == 1 or is_divided:
+            how = (description, batch_size, lambda _: order)
+            return super()._get_dataloader(rows, *how, is_training=True, **kwargs)
+        shares = (args.world_size, args.gradient_accumulation_steps, args.dataloader_drop_last)
+        seeds = {"num_workers": args.dataloader_num_workers, "rank": args.process_index}
+        loader = DataLoader(
+            rows,
+            batch_sampler=EvenBatches(order, batch_size, *shares),
+            collate_fn=self._get_collator_with_removed_columns(self.data_collator, description),
+            worker_init_fn=partial(seed_worker, **seeds),
+            **self._options_of_workers(),
+        )
+        return self.accelerator.prepare(loader)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """The base class's; its order by length is the same in all processes and after a resume."""
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        num_in_step = sampler.batch_size * self.args.world_size
+        return OrderByLength(sampler.lengths, num_in_step, self._data_seed)
+
+    def _get_collator_with_removed_columns(self, data_collator: Callable, *args: Any, **kwargs):
+        # Ours takes what it needs, the numbers of the rows too.
+        if isinstance(data_collator, DataCollatorForCmlm):
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, *args, **kwargs)
+
     def _options_of_workers(self) -> dict[str, Any]:
-        names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
+        names = ["num_workers", "pin_memory", "persistent_workers", "prefetch_factor"]
+        names += ["multiprocessing_context", "in_order"]
         return {name: getattr(self.args, f"dataloader_{name}") for name in names}
 
     def _stream_dataloader(self, stream: TranslationStream) -> DataLoader:
@@ -685,8 +745,12 @@ class AxeTrainer(Seq2SeqTrainer):
         if description == "test" and "labels" not in next(rows_of(dataset), {}):
             self.data_collator = getattr(self.data_collator, "pad_sources", self.data_collator)
         try:
-            kwargs["is_training"] = is_training
-            loader = super()._get_dataloader(dataset, description, *args, **kwargs)
+            is_of_rows = hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
+            if is_training and is_of_rows:
+                loader = self._dataloader_of_rows(dataset, description, *args, **kwargs)
+            else:
+                kwargs["is_training"] = is_training
+                loader = super()._get_dataloader(dataset, description, *args, **kwargs)
             return self._with_own_seeds(loader)
         finally:
             self.args.dataloader_drop_last, self.data_collator = before
@@ -785,6 +849,18 @@ class AxeTrainer(Seq2SeqTrainer):
             texts_and["directions"] = list(islice(self._directions, len(texts)))
         self._metric.add_batch(**texts_and)
         return self._metric.compute() if compute_result else {}
+
+
+def _tell_epoch(loader: DataLoader, epoch: int) -> None:
+    """Tell all that makes batches; accelerate reaches the rows and, after a resume with several
+    processes, the order of batches only in some cases."""
+    sampler: Any = loader.batch_sampler
+    while hasattr(sampler, "batch_sampler"):
+        sampler = sampler.batch_sampler
+    parts: list[Any] = [loader.dataset, sampler, getattr(sampler, "sampler", None)]
+    for part in parts:
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
 
 
 def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -172,6 +172,29 @@ def test_length_nll_by_hand():
     torch.testing.assert_close(length_nll(logits, torch.tensor([1, 2])), torch.stack(expected))
 
 
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_in_a_float64_model_the_length_loss_has_every_digit(make_model, make_sources, is_hidden):
+    model = make_model(hide_length_token=is_hidden, init_std=0.1).double()
+    weight = model.model.encoder.embed_lengths.weight
+    sources, labels = make_sources([5, 3]), TARGETS
+
+    def length_loss(change=0.0):
+        with torch.no_grad():
+            weight[3, 0] += change
+            outputs = model(**sources, labels=labels)
+            weight[3, 0] -= change
+        assert outputs.length_logits.dtype == torch.float64
+        return outputs.length_loss.item()
+
+    outputs = model(**sources, labels=labels, num_items_in_batch=1)
+    outputs.loss.backward()
+    step = 1e-5  # of a float32 value nothing would be left
+    slope = (length_loss(step) - length_loss(-step)) / (2 * step)
+    # Row 3 is read by the length head alone.
+    found = weight.grad[3, 0].item() / model.config.length_loss_weight
+    assert found == pytest.approx(slope, rel=1e-7)
+
+
 def test_a_target_over_the_length_limit_is_refused(make_model, make_sources):
     labels, canvas = torch.full((1, 31), 7), torch.full((1, 30), MASK)
     with pytest.raises(ValueError, match="31.*max_target_length.*30"):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axe_hf.data import MaxTokensBatchSampler
-from axe_hf.data.batching import batch_bounds
+from axe_hf.data.batching import EvenBatches, OrderByLength, _divided, batch_bounds
 
 
 def random_lengths(num_examples=301, longest=37, seed=0):
@@ -113,6 +113,69 @@ def test_number_of_batches_is_a_multiple_of_the_replicas(num_replicas):
     assert len(batches) % num_replicas == 0
     assert sorted(flat(batches)) == list(range(len(lengths)))
     assert all(cost(batch, lengths) <= 100 for batch in batches)
+
+
+@pytest.mark.parametrize(("max_tokens", "in_step"), [(100, 4), (100, 6), (60, 12), (300, 12)])
+def test_the_batches_of_a_step_are_the_same_for_processes_and_accumulation(max_tokens, in_step):
+    lengths = random_lengths(num_examples=123)
+    expected = list(MaxTokensBatchSampler(lengths, max_tokens, num_replicas=in_step))
+    assert sorted(flat(expected)) == list(range(123))
+    for processes in (1, 2, in_step // 2):
+        cut = {"num_replicas": processes, "accumulation": in_step // processes}
+        assert list(MaxTokensBatchSampler(lengths, max_tokens, **cut)) == expected
+
+
+def test_where_examples_are_too_few_for_whole_steps_only_the_processes_get_equally_many():
+    for lengths in ([3] * 5, [3, 4, 5]):
+        sampler = MaxTokensBatchSampler(lengths, 10, num_replicas=2, accumulation=5)
+        assert sorted(flat(sampler)) == list(range(len(lengths))) and len(sampler) in (2, 4)
+
+
+def test_batches_are_halved_from_the_largest_the_first_of_equal_ones_first():
+    bounds = [(0, 9), (9, 18), (18, 20)]
+    assert _divided(bounds, 1) == _divided(bounds, 3) == bounds
+    assert _divided(bounds, 5) == [(0, 4), (4, 9), (9, 13), (13, 18), (18, 20)]
+    assert _divided(bounds, 7) == [(0, 4), (4, 6), (6, 9), (9, 13), (13, 15), (15, 18), (18, 20)]
+    assert _divided(bounds, 21) is None
+
+
+def test_an_order_by_length_brings_like_sentences_together_and_hangs_on_seed_and_epoch():
+    lengths = random_lengths()[:, 0].tolist()
+    order = OrderByLength(lengths, num_in_step=8, seed=-(2**70))
+    first = list(order)
+    assert sorted(first) == list(range(len(lengths))) and len(order) == len(lengths)
+    torch.manual_seed(3)  # which Transformers' own order hangs on
+    assert list(order) == first
+    order.set_epoch(1)
+    assert list(order) != first
+    steps = [[lengths[i] for i in first[start : start + 8]] for start in range(0, 296, 8)]
+    assert np.mean([max(step) - min(step) for step in steps]) < 6  # at random 28
+
+
+@pytest.mark.parametrize("num_examples", [45, 47, 40, 6, 33])
+@pytest.mark.parametrize("cut", [(4, 2, 1), (2, 2, 2), (2, 4, 1), (1, 2, 4), (1, 8, 1)])
+def test_even_batches_make_the_same_steps_however_they_are_cut(num_examples, cut):
+    from accelerate.data_loader import BatchSamplerShard
+
+    size, processes, accumulation = cut
+    batches = EvenBatches(range(num_examples), size, processes, accumulation, drop_last=False)
+    shares = [list(BatchSamplerShard(batches, processes, rank)) for rank in range(processes)]
+    num_steps = -(-num_examples // 8)
+    assert len(batches) == len(list(batches)) == sum(map(len, shares))
+    for step in range(num_steps):
+        own = slice(step * accumulation, (step + 1) * accumulation)
+        rows = sorted(flat(flat(share[own] for share in shares)))
+        expected = [*range(num_examples)][8 * step : 8 * step + 8]
+        num_batches = sum(len(share[own]) for share in shares)
+        assert rows == expected or num_batches > len(expected)  # then it is filled up
+        assert {*rows} >= {*expected} and len(rows) == max(num_batches, len(expected))
+        assert all(0 < len(batch) <= size for share in shares for batch in share)
+
+
+def test_even_batches_leave_out_what_makes_no_batch_for_every_process():
+    batches = EvenBatches(range(45), 4, 2, 1, drop_last=True)
+    assert len(batches) == len(list(batches)) == 10 and flat(batches) == list(range(40))
+    assert list(EvenBatches(range(7), 4, 2, 1, drop_last=True)) == []
 
 
 def test_accelerate_shares_the_batches_among_processes_without_repeating_one():

@@ -8,7 +8,7 @@ import runs
 import torch
 from transformers import TrainerCallback
 
-RECIPE = runs.Recipe(runs.STRETCHED, {"encoder_layers": 2, "decoder_layers": 2}, 40, True)
+RECIPE = runs.Recipe(runs.STRETCHED, {"encoder_layers": 2, "decoder_layers": 2})
 SHARDED, ALONE = runs.Cut(2, 1, 4), runs.Cut(1, 1, 8)
 SHARDS = {"state_dict_type": "SHARDED_STATE_DICT"}
 

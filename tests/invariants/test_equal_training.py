@@ -1,7 +1,7 @@
 """However the sentences of a step are cut into batches, the same training comes out.
 
-Twenty steps in float64, sentences of 1 to 8 words, the length loss, clipped gradients. Not held
-equal: order within a step, and `loss` beyond float32, in which Transformers adds it up.
+Twenty steps in float64, sentences of 1 to 8 words, random canvases, the length loss, clipped
+gradients; the library's own collator, batches and model. Not held equal: order within a step.
 """
 
 import pytest
@@ -34,10 +34,10 @@ def test_each_step_the_weights_and_the_scores_are_those_of_the_first_cut(record,
     found, expected = record(name, cut), record(name, runs.RECIPES[name][1][0])
     assert len(found["steps"]) == len(expected["steps"]) == runs.NUM_STEPS
     for step, other in zip(found["steps"], expected["steps"], strict=True):
-        assert {k: step[k] for k in runs.EXACT} == pytest.approx(
-            {k: other[k] for k in runs.EXACT}, rel=0, abs=TOLERANCE
+        names = [name for name in runs.EXACT if name in other]
+        assert {n: step[n] for n in names} == pytest.approx(
+            {n: other[n] for n in names}, rel=0, abs=TOLERANCE
         )
-        assert step["loss"] == pytest.approx(other["loss"], abs=1e-5)
     for weight, value in expected["weights"].items():
         torch.testing.assert_close(found["weights"][weight], value, rtol=0, atol=TOLERANCE)
     scores = runs.without_times(expected["scores"])

@@ -125,14 +125,16 @@ def free_port():
         return door.getsockname()[1]
 
 
-def test_resumed_with_one_that_accumulates_it_ends_as_the_unbroken_run_to_rounding(
-    whole, killed, command
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 2), (8, 1), (2, 4)])
+def test_resumed_with_one_it_ends_as_the_unbroken_run_to_rounding(
+    whole, killed, command, batch_size, accumulation
 ):
-    """Batches of the same sentences, and so the same canvases; without dropout, which each process
-    draws by itself."""
+    """However it cuts the steps' sentences into batches: each has a canvas of its own. Without
+    dropout, which each process draws by itself."""
     options = ["--max-steps", "20", "--resume-from-checkpoint", checkpoint_of(killed)]
-    options += ["--gradient-accumulation-steps", "2"]
-    folder, argv = command("alone", *options)
+    options += ["--per-device-train-batch-size", str(batch_size)]
+    options += ["--gradient-accumulation-steps", str(accumulation)]
+    folder, argv = command(f"alone-{batch_size}", *options)
     assert main(argv) == 0
     expected = load_file(whole / "model.safetensors")
     for name, weight in load_file(folder / "model.safetensors").items():

@@ -10,7 +10,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
 
 CONFIGURATIONS = Path(__file__).resolve().parents[2] / "examples" / "recipes" / "accelerate"
-RECIPE = runs.Recipe(runs.STRETCHED, {"encoder_layers": 2, "decoder_layers": 2}, 40, True)
+RECIPE = runs.Recipe(runs.STRETCHED, {"encoder_layers": 2, "decoder_layers": 2})
 SPREAD, ALONE = runs.Cut(2, 1, 4), runs.Cut(1, 1, 8)
 STAGES = (2, 3)
 
