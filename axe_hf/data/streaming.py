@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..cmlm.configuration_mask_predict import require
 from .batching import batch_bounds
+from .encoding import TokenColumn
 from .formats import Languages, Mark, Share, read_rows
 from .mixing import check_weights
 from .reading import check_hub_columns, checked_row, load_from_hub, two_languages
@@ -199,31 +200,6 @@ def _endless(reader: Any) -> Iterator[dict[str, str]]:
         yield from reader
 
 
-class TokenColumn(NamedTuple):
-    """Lists of token ids, one behind the other: a third of the memory of Python's numbers."""
-
-    tokens: np.ndarray
-    ends: np.ndarray
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> "TokenColumn":
-        lengths = np.array([*map(len, rows)], np.int64)
-        tokens = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
-        return cls(tokens, lengths.cumsum())
-
-    @classmethod
-    def joined(cls, columns: "Sequence[TokenColumn]") -> "TokenColumn":
-        lengths = np.concatenate([column.lengths() for column in columns])
-        return cls(np.concatenate([column.tokens for column in columns]), lengths.cumsum())
-
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.ends, prepend=0)
-
-    def row(self, index: int) -> list[int]:
-        start = self.ends[index - 1] if index else 0
-        return self.tokens[start : self.ends[index]].tolist()
-
-
 class _Window(NamedTuple):
     """Pairs that are shuffled among each other, and where they and the next ones begin."""
 
@@ -281,9 +257,8 @@ class TranslationStream:
         """
         some = list(self.pairs.first(number))
         warn_of_tags(some[:100], self.tokenize.tokenizer)
-        found = self.tokenize(some)
-        sides = [[*map(len, found[name])] for name in ("input_ids", "labels")]
-        if not sides[0]:
+        sides = [column.lengths() for column in self.tokenize.columns(some).values()]
+        if not len(sides[0]):
             expected = f"a pair within {self.tokenize.limits} among its first {len(some)}"
             raise ValueError(f"`train_dataset` must have {expected}, got none. Raise the limits.")
         return np.maximum(*sides)
@@ -293,8 +268,8 @@ class TranslationStream:
         """What a checkpoint keeps of the data, to tell if they have changed."""
         return f"{self.pairs.description}, in windows of {self.shuffle_buffer} pairs"
 
-    def windows(self, share: Share, state: dict[str, Any]) -> Iterator[_Window]:
-        """Endless windows of a process, from where `state` says."""
+    def windows(self, share: Share, state: dict[str, Any]) -> Iterator[_Window | None]:
+        """Endless windows of a process, from where `state` says; None for each part of one."""
         readers = self.pairs.readers(share, state.get("positions", ()))
         endless, epoch = [*map(_endless, readers)], iter(readers[0])
         number, epoch_of_last = state.get("window", 0), readers[0].position["epoch"]
@@ -304,7 +279,15 @@ class TranslationStream:
             if len(readers) > 1:
                 draws = self.pairs.draws(self.shuffle_buffer, self.generator(share, number, 0))
                 pairs = (next(endless[part]) for part in draws.tolist())
-            columns, num_read = self._tokenized(pairs)
+            parts, num_read = list[dict[str, TokenColumn]](), 0
+            while some := list(islice(pairs, _PAIRS_AT_ONCE)):
+                num_read += len(some)
+                parts.append(self.tokenize.columns(some))
+                yield None
+            columns = {
+                name: TokenColumn.joined([part[name] for part in parts] or [TokenColumn.of([])])
+                for name in ("input_ids", "labels")
+            }
             ends = [reader.position for reader in readers]
             if starts[0]["epoch"] < ends[0]["epoch"]:
                 epoch = iter(readers[0])
@@ -320,17 +303,6 @@ class TranslationStream:
                 expected = f"a pair within {self.tokenize.limits}"
                 raise ValueError(f"`train_dataset` must have {expected}, got none in an epoch.")
             number += 1
-
-    def _tokenized(self, pairs: Iterator[dict[str, str]]) -> tuple[dict[str, TokenColumn], int]:
-        parts, num_read = dict[str, list[TokenColumn]](input_ids=[], labels=[]), 0
-        nothing = TokenColumn.of([])
-        while some := list(islice(pairs, _PAIRS_AT_ONCE)):
-            num_read += len(some)
-            for name, rows in self.tokenize(some).items():
-                parts[name].append(TokenColumn.of(rows))
-        return {
-            name: TokenColumn.joined(columns or [nothing]) for name, columns in parts.items()
-        }, num_read
 
     def generator(self, share: Share, window: int, purpose: int) -> np.random.Generator:
         """For the draws of a window: those of its parts, or of its order."""
@@ -395,27 +367,39 @@ class StreamBatches(IterableDataset):
         index = self.share.index * num_workers + worker
         share = Share(index, self.share.count * num_workers)
         state = self.states[worker] if self.states else {}
-        first = state.get("batch", 0)
-        for window in self.stream.windows(share, state):
+        first, parts = state.get("batch", 0), self.stream.windows(share, state)
+        num_parts = -(-self.stream.shuffle_buffer // _PAIRS_AT_ONCE)
+        window = _next_window(parts)
+        while True:
             batches = self._indices(window, share)
             here = {"worker": worker, "window": window.number, "positions": window.starts}
             behind = here | {"window": window.number + 1, "positions": window.ends, "batch": 0}
+            coming, num_made = None, 0
             for number, indices in enumerate(batches[first:], start=first + 1):
-                rows = [{n: c.row(i) for n, c in window.columns.items()} for i in indices]
+                columns = {n: c.taken(indices).rows() for n, c in window.columns.items()}
+                names, sides = columns.keys(), zip(*columns.values(), strict=True)
+                rows = [dict(zip(names, pair, strict=True)) for pair in sides]
                 yield StreamBatch(
                     rows, here | {"batch": number} if number < len(batches) else behind
                 )
-            first = 0
+                # The next window is made meanwhile, so that no batch has to wait for all of it.
+                while coming is None and num_made * len(batches) < number * num_parts:
+                    coming, num_made = next(parts), num_made + 1
+            window, first = coming or _next_window(parts), 0
 
-    def _indices(self, window: _Window, share: Share) -> list[list[int]]:
+    def _indices(self, window: _Window, share: Share) -> list[np.ndarray]:
         """The rows of each batch of a window, in the order in which they come."""
         generator = self.stream.generator(share, window.number, 1)
         sizes = np.maximum(*(column.lengths() for column in window.columns.values()))
         order = generator.permutation(len(sizes))
         if self.batch_size is not None:
             starts = range(0, len(sizes), self.batch_size)
-            return [order[start : start + self.batch_size].tolist() for start in starts]
+            return [order[start : start + self.batch_size] for start in starts]
         order = order[np.argsort(sizes[order], kind="stable")]
         bounds = batch_bounds(sizes[order], self.max_tokens or 0)
         shuffled = generator.permutation(len(bounds)).tolist()
-        return [order[slice(*bounds[index])].tolist() for index in shuffled]
+        return [order[slice(*bounds[index])] for index in shuffled]
+
+
+def _next_window(parts: Iterator[_Window | None]) -> _Window:
+    return next(window for window in parts if window is not None)
