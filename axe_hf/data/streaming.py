@@ -120,7 +120,13 @@ class _FilesReader:
 
     def __init__(self, shards, languages: Languages, share: Share, seed, position: Position):
         self.shards, self.languages, self.share, self.seed = shards, languages, share, seed
-        self.position = position
+        self._began, self._last = position, None
+
+    @property
+    def position(self) -> Position:
+        if self._last is None:
+            return self._began
+        return self._began | {"mark": self._last.behind}
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         epoch = self.position["epoch"]
@@ -130,17 +136,15 @@ class _FilesReader:
         first, mark = self._place_in(shards)
         is_empty = mark is None
         for number, shard in enumerate(shards[first:], start=first):
-            files = _names_and_sizes(shard)
+            place = {"epoch": epoch, "shard": number, "files": _names_and_sizes(shard)}
             for row in read_rows(shard, self.languages, mark, self.share):
                 pair = checked_row(row, self.languages)["translation"]
-                here = {"epoch": epoch, "shard": number, "files": files, "mark": row.behind}
-                self.position = here
-                is_empty = False
+                self._began, self._last = place, row
                 yield pair
-            mark = None
+            is_empty, mark = is_empty and self._last is None, None
         if is_empty:
             raise _nothing_to_read(" and ".join(map(str, self.shards[0])), self.share)
-        self.position = {"epoch": epoch + 1}
+        self._began, self._last = {"epoch": epoch + 1}, None
 
     def _place_in(self, shards: list[Shard]) -> tuple[int, Mark | None]:
         """The number of the shard to go on with, and where in it."""
@@ -376,12 +380,11 @@ class StreamBatches(IterableDataset):
             behind = here | {"window": window.number + 1, "positions": window.ends, "batch": 0}
             coming, num_made = None, 0
             for number, indices in enumerate(batches[first:], start=first + 1):
-                columns = {n: c.taken(indices).rows() for n, c in window.columns.items()}
-                names, sides = columns.keys(), zip(*columns.values(), strict=True)
-                rows = [dict(zip(names, pair, strict=True)) for pair in sides]
-                yield StreamBatch(
-                    rows, here | {"batch": number} if number < len(batches) else behind
-                )
+                state = here | {"batch": number} if number < len(batches) else behind
+                sides = (window.columns[name].taken(indices) for name in ("input_ids", "labels"))
+                pairs = zip(*(side.rows() for side in sides), strict=True)
+                rows = [{"input_ids": source, "labels": target} for source, target in pairs]
+                yield StreamBatch(rows, state)
                 # The next window is made meanwhile, so that no batch has to wait for all of it.
                 while coming is None and num_made * len(batches) < number * num_parts:
                     coming, num_made = next(parts), num_made + 1
