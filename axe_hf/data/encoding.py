@@ -37,7 +37,7 @@ class TokenColumn(NamedTuple):
         """These rows, in this order."""
         lengths = self.lengths()[indices]
         ends = lengths.cumsum()
-        shifts = np.repeat(self.ends[indices] - ends, lengths)
+        shifts: np.ndarray = np.repeat(self.ends[indices] - ends, lengths)
         return TokenColumn(self.tokens[np.arange(len(shifts)) + shifts], ends)
 
     def rows(self) -> list[list[int]]:

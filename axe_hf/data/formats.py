@@ -120,15 +120,21 @@ def decoded_lines(
 
 
 def _read_json(path: Path, languages: Languages, mark: Mark, share: Share) -> Iterator[Row]:
-    if bare_suffix(path) == ".json":
-        texts = (line.text for line in lines_of(path, {}))
-        if next(filter(str.strip, texts), "").lstrip().startswith("["):
-            yield from _read_json_list(path, mark, share)
-            return
+    if is_list(path):
+        yield from _read_json_list(path, mark, share)
+        return
     for number, text, end in lines_of(path, mark, share=share):
         if text and not text.isspace():
             content = _parse(text, path, number)
             yield Row(path, "line", number, content, {"line": number, "offset": end})
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file is JSON, and one list instead of lines."""
+    if bare_suffix(path) != ".json":
+        return False
+    texts = (line.text for line in lines_of(path, {}))
+    return next(filter(str.strip, texts), "").lstrip().startswith("[")
 
 
 def _read_json_list(path: Path, mark: Mark, share: Share) -> Iterator[Row]:

@@ -203,9 +203,9 @@ def checked_row(row: Row, languages: Languages) -> dict[str, Any]:
         source, target = pair[languages[0]], pair[languages[1]]
     except (KeyError, TypeError):
         return _closely_checked(row, languages)
-    if type(source) is type(target) is str and "references" not in content:
-        if not (_HALF.search(source) or _HALF.search(target)):
-            return {"translation": {languages[0]: source, languages[1]: target}}
+    is_plain = type(source) is type(target) is str and "references" not in content
+    if is_plain and not (_HALF.search(source) or _HALF.search(target)):
+        return {"translation": {languages[0]: source, languages[1]: target}}
     return _closely_checked(row, languages)
 
 

@@ -26,6 +26,7 @@ from .encoding import TokenColumn, WordIds, are_those_of_words
 from .lengths import needed_positions
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
@@ -377,6 +378,17 @@ class PairTokenizer:
             return made
         return {name: column.taken(is_kept.nonzero()[0]) for name, column in made.items()}
 
+    def table(self, pairs: Sequence[dict[str, Any]]) -> "pyarrow.Table":
+        """The same, as `datasets` keeps it: lists of Python's numbers would take it long."""
+        import pyarrow
+
+        columns = self.columns(pairs)
+        lists = {name: pyarrow.array(column.tokens) for name, column in columns.items()}
+        for name, column in columns.items():
+            starts = pyarrow.array(np.concatenate([[0], column.ends]), "int32")
+            lists[name] = pyarrow.ListArray.from_arrays(starts, lists[name])
+        return pyarrow.table(lists)
+
     def _are_kept(self, input_ids: TokenColumn, labels: TokenColumn) -> np.ndarray:
         source, target = input_ids.lengths(), labels.lengths()
         is_kept = (self._length_of_nothing < source) & (source <= self.max_source_length)
@@ -482,7 +494,7 @@ def tokenize_pairs(
 
     tokens = List(Value("int32"))
     tokenized = dataset.map(
-        pair_tokenizer,
+        pair_tokenizer.table,
         batched=True,
         input_columns="translation",
         remove_columns=dataset.column_names,
