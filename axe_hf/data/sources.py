@@ -42,10 +42,13 @@ def shards_of(source: Source) -> list[Shard] | None:
 
 def _near(path: Path) -> str:
     """A hint at what is there, for a path that is not."""
-    folder, names = path.parent, list[str]()
-    if folder.is_dir():
-        names = get_close_matches(path.name, [other.name for other in folder.iterdir()], 1, 0.75)
-    return f" Did you mean {folder / names[0]}?" if names else ""
+    if not path.parent.is_dir():
+        return ""
+    there = [*path.parent.iterdir()]
+    names = {other.name.partition(".")[0]: other for other in there}
+    names |= {other.name: other for other in there}
+    near = get_close_matches(path.name, names, 1, 0.75)
+    return f" Did you mean {names[near[0]]}?" if near else ""
 
 
 def _check_name(source: str) -> None:

@@ -147,7 +147,7 @@ class _FilesReader:
         limit: int | None = None,
     ):
         self.shards, self.languages, self.share, self.seed = shards, languages, share, seed
-        self.limit, self.num_halves = limit, 0
+        self.limit, self.num_halves, self._taken = limit, 0, 0
         self._began = position
         self._last: Row | None = None  # of this process since
 
@@ -163,11 +163,11 @@ class _FilesReader:
             generator = np.random.default_rng([*map(abs, self.seed), epoch])
             shards = [shards[index] for index in generator.permutation(len(shards))]
         first, mark = self._place_in(shards)
-        is_empty = mark is None
+        is_empty, self._taken = mark is None, self.position.get("taken", 0)
         for number, shard in enumerate(shards[first:], start=first):
             place = {"epoch": epoch, "shard": number, "files": [*map(identity, shard)]}
-            for row, pair, taken in self._own_of(shard, mark):
-                self._began = place if self.limit is None else place | {"taken": taken}
+            for row, pair in self._own_of(shard, mark):
+                self._began = place if self.limit is None else place | {"taken": self._taken}
                 self._last = row
                 yield pair
             is_empty, mark = is_empty and self._last is None, None
@@ -178,21 +178,26 @@ class _FilesReader:
             logger.warning(f"Left out in epoch {epoch}: {count}.")
         self._began, self._last, self.num_halves = {"epoch": epoch + 1}, None, 0
 
-    def _own_of(self, shard: Shard, mark: Mark | None) -> Iterator[tuple[Row, dict[str, str], int]]:
-        """Rows of this process, their pairs, and with a limit the number of each in the epoch."""
-        taken, limit = self._began.get("taken", 0), self.limit
-        for row in read_rows(shard, self.languages, mark, self.share if limit is None else Share()):
-            if taken == limit:
-                return
+    def _own_of(self, shard: Shard, mark: Mark | None) -> Iterator[tuple[Row, dict[str, str]]]:
+        """Rows of this process and their pairs; with a limit, until all have so many."""
+        share = self.share if self.limit is None else Share()
+        for row in read_rows(shard, self.languages, mark, share) if self._is_wanted else ():
             pair = checked_row(row, self.languages)["translation"]
             empty = [side for side, text in pair.items() if not text or text.isspace()]
             if len(empty) == 1:
                 self._count_half(row, empty[0])
-            if limit is not None:
-                taken += len(empty) < 2  # data that are read whole have no others either
-                if len(empty) == 2 or not self.share.has(taken):
-                    continue
-            yield row, pair, taken
+            if self.limit is None:
+                yield row, pair
+            elif len(empty) < 2:  # data that are read whole have no others either
+                self._taken += 1
+                if self.share.has(self._taken):
+                    yield row, pair
+                if not self._is_wanted:
+                    return
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self.limit is None or self._taken < self.limit
 
     def _count_half(self, row: Row, side: str) -> None:
         if not self.num_halves:
