@@ -120,6 +120,17 @@ def test_a_whole_run_streams_and_is_resumed(run, tmp_path, caplog):
     assert all(torch.equal(w, theirs[name]) for name, w in result.model.state_dict().items())
 
 
+def test_a_stream_takes_the_first_pairs_and_needs_no_workers_of_its_own(run, caplog, monkeypatch):
+    monkeypatch.setattr("axe_hf.training.loading.MOST_PAIRS_FOR_TOKENIZER", 15)
+    settings = {"streaming": True, "max_train_samples": 20, "preprocessing_num_workers": 2}
+    result = run(**settings, max_steps=2)
+    assert "The tokenizer learns the first 15 pairs of the stream" in caplog.text
+    assert "`preprocessing_num_workers` is 2, but changes nothing: a stream" in caplog.text
+    stream = result.trainer.train_dataset
+    assert len(list(stream.pairs.first(99))) == 20
+    assert "of 20 pairs" in stream.description
+
+
 def test_so_many_pairs_are_read_and_scored_as_was_asked_for(run):
     result = run(max_train_samples=20, max_steps=2)
     assert len(result.trainer.train_dataset) == 20
