@@ -29,6 +29,7 @@ _HEADINGS = {"source": 0, "src": 0, "target": 1, "tgt": 1, "trg": 1}
 _HEADINGS |= dict.fromkeys(("text", "sentence", "translation", "reference", "id", "score"), 2)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')  # as csv and pandas write texts
 _ROWS_AT_ONCE = 1000  # of a Parquet file
+_from_json = json.JSONDecoder().decode
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,16 @@ class Share:
 class Row(NamedTuple):
     """What stands in a file, unchecked."""
 
-    place: str  # file and line, for errors
+    path: Path
+    kind: str  # what a file of this format is made of: "line", "item" or "row"
+    number: int
     content: Any
     behind: Mark  # where the next row begins
+
+    @property
+    def place(self) -> str:
+        """File and line, for errors."""
+        return f"{self.path}, {self.kind} {self.number}"
 
 
 class Line(NamedTuple):
@@ -76,10 +84,12 @@ def read_rows(
     return readers.get(bare_suffix(path), _read_json)(path, languages, mark, share)
 
 
-def lines_of(path: Path, mark: Mark, name: str = "offset") -> Iterator[Line]:
-    """The lines of a UTF-8 file, gzipped (`.gz`) or not, from `mark` on."""
+def lines_of(
+    path: Path, mark: Mark, name: str = "offset", share: Share | None = None
+) -> Iterator[Line]:
+    """The lines of a UTF-8 file, gzipped (`.gz`) or not, from `mark` on, of this share alone."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        yield from decoded_lines(file, path, mark.get("line", 0), mark.get(name, 0))
+        yield from decoded_lines(file, path, mark.get("line", 0), mark.get(name, 0), share)
 
 
 def decoded_lines(
@@ -87,15 +97,18 @@ def decoded_lines(
     name: str | Path,
     number: int = 0,
     offset: int = 0,
+    share: Share | None = None,
 ) -> Iterator[Line]:
     """Lines that end in \\n or \\r\\n, without byte order marks, behind line `number`."""
-    raw = b""
+    raw, others = b"", None if share is None or share.count == 1 else share
     try:
         if offset:
             file.seek(offset)  # type: ignore[union-attr]
         # Split at \n alone: str.splitlines would also cut at U+2028 and its like.
         for raw in file:
             number, offset = number + 1, offset + len(raw)
+            if others is not None and not others.has(number):
+                continue
             yield Line(number, raw.decode().rstrip("\r\n").replace("\ufeff", ""), offset)
     except UnicodeDecodeError as error:
         place, byte = f"{name}, line {number}", f"byte 0x{error.object[error.start]:02x}"
@@ -107,30 +120,36 @@ def decoded_lines(
 
 
 def _read_json(path: Path, languages: Languages, mark: Mark, share: Share) -> Iterator[Row]:
-    if bare_suffix(path) == ".json":
-        texts = (line.text for line in lines_of(path, {}))
-        if next(filter(str.strip, texts), "").lstrip().startswith("["):
-            yield from _read_json_list(path, mark, share)
-            return
-    for line in lines_of(path, mark):
-        if share.has(line.number) and line.text.strip():
-            place = f"{path}, line {line.number}"
-            behind = {"line": line.number, "offset": line.end}
-            yield Row(place, _parse(line.text, place), behind)
+    if is_list(path):
+        yield from _read_json_list(path, mark, share)
+        return
+    for number, text, end in lines_of(path, mark, share=share):
+        if text and not text.isspace():
+            content = _parse(text, path, number)
+            yield Row(path, "line", number, content, {"line": number, "offset": end})
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file is JSON, and one list instead of lines."""
+    if bare_suffix(path) != ".json":
+        return False
+    texts = (line.text for line in lines_of(path, {}))
+    return next(filter(str.strip, texts), "").lstrip().startswith("[")
 
 
 def _read_json_list(path: Path, mark: Mark, share: Share) -> Iterator[Row]:
-    items = _parse("\n".join(line.text for line in lines_of(path, {})), str(path))
+    items = _parse("\n".join(line.text for line in lines_of(path, {})), path)
     start = mark.get("row", 0)
     for number, item in enumerate(items[start:], start=start + 1):
         if share.has(number):
-            yield Row(f"{path}, item {number}", item, {"row": number})
+            yield Row(path, "item", number, item, {"row": number})
 
 
-def _parse(text: str, place: str) -> Any:
+def _parse(text: str, path: Path, line: int | None = None) -> Any:
     try:
-        return json.loads(text)
+        return _from_json(text)
     except (ValueError, RecursionError) as error:  # also of long numbers and deep nesting
+        place = path if line is None else f"{path}, line {line}"
         raise ValueError(f"{place}: must be valid JSON, got {text[:60]!r} ({error}).") from error
 
 
@@ -148,18 +167,21 @@ def _read_text_pair(paths: Shard, languages: Languages, mark: Mark, share: Share
         number += 1
         if share.has(number):
             behind = {"line": number, "offset_0": source.end, "offset_1": target.end}
-            place = f"{paths[1] if source.text.strip() else paths[0]}, line {number}"
             pair = dict(zip(languages, (source.text, target.text), strict=True))
-            yield Row(place, {"translation": pair}, behind)
+            path = paths[1] if source.text.strip() else paths[0]  # for errors
+            yield Row(path, "line", number, {"translation": pair}, behind)
 
 
 def _read_tsv(path: Path, languages: Languages, mark: Mark, share: Share) -> Iterator[Row]:
-    quotes = _Quotes()
+    quotes, begins_like_heading = _Quotes(), _begins_like_heading(languages)
 
     def cells_of_lines() -> Iterator[tuple[Line, int, list[str]]]:
+        num_for_all = 0 if mark else 2  # a heading and the first pair, and later headings
         for line in lines_of(path, mark):
             cells = line.text.split("\t") if line.text.strip() else []
-            yield line, line.number, cells
+            if share.has(line.number) or num_for_all or any(map(begins_like_heading, cells)):
+                yield line, line.number, cells
+            num_for_all -= bool(num_for_all and cells)
 
     for row in _read_table(path, languages, mark, share, cells_of_lines(), "tab"):
         quotes.count(row.content["translation"].values())
@@ -200,8 +222,7 @@ def _read_table(
     columns, width = mark.get("columns", [0, 1]), mark.get("width", 2)
     begins_like_heading, is_first = _begins_like_heading(languages), not mark
     for line, number, cells in rows:
-        place = f"{path}, line {number}"
-        if is_first or any(begins_like_heading(cell) for cell in cells):
+        if is_first or any(map(begins_like_heading, cells)):
             sides = [heading_of(cell, languages) for cell in cells]
             if sides.count(0) == sides.count(1) == 1:  # in later lines too: files that were joined
                 columns, width = [sides.index(0), sides.index(1)], len(sides)
@@ -211,18 +232,18 @@ def _read_table(
                 if sides == [2, 2] or {0, 1} & {*sides}:
                     row, heading = "\t".join(cells), "\t".join(languages)
                     note = f"{row!r} is read as a pair. For a heading put {heading!r}"
-                    logger.warning(f"{place}: {note}.")
+                    logger.warning(f"{path}, line {number}: {note}.")
         if cells and len(cells) != width:
             order = languages if columns[0] < columns[1] else languages[::-1]
             expected = f"{width} columns, {order[0]} and {order[1]}, with a {separator} between"
             got = f"{len(cells)}: {line.text[:60]!r}"
             hint = "" if width > 2 or len(cells) < 3 else ". Or put a heading that names them"
-            raise ValueError(f"{place}: must have {expected}, got {got}{hint}.")
+            raise ValueError(f"{path}, line {number}: must have {expected}, got {got}{hint}.")
         if share.has(line.number):
-            texts = [cells[column] for column in columns] if cells else ["", ""]
+            source, target = (cells[columns[0]], cells[columns[1]]) if cells else ("", "")
             behind = {"line": line.number, "offset": line.end, "columns": columns, "width": width}
-            pair = dict(zip(languages, texts, strict=True))
-            yield Row(place, {"translation": pair}, behind)
+            pair = {languages[0]: source, languages[1]: target}
+            yield Row(path, "line", number, {"translation": pair}, behind)
 
 
 @cache
@@ -319,7 +340,7 @@ def _read_parquet(path: Path, languages: Languages, mark: Mark, share: Share) ->
                     if "translation" not in row:
                         sides = zip(languages, columns, strict=True)
                         row = {"translation": {language: row[name] for language, name in sides}}
-                    yield Row(f"{path}, row {start + i + 1}", row, {"row": start + i + 1})
+                    yield Row(path, "row", start + i + 1, row, {"row": start + i + 1})
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path}: must be a Parquet file, got {error}.") from error
 

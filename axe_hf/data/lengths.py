@@ -60,6 +60,11 @@ def target_sizes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sizes_of(lengths: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return lengths, needed_positions(lengths, tokens)
+
+
+def needed_positions(lengths: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Positions that say each of some targets, whose tokens stand one behind the other."""
     row_of_token: np.ndarray = np.repeat(np.arange(len(lengths)), lengths)
     is_repeat = (tokens[1:] == tokens[:-1]) & (row_of_token[1:] == row_of_token[:-1])
-    return lengths, lengths + np.bincount(row_of_token[1:][is_repeat], minlength=len(lengths))
+    return lengths + np.bincount(row_of_token[1:][is_repeat], minlength=len(lengths))

@@ -197,6 +197,19 @@ def read_text(path: str | Path | None) -> str:
 
 def checked_row(row: Row, languages: Languages) -> dict[str, Any]:
     """The pair of a row, and its `references` if it has them; ValueError with file and line."""
+    content = row.content
+    try:  # nearly all are plainly right, which is soon told
+        pair = content["translation"]
+        source, target = pair[languages[0]], pair[languages[1]]
+    except (KeyError, TypeError):
+        return _closely_checked(row, languages)
+    is_plain = type(source) is type(target) is str and "references" not in content
+    if is_plain and not (_HALF.search(source) or _HALF.search(target)):
+        return {"translation": {languages[0]: source, languages[1]: target}}
+    return _closely_checked(row, languages)
+
+
+def _closely_checked(row: Row, languages: Languages) -> dict[str, Any]:
     place, content = row.place, row.content
     pair: Any = content.get("translation") if isinstance(content, dict) else None
     has_pair = isinstance(pair, dict)

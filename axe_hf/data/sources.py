@@ -2,9 +2,11 @@
 
 import glob
 import re
+import zlib
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 # One file of pairs, or two plain text files, of the source and of the target.
 Shard: TypeAlias = tuple[Path, ...]
@@ -31,8 +33,51 @@ def shards_of(source: Source) -> list[Shard] | None:
     shards = _shards(source)
     for path in (path for shard in shards or () for path in shard):
         if not path.is_file():
-            raise FileNotFoundError(f"`source` must name an existing file, got {path}.")
+            of, near = ".", _near(path)
+            if isinstance(source, (list, tuple)) and not _is_text_pair(source):
+                of = f", one of {len(source)} sources; is it a stray word?"
+            raise FileNotFoundError(f"`source` must name an existing file, got {path}{of}{near}")
     return shards
+
+
+def _near(path: Path) -> str:
+    """A hint at what is there, for a path that is not."""
+    if not path.parent.is_dir():
+        return ""
+    there = [*path.parent.iterdir()]
+    names = {other.name.partition(".")[0]: other for other in there}
+    names |= {other.name: other for other in there}
+    near = get_close_matches(path.name, names, 1, 0.75)
+    return f" Did you mean {names[near[0]]}?" if near else ""
+
+
+def _check_name(source: str) -> None:
+    """Refuse a misspelt path, before the Hub is asked for a data set of that name."""
+    path, near = Path(source), _near(Path(source))
+    num_parts = len(path.parts)
+    if ":" in source:  # a data set and its configuration
+        return
+    is_path = num_parts > 2 or path.is_absolute() or source.startswith((".", "~"))
+    if is_path or near or (num_parts == 2 and path.parent.is_dir()):
+        found = f"`source`: there is no file or folder {source}.{near}"
+        hub = "" if is_path else f" If a data set of the Hub is meant: {source}:default."
+        raise FileNotFoundError(found + hub)
+
+
+def identity(path: Path) -> list[Any]:
+    """What tells a file from another one, wherever it lies, and from what it was: name, size, and
+    a checksum of some of its content."""
+    return [path.name, path.stat().st_size, checksum(path, 16)]
+
+
+def checksum(path: Path, num_blocks: int) -> int:
+    """CRC-32 of so many blocks of 4 KiB, from the first to the last; at least 2."""
+    last, found = max(0, path.stat().st_size - 4096), 0
+    with path.open("rb") as file:
+        for number in range(num_blocks):
+            file.seek(last * number // (num_blocks - 1))
+            found = zlib.crc32(file.read(4096), found)
+    return found
 
 
 def _shards(source: Source) -> list[Shard] | None:
@@ -53,6 +98,8 @@ def _shards(source: Source) -> list[Shard] | None:
             raise ValueError(f"`source` must {expected}, got {found}.")
     # A name that looks like a file is a misspelt file, not a data set to ask the hub for.
     is_file = path.suffix == ".gz" or bare_suffix(path) in (*PAIR_FORMATS, ".txt")
+    if not is_file and paths == [path] and not path.exists():
+        _check_name(str(source))
     return [(found,) for found in paths] if is_file or paths != [path] else None
 
 
@@ -65,7 +112,9 @@ def _of_several(source: Sequence[One]) -> list[Shard]:
     for part in source:
         if (found := _shards(part)) is None:
             expected = "each a file of pairs, a glob, a folder of such files or two text files"
-            raise ValueError(f"`source` must be, if several, {expected}; got {part!r}.")
+            stray = "" if Path(str(part)).exists() else ", which is not there: is it a stray word?"
+            got = f"got {part!r}{stray or '.'}"
+            raise ValueError(f"`source` must be, if several, {expected}; {got}")
         shards += found
     return shards
 

@@ -5,9 +5,11 @@ All of it hangs on the seed, the process and the place where the window begins: 
 resumed reads that window again, and nothing before it.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat, zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,16 +18,17 @@ from transformers.utils import logging
 
 from ..cmlm.configuration_mask_predict import require
 from .batching import batch_bounds
-from .formats import Languages, Mark, Share, read_rows
+from .encoding import TokenColumn
+from .formats import Languages, Mark, Row, Share, is_list, read_rows
 from .mixing import check_weights
 from .reading import check_hub_columns, checked_row, load_from_hub, two_languages
-from .sources import Shard, Source, shards_of
+from .sources import Shard, Source, checksum, identity, shards_of
 from .tokenizer import PairTokenizer, warn_of_tags
 
 logger = logging.get_logger(__name__)
 
-# Where a reader stands, for JSON: {"epoch": 0, "shard": 2, "files": its names and sizes, "mark":
-# where in them, see Row}.
+# Where a reader stands, for JSON: {"epoch": 0, "shard": 2, "files": see `identity`, "mark": where
+# in them, see Row, "taken": pairs of the epoch so far, if only some are to be}.
 Position = dict[str, Any]
 _PAIRS_AT_ONCE = 1000  # that are tokenized
 
@@ -44,6 +47,9 @@ class PairStream:
             over. None reads all of them as one: every pair once an epoch.
         split: split of a hub data set, "train" if None.
         seed: of the order of files, new in each epoch, and of the draws.
+        max_pairs: read the first so many pairs only, the same in each epoch, of all processes
+            together; with weights, of each part. Files come in their own order then, and each
+            process parses the pairs of all.
 
     Raises:
         FileNotFoundError, ValueError: as in `load_translations`; of a wrong row when it is read.
@@ -61,10 +67,12 @@ class PairStream:
     weights: Sequence[float] | None = None
     split: str | None = None
     seed: int = 0
+    max_pairs: int | None = None
     parts: "list[list[Shard] | None]" = field(init=False, repr=False)
 
     def __post_init__(self):
         two_languages(self.source_lang, self.target_lang)
+        require({"at least 1": "max_pairs"}, vars(self))
         sources: Any = [self.source]
         if self.weights is not None:
             check_weights(self.weights, self.source)
@@ -73,6 +81,9 @@ class PairStream:
         for part, source in zip(self.parts, sources, strict=True):
             if part is None and self.weights is not None:
                 raise ValueError(f"`source` must name files if there are `weights`, got {source}.")
+        for path in filter(is_list, self._paths):
+            advice = "Write a line for each pair (.jsonl)"
+            logger.warning(f"{path} is one list, and parsed whole, again in each epoch. {advice}.")
 
     def readers(self, share: Share, positions: Sequence[Position] = ()) -> list[Any]:
         """Endless readers of the parts, for the rows of a process, from these positions on."""
@@ -81,10 +92,12 @@ class PairStream:
         for number, (shards, start) in enumerate(zip(self.parts, starts, strict=False)):
             if shards is None:
                 name = str(self.source)
-                readers.append(_HubReader(name, self.split or "train", languages, share, start))
+                limit, split = self.max_pairs, self.split or "train"
+                readers.append(_HubReader(name, split, languages, share, start, limit))
             else:
                 seed = (self.seed, number)
-                readers.append(_FilesReader(shards, languages, share, seed, start))
+                options = (languages, share, seed, start, self.max_pairs)
+                readers.append(_FilesReader(shards, *options))
         return readers
 
     def first(self, number: int) -> Iterator[dict[str, str]]:
@@ -101,14 +114,21 @@ class PairStream:
         return generator.choice(len(shares), number, p=shares)
 
     @property
+    def _paths(self) -> list[Path]:
+        return [path for part in self.parts for shard in part or () for path in shard]
+
+    @property
     def description(self) -> str:
         """What a checkpoint keeps of the data, to tell if they have changed."""
         if self.parts == [None]:
             return f"a stream of {self.source}"
-        paths = [path for part in self.parts for shard in part or () for path in shard]
+        paths = self._paths
         size = sum(path.stat().st_size for path in paths)
+        content = zlib.crc32(repr([checksum(path, 2) for path in paths]).encode())
         mixed = "" if self.weights is None else f" by weights {[*self.weights]}"
-        return f"a stream of {len(paths)} files, {size} bytes{mixed}"
+        if self.max_pairs is not None:
+            mixed += f", of {self.max_pairs} pairs"
+        return f"a stream of {len(paths)} files, {size} bytes (checksum {content}){mixed}"
 
 
 class _FilesReader:
@@ -117,75 +137,139 @@ class _FilesReader:
     An iteration goes on from there to the end of the epoch, the next one through the next epoch.
     """
 
-    def __init__(self, shards, languages: Languages, share: Share, seed, position: Position):
+    def __init__(
+        self,
+        shards: list[Shard],
+        languages: Languages,
+        share: Share,
+        seed: tuple[int, int],
+        position: Position,
+        limit: int | None = None,
+    ):
         self.shards, self.languages, self.share, self.seed = shards, languages, share, seed
-        self.position = position
+        self.limit, self.num_halves, self._taken = limit, 0, 0
+        self._began = position
+        self._last: Row | None = None  # of this process since
+
+    @property
+    def position(self) -> Position:
+        if self._last is None:
+            return self._began
+        return self._began | {"mark": self._last.behind}
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        epoch = self.position["epoch"]
-        # Not in the order of a sorted corpus; a single file stays as it is.
-        generator = np.random.default_rng([*map(abs, self.seed), epoch])
-        shards = [self.shards[index] for index in generator.permutation(len(self.shards))]
+        epoch, shards = self.position["epoch"], self.shards
+        if self.limit is None:  # not in the order of a sorted corpus; a single file stays as it is
+            generator = np.random.default_rng([*map(abs, self.seed), epoch])
+            shards = [shards[index] for index in generator.permutation(len(shards))]
         first, mark = self._place_in(shards)
-        is_empty = mark is None
+        is_empty, self._taken = mark is None, self.position.get("taken", 0)
         for number, shard in enumerate(shards[first:], start=first):
-            files = _names_and_sizes(shard)
-            for row in read_rows(shard, self.languages, mark, self.share):
-                pair = checked_row(row, self.languages)["translation"]
-                here = {"epoch": epoch, "shard": number, "files": files, "mark": row.behind}
-                self.position = here
-                is_empty = False
+            place = {"epoch": epoch, "shard": number, "files": [*map(identity, shard)]}
+            for row, pair in self._own_of(shard, mark):
+                self._began = place if self.limit is None else place | {"taken": self._taken}
+                self._last = row
                 yield pair
-            mark = None
+            is_empty, mark = is_empty and self._last is None, None
         if is_empty:
             raise _nothing_to_read(" and ".join(map(str, self.shards[0])), self.share)
-        self.position = {"epoch": epoch + 1}
+        if self.num_halves:
+            count = f"{self.num_halves} pairs of which one side is empty"
+            logger.warning(f"Left out in epoch {epoch}: {count}.")
+        self._began, self._last, self.num_halves = {"epoch": epoch + 1}, None, 0
+
+    def _own_of(self, shard: Shard, mark: Mark | None) -> Iterator[tuple[Row, dict[str, str]]]:
+        """Rows of this process and their pairs; with a limit, until all have so many."""
+        share = self.share if self.limit is None else Share()
+        for row in read_rows(shard, self.languages, mark, share) if self._is_wanted else ():
+            pair = checked_row(row, self.languages)["translation"]
+            empty = [side for side, text in pair.items() if not text or text.isspace()]
+            if len(empty) == 1:
+                self._count_half(row, empty[0])
+            if self.limit is None:
+                yield row, pair
+            elif len(empty) < 2:  # data that are read whole have no others either
+                self._taken += 1
+                if self.share.has(self._taken):
+                    yield row, pair
+                if not self._is_wanted:
+                    return
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self.limit is None or self._taken < self.limit
+
+    def _count_half(self, row: Row, side: str) -> None:
+        if not self.num_halves:
+            others = "so is each other such pair; of data that are read whole it is an error"
+            logger.warning(f"{row.place}: left out, since the side {side!r} is empty; {others}.")
+        self.num_halves += 1
 
     def _place_in(self, shards: list[Shard]) -> tuple[int, Mark | None]:
         """The number of the shard to go on with, and where in it."""
         number, files = self.position.get("shard", 0), self.position.get("files")
-        if files is None or files in map(_names_and_sizes, shards[number : number + 1]):
+        now = [[*map(identity, shard)] for shard in shards[number : number + 1]]
+        if files is None or files in now:
             return number, self.position.get("mark")
         # A place in what was another file is in the middle of a line.
         reading = f"epoch {self.position['epoch']} is read from its beginning"
         logger.warning(f"The files have changed since {files[0][0]} was read: {reading}.")
+        self._began, self._last = {"epoch": self.position["epoch"]}, None
         return 0, None
-
-
-def _names_and_sizes(shard: Shard) -> list[list[Any]]:
-    return [[path.name, path.stat().st_size] for path in shard]
 
 
 class _HubReader:
     """The same of a data set that `datasets` streams and divides among processes."""
 
-    def __init__(self, name: str, split, languages: Languages, share: Share, position: Position):
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        languages: Languages,
+        share: Share,
+        position: Position,
+        limit: int | None,
+    ):
         self.name, self.split, self.languages, self.share = name, split, languages, share
-        self.position = position
+        self.limit, self._began, self._data = limit, position, None
+
+    @property
+    def position(self) -> Position:
+        return (
+            self._began if self._data is None else self._began | {"state": self._data.state_dict()}
+        )
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        epoch, state = self.position["epoch"], self.position.get("state")
-        data = self._load()
+        epoch, state = self._began["epoch"], self.position.get("state")
+        data, taken = self._load(), self._began.get("taken", 0)
         if state is not None:
             data.load_state_dict(state)
-        is_empty = state is None
-        for row in data:
-            if is_empty:
+        is_empty = is_first = state is None
+        for columns in data.iter(batch_size=1):  # which workers do not divide once more
+            if taken == self.limit:
+                break
+            row = {name: column[0] for name, column in columns.items()}
+            if is_first:
                 check_hub_columns([*row], row.get("translation", ()), self.languages, self.name)
-            is_empty = False
-            self.position = {"epoch": epoch, "state": data.state_dict()}
-            yield {language: row["translation"][language] for language in self.languages}
+            is_first, taken = False, taken + 1
+            if self.limit is None or self.share.has(taken):
+                is_empty = False
+                self._began, self._data = {"epoch": epoch, "taken": taken}, data
+                yield {language: row["translation"][language] for language in self.languages}
         if is_empty:
             raise _nothing_to_read(self.name, self.share)
-        self.position = {"epoch": epoch + 1}
+        self._began, self._data = {"epoch": epoch + 1}, None
 
     def _load(self) -> Any:
         from datasets.distributed import split_dataset_by_node
 
         if get_worker_info() is not None:
-            wrong = f"{self.name} is a stream of `datasets`, which divides itself among workers"
-            raise ValueError(f"{wrong}. Set `dataloader_num_workers` to 0.")
+            import fsspec.asyn
+
+            fsspec.asyn.reset_lock()  # which a fork leaves as it was
         data = load_from_hub(self.name, self.split, streaming=True)
+        if self.limit is not None:  # each process reads all, to count
+            return data
         return split_dataset_by_node(data, self.share.index, self.share.count)
 
 
@@ -197,31 +281,6 @@ def _nothing_to_read(name: str, share: Share) -> ValueError:
 def _endless(reader: Any) -> Iterator[dict[str, str]]:
     while True:
         yield from reader
-
-
-class TokenColumn(NamedTuple):
-    """Lists of token ids, one behind the other: a third of the memory of Python's numbers."""
-
-    tokens: np.ndarray
-    ends: np.ndarray
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> "TokenColumn":
-        lengths = np.array([*map(len, rows)], np.int64)
-        tokens = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
-        return cls(tokens, lengths.cumsum())
-
-    @classmethod
-    def joined(cls, columns: "Sequence[TokenColumn]") -> "TokenColumn":
-        lengths = np.concatenate([column.lengths() for column in columns])
-        return cls(np.concatenate([column.tokens for column in columns]), lengths.cumsum())
-
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.ends, prepend=0)
-
-    def row(self, index: int) -> list[int]:
-        start = self.ends[index - 1] if index else 0
-        return self.tokens[start : self.ends[index]].tolist()
 
 
 class _Window(NamedTuple):
@@ -281,9 +340,8 @@ class TranslationStream:
         """
         some = list(self.pairs.first(number))
         warn_of_tags(some[:100], self.tokenize.tokenizer)
-        found = self.tokenize(some)
-        sides = [[*map(len, found[name])] for name in ("input_ids", "labels")]
-        if not sides[0]:
+        sides = [column.lengths() for column in self.tokenize.columns(some).values()]
+        if not len(sides[0]):
             expected = f"a pair within {self.tokenize.limits} among its first {len(some)}"
             raise ValueError(f"`train_dataset` must have {expected}, got none. Raise the limits.")
         return np.maximum(*sides)
@@ -293,8 +351,8 @@ class TranslationStream:
         """What a checkpoint keeps of the data, to tell if they have changed."""
         return f"{self.pairs.description}, in windows of {self.shuffle_buffer} pairs"
 
-    def windows(self, share: Share, state: dict[str, Any]) -> Iterator[_Window]:
-        """Endless windows of a process, from where `state` says."""
+    def windows(self, share: Share, state: dict[str, Any]) -> Iterator[_Window | None]:
+        """Endless windows of a process, from where `state` says; None for each part of one."""
         readers = self.pairs.readers(share, state.get("positions", ()))
         endless, epoch = [*map(_endless, readers)], iter(readers[0])
         number, epoch_of_last = state.get("window", 0), readers[0].position["epoch"]
@@ -304,7 +362,15 @@ class TranslationStream:
             if len(readers) > 1:
                 draws = self.pairs.draws(self.shuffle_buffer, self.generator(share, number, 0))
                 pairs = (next(endless[part]) for part in draws.tolist())
-            columns, num_read = self._tokenized(pairs)
+            parts, num_read = list[dict[str, TokenColumn]](), 0
+            while some := list(islice(pairs, _PAIRS_AT_ONCE)):
+                num_read += len(some)
+                parts.append(self.tokenize.columns(some))
+                yield None
+            columns = {
+                name: TokenColumn.joined([part[name] for part in parts] or [TokenColumn.of([])])
+                for name in ("input_ids", "labels")
+            }
             ends = [reader.position for reader in readers]
             if starts[0]["epoch"] < ends[0]["epoch"]:
                 epoch = iter(readers[0])
@@ -320,17 +386,6 @@ class TranslationStream:
                 expected = f"a pair within {self.tokenize.limits}"
                 raise ValueError(f"`train_dataset` must have {expected}, got none in an epoch.")
             number += 1
-
-    def _tokenized(self, pairs: Iterator[dict[str, str]]) -> tuple[dict[str, TokenColumn], int]:
-        parts, num_read = dict[str, list[TokenColumn]](input_ids=[], labels=[]), 0
-        nothing = TokenColumn.of([])
-        while some := list(islice(pairs, _PAIRS_AT_ONCE)):
-            num_read += len(some)
-            for name, rows in self.tokenize(some).items():
-                parts[name].append(TokenColumn.of(rows))
-        return {
-            name: TokenColumn.joined(columns or [nothing]) for name, columns in parts.items()
-        }, num_read
 
     def generator(self, share: Share, window: int, purpose: int) -> np.random.Generator:
         """For the draws of a window: those of its parts, or of its order."""
@@ -395,27 +450,38 @@ class StreamBatches(IterableDataset):
         index = self.share.index * num_workers + worker
         share = Share(index, self.share.count * num_workers)
         state = self.states[worker] if self.states else {}
-        first = state.get("batch", 0)
-        for window in self.stream.windows(share, state):
+        first, parts = state.get("batch", 0), self.stream.windows(share, state)
+        num_parts = -(-self.stream.shuffle_buffer // _PAIRS_AT_ONCE)
+        window = _next_window(parts)
+        while True:
             batches = self._indices(window, share)
             here = {"worker": worker, "window": window.number, "positions": window.starts}
             behind = here | {"window": window.number + 1, "positions": window.ends, "batch": 0}
+            coming, num_made = None, 0
             for number, indices in enumerate(batches[first:], start=first + 1):
-                rows = [{n: c.row(i) for n, c in window.columns.items()} for i in indices]
-                yield StreamBatch(
-                    rows, here | {"batch": number} if number < len(batches) else behind
-                )
-            first = 0
+                state = here | {"batch": number} if number < len(batches) else behind
+                sides = (window.columns[name].taken(indices) for name in ("input_ids", "labels"))
+                pairs = zip(*(side.rows() for side in sides), strict=True)
+                rows = [{"input_ids": source, "labels": target} for source, target in pairs]
+                yield StreamBatch(rows, state)
+                # The next window is made meanwhile, so that no batch has to wait for all of it.
+                while coming is None and num_made * len(batches) < number * num_parts:
+                    coming, num_made = next(parts), num_made + 1
+            window, first = coming or _next_window(parts), 0
 
-    def _indices(self, window: _Window, share: Share) -> list[list[int]]:
+    def _indices(self, window: _Window, share: Share) -> list[np.ndarray]:
         """The rows of each batch of a window, in the order in which they come."""
         generator = self.stream.generator(share, window.number, 1)
         sizes = np.maximum(*(column.lengths() for column in window.columns.values()))
         order = generator.permutation(len(sizes))
         if self.batch_size is not None:
             starts = range(0, len(sizes), self.batch_size)
-            return [order[start : start + self.batch_size].tolist() for start in starts]
+            return [order[start : start + self.batch_size] for start in starts]
         order = order[np.argsort(sizes[order], kind="stable")]
         bounds = batch_bounds(sizes[order], self.max_tokens or 0)
         shuffled = generator.permutation(len(bounds)).tolist()
-        return [order[slice(*bounds[index])].tolist() for index in shuffled]
+        return [order[slice(*bounds[index])] for index in shuffled]
+
+
+def _next_window(parts: Iterator[_Window | None]) -> _Window:
+    return next(window for window in parts if window is not None)

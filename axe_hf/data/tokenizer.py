@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from operator import eq
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -22,8 +22,11 @@ from transformers.utils import logging
 
 from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
 from ..cmlm.configuration_mask_predict import require
+from .encoding import TokenColumn, WordIds, are_those_of_words
+from .lengths import needed_positions
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset
 
 logger = logging.get_logger(__name__)
@@ -46,6 +49,7 @@ CHARACTER_COVERAGE = 0.9999
 # Of a `PairTokenizer`, what besides the tokenizer decides what it makes.
 _PAIR_SETTINGS = "source_lang target_lang max_source_length max_target_length max_canvas_length"
 _PAIR_SETTINGS += " source_prefix"
+_IDS_ALONE = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
 
 
 class CmlmTokenizer(PreTrainedTokenizerFast):
@@ -322,7 +326,8 @@ def encode_targets(tokenizer: Any, texts: list[str], limit: int | None = None) -
     vars(own).update(vars(tokenizer))
     if vars(own).get("tgt_lang", "") is None:  # which M2M100's cannot do without
         own.tgt_lang = own.src_lang
-    pieces = own(text_target=texts, add_special_tokens=False, verbose=False).input_ids
+    ids_alone = {"add_special_tokens": False} | _IDS_ALONE
+    pieces = own(text_target=texts, **ids_alone).input_ids
     return [[*ids[: limit and limit - 1], tokenizer.eos_token_id] for ids in pieces]
 
 
@@ -354,22 +359,54 @@ class PairTokenizer:
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, list[list[int]]]:
         """`input_ids` and `labels` of the pairs that are kept, in their order."""
-        texts = [self.source_prefix + (pair[self.source_lang] or "") for pair in pairs]
-        sources = self.tokenizer(texts, verbose=False).input_ids
-        targets = encode_targets(self.tokenizer, [pair[self.target_lang] or "" for pair in pairs])
-        kept = [*filter(self._is_kept, zip(sources, targets, strict=True))]
-        return {"input_ids": [pair[0] for pair in kept], "labels": [pair[1] for pair in kept]}
+        return {name: column.rows() for name, column in self.columns(pairs).items()}
 
-    def _is_kept(self, pair: tuple[list[int], list[int]]) -> bool:
-        source, target = pair
-        has_words = self._length_of_nothing < len(source) and 1 < len(target)
-        if not has_words or len(source) > self.max_source_length:
-            return False
+    def columns(self, pairs: Sequence[dict[str, Any]]) -> dict[str, TokenColumn]:
+        """The same, as numbers behind each other."""
+        if not pairs:
+            return dict.fromkeys(("input_ids", "labels"), TokenColumn.of([]))
+        texts = [self.source_prefix + (pair[self.source_lang] or "") for pair in pairs]
+        targets = [pair[self.target_lang] or "" for pair in pairs]
+        if (encode := self._words) is not None:
+            made = {"input_ids": encode(texts), "labels": encode(targets)}
+        else:
+            ids = self.tokenizer(texts, **_IDS_ALONE).input_ids
+            rows = {"input_ids": ids, "labels": encode_targets(self.tokenizer, targets)}
+            made = {name: TokenColumn.of(ids) for name, ids in rows.items()}
+        is_kept = self._are_kept(**made)
+        if is_kept.all():
+            return made
+        return {name: column.taken(is_kept.nonzero()[0]) for name, column in made.items()}
+
+    def table(self, pairs: Sequence[dict[str, Any]]) -> "pyarrow.Table":
+        """The same, as `datasets` keeps it: lists of Python's numbers would take it long."""
+        import pyarrow
+
+        columns = self.columns(pairs)
+        lists = {name: pyarrow.array(column.tokens) for name, column in columns.items()}
+        for name, column in columns.items():
+            starts = pyarrow.array(np.concatenate([[0], column.ends]), "int32")
+            lists[name] = pyarrow.ListArray.from_arrays(starts, lists[name])
+        return pyarrow.table(lists)
+
+    def _are_kept(self, input_ids: TokenColumn, labels: TokenColumn) -> np.ndarray:
+        source, target = input_ids.lengths(), labels.lengths()
+        is_kept = (self._length_of_nothing < source) & (source <= self.max_source_length)
+        is_kept &= (1 < target) & (target <= self.max_target_length)
         if self.max_canvas_length is not None:
-            num_blanks = sum(map(eq, target, target[1:]))
-            if len(target) + num_blanks > self.max_canvas_length:
-                return False
-        return len(target) <= self.max_target_length
+            is_kept &= needed_positions(target, labels.tokens) <= self.max_canvas_length
+        return is_kept
+
+    @cached_property
+    def _words(self) -> WordIds | None:
+        """What looks up words, for a tokenizer of ours; one for both sides."""
+        if not are_those_of_words(self.tokenizer, _empty_tokenizer("bpe")):
+            return None
+
+        def encode(words: list[str]) -> list[list[int]]:
+            return self.tokenizer(words, add_special_tokens=False, **_IDS_ALONE).input_ids
+
+        return WordIds(encode, self.tokenizer.eos_token_id)
 
     @cached_property
     def _length_of_nothing(self) -> int:
@@ -457,7 +494,7 @@ def tokenize_pairs(
 
     tokens = List(Value("int32"))
     tokenized = dataset.map(
-        pair_tokenizer,
+        pair_tokenizer.table,
         batched=True,
         input_columns="translation",
         remove_columns=dataset.column_names,

@@ -304,10 +304,11 @@ class DataArguments:
             read and tokenize beside training, set `dataloader_num_workers`.
         shuffle_buffer (default None): pairs in such a window; 50,000.
         max_train_samples (default None): train on the first so many pairs; with weights, of each
-            file.
+            file. Of a stream they are the same in each epoch.
         max_eval_samples (default None): evaluate on the first so many pairs.
         max_predict_samples (default None): score the first so many pairs of the test data.
-        preprocessing_num_workers (default None): processes that tokenize the training data.
+        preprocessing_num_workers (default None): processes that tokenize the training data; of a
+            stream `dataloader_num_workers` do it.
         source_prefix (default None): text put before each source, in training and in scoring; who
             translates with the model has to put it there, too.
         max_source_length (default None): longest source in tokens; longer pairs are left out of
@@ -408,14 +409,8 @@ class DataArguments:
         return [*map(languages_of, self.directions or ())]
 
     def _check_reading(self) -> None:
-        needless = {"shuffle_buffer": "is of a stream. Add `streaming`"}
-        if self.streaming:
-            is_whole = "is for data that are read whole. Leave it, or `streaming`, out"
-            beside = "tokenizes before training; of a stream `dataloader_num_workers` does it"
-            needless = {"max_train_samples": is_whole, "preprocessing_num_workers": beside}
-        for name, reason in needless.items():
-            if (value := getattr(self, name)) is not None:
-                raise ValueError(f"`{name}` is {value}, but {reason}.")
+        if not self.streaming and (size := self.shuffle_buffer) is not None:
+            raise ValueError(f"`shuffle_buffer` is {size}, but is of a stream. Add `streaming`.")
         if self.train_file_weights is not None:
             try:  # options and files have them as text
                 self.train_file_weights = [float(weight) for weight in self.train_file_weights]

@@ -52,8 +52,8 @@ def load_pairs(data_args: DataArguments, seed: int) -> TrainingPairs:
     if data_args.streaming:
         (pair,) = data_args.language_pairs
         with _told_of(argument):
-            languages = dict(zip(("source_lang", "target_lang"), pair, strict=True))
-            return PairStream(source, **languages, weights=weights, split=split, seed=seed)
+            limit = data_args.max_train_samples
+            return PairStream(source, *pair, weights, split, seed=seed, max_pairs=limit)
     sources = [source] if weights is None else data_args.train_files
     return _load_sets(sources, split, data_args, argument, data_args.max_train_samples)
 
@@ -115,8 +115,7 @@ def texts_of(pairs: TrainingPairs, data_args: DataArguments) -> Iterator[str]:
     rows: Iterator[tuple[dict[str, str], tuple[str, str]]]
     if isinstance(pairs, PairStream):
         (languages,) = data_args.language_pairs
-        rows = ((row, languages) for row in pairs.first(MOST_PAIRS_FOR_TOKENIZER))
-        logger.warning(f"The tokenizer learns the first {MOST_PAIRS_FOR_TOKENIZER} pairs at most.")
+        rows = ((row, languages) for row in _first_for_tokenizer(pairs))
     else:
         step = max(1, -(-sum(len(one.pairs) for one in pairs) // MOST_PAIRS_FOR_TOKENIZER))
         if step > 1:
@@ -128,6 +127,14 @@ def texts_of(pairs: TrainingPairs, data_args: DataArguments) -> Iterator[str]:
         )
     texts = (row[language] for row, languages in rows for language in languages)
     return chain(filter(None, texts), [prefix] if prefix else [])
+
+
+def _first_for_tokenizer(pairs: PairStream) -> Iterator[dict[str, str]]:
+    for number, pair in enumerate(pairs.first(MOST_PAIRS_FOR_TOKENIZER + 1)):
+        if number == MOST_PAIRS_FOR_TOKENIZER:
+            logger.warning(f"The tokenizer learns the first {number} pairs of the stream.")
+            return
+        yield pair
 
 
 def training_set(
@@ -149,6 +156,9 @@ def training_set(
     if isinstance(pairs, PairStream):
         room = config.max_target_length if needs_room(config) else None
         tokenize = tokenizer_of(data_args.language_pairs[0], max_canvas_length=room)
+        if (number := data_args.preprocessing_num_workers) is not None:
+            note = "a stream is tokenized while training goes, by `dataloader_num_workers`"
+            logger.warning(f"`preprocessing_num_workers` is {number}, but changes nothing: {note}.")
         size = {"shuffle_buffer": data_args.shuffle_buffer} if data_args.shuffle_buffer else {}
         return TranslationStream(pairs, tokenize, **size)
     sets: dict[int, list[Dataset]] = {}
@@ -225,14 +235,10 @@ def _cut_to_room(token_ids: list[int], limit: int) -> list[int]:
 
 
 def check_stream(data_args: DataArguments, training_args: AxeTrainingArguments) -> None:
-    """Refuse, before any work, a stream that nothing would end, or that divides itself."""
+    """Refuse, before any work, a stream that nothing would end."""
     if data_args.streaming and training_args.max_steps <= 0:
         got = f"got {training_args.max_steps}"
         raise ValueError(f"`max_steps` must be set with `streaming`, which has no end, {got}.")
-    is_hub, number = data_args.dataset_name is not None, training_args.dataloader_num_workers
-    if data_args.streaming and is_hub and number:
-        reason = "`datasets` divides a stream among workers by itself. Leave it out"
-        raise ValueError(f"`dataloader_num_workers` is {number}, but {reason}.")
 
 
 def _first(dataset: "Dataset", limit: int | None) -> "Dataset":

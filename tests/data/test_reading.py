@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import time
 
 import pytest
@@ -514,6 +515,37 @@ def test_empty_line_in_a_text_file_is_an_error_that_names_the_right_file(tmp_pat
 def test_file_that_does_not_exist_is_not_looked_for_on_the_hub(source):
     with pytest.raises(FileNotFoundError, match="`source` must name an existing file, got missing"):
         load(source)
+
+
+def test_a_misspelt_path_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("axe_hf.data.reading.load_from_hub", lambda name, *_: asked.append(name))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").mkdir()
+    write(tmp_path / "corpus" / "train.tsv", "one\teins\n")
+    write(tmp_path / "pairs.jsonl", json_lines(ROWS))
+    near = "Did you mean {}?"
+    misspelt = {"corpus/trian.tsv": near.format("corpus/train.tsv")}
+    misspelt |= {"corpus/trian": near.format("corpus/train.tsv"), "corpus/x": ":default"}
+    misspelt |= {"pair.jsonl": near.format("pairs.jsonl"), "pairs.json": near.format("pairs.jsonl")}
+    misspelt |= {"corpsu": near.format("corpus"), "a/b/c": "no file or folder a/b/c"}
+    misspelt |= {"./x": "no file or folder ./x", "/no/such": "no file or folder /no/such"}
+    for name, told in misspelt.items():
+        with pytest.raises(FileNotFoundError, match=re.escape(told)):
+            load(name)
+    assert not asked
+    for name in ("corpus/trian:default", "owner/name", "name"):
+        with pytest.raises(TypeError):  # nothing was loaded
+            load(name)
+    assert asked == ["corpus/trian:default", "owner/name", "name"]
+
+
+def test_a_word_too_many_behind_files_is_named(tmp_path):
+    path = write(tmp_path / "a.tsv", "one\teins\n")
+    stray = "got '?{}'?, (which is not there: |one of 2 sources; )is it a stray word"
+    for word in ("stray", "stray.tsv"):
+        with pytest.raises((ValueError, FileNotFoundError), match=stray.format(word)):
+            load([str(path), word])
 
 
 def test_bad_arguments_are_an_error_that_names_them(tmp_path):

@@ -1,12 +1,13 @@
 import gzip
 import json
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 from torch.utils.data import DataLoader
 
 from axe_hf.data import PairStream, PairTokenizer, TranslationStream, train_tokenizer
 from axe_hf.data.formats import Share
+from axe_hf.data.sources import identity
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 LANGUAGES = {"source_lang": "en", "target_lang": "de"}
@@ -104,8 +105,11 @@ def test_a_resumed_stream_reads_nothing_in_front_of_its_window(name, make_stream
         content = bytearray(path.read_bytes())
         content[: len(content) // 4] = b"\xff" * (len(content) // 4)
         path.write_bytes(bytes(content))
-    resumed = stream.batches(batch_size=5, states=[whole[4].state], num_passed=5)
-    assert list(islice(resumed, 10))[5:] == whole[5:]
+    state = whole[4].state  # with the checksums of the files as they are now
+    for position in state["positions"]:
+        position["files"] = [*map(identity, sorted(tmp_path.iterdir(), reverse=True))]
+    resumed = stream.batches(batch_size=5, states=[state], num_passed=5)
+    assert [batch.rows for batch in islice(resumed, 10)][5:] == [b.rows for b in whole[5:]]
     with pytest.raises(ValueError, match="line 1: must be UTF-8"):
         next(iter(stream.batches(batch_size=5)))
 
@@ -184,6 +188,75 @@ def test_a_data_set_that_datasets_streams_is_shared_and_resumed_too(
     assert sorted(seen) == sorted(sources(make_pairs(24)))
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+def test_workers_divide_and_resume_a_data_set_that_datasets_streams(
+    workers, make_stream, texts_of, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for part in range(2):  # fewer files than workers
+        write(folder / f"train-{part}.jsonl", make_pairs(12, 12 * part))
+
+    def load(number, **options):
+        batches = make_stream(folder).batches(batch_size=2, **options)
+        return list(islice(DataLoader(batches, batch_size=None, num_workers=workers), number))
+
+    whole = load(20)
+    assert sorted(texts_of(whole[:12])) == sorted(sources(make_pairs(24)))
+    each = range(workers or 1)
+    known, made = whole, 0
+    for end in (7, 11):  # the second state is of a stream that was resumed itself
+        own = [[b.state for b in known[made:end] if b.state["worker"] == w] for w in each]
+        known, made = load(20, states=[states[-1] for states in own], num_passed=end), end
+        assert [b.rows for b in known[end:]] == [b.rows for b in whole[end:]]
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "hub"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_first_pairs_of_a_stream_come_in_each_epoch(
+    name, count, make_stream, texts_of, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    blank = [] if name == "hub" else [{"en": "", "de": ""}]  # which is no pair
+    files = [
+        write(folder / f"{part}{name}" if blank else folder / f"train-{part}.jsonl", pairs)
+        for part, pairs in enumerate([[*make_pairs(9), *blank], make_pairs(30, 9)])
+    ]
+    stream, seen = make_stream(files if blank else folder, max_pairs=20), []
+    for index in range(count):
+        share = Share(index, count)
+        number = len(range(index or count, 21, count))
+        batches = stream.batches(batch_size=3, share=share)
+        whole = list(islice(batches, 2 * (number // 10 * 4 + -(-(number % 10) // 3))))
+        seen += texts_of(whole)
+        for number in range(1, len(whole), 2):
+            state = json.loads(json.dumps(whole[number - 1].state))
+            resumed = stream.batches(batch_size=3, share=share, states=[state])
+            assert list(islice(resumed, len(whole) - number)) == whole[number:]
+    assert sorted(seen) == sorted(sources(make_pairs(20)) * 2)
+    assert "of 20 pairs" in stream.description or not blank
+
+
+def test_a_window_is_read_while_the_batches_before_it_are_used(make_stream, tmp_path, monkeypatch):
+    monkeypatch.setattr("axe_hf.data.streaming._PAIRS_AT_ONCE", 10)
+    stream = make_stream(write(tmp_path / "a.tsv", make_pairs(400)), shuffle_buffer=100)
+    calls, columns = [], PairTokenizer.columns
+
+    def counted(self, pairs):
+        calls.append(len(pairs))
+        return columns(self, pairs)
+
+    monkeypatch.setattr(PairTokenizer, "columns", counted)
+    batches, made = stream.batches(batch_size=5), []
+    for _ in islice(batches, 60):
+        made.append(sum(calls))
+    assert made[:4] == [100, 110, 110, 120]  # the first waits for a window, no other one does
+    assert max(b - a for a, b in pairwise(made)) == 10
+
+
 def test_workers_of_a_loader_divide_a_stream_and_resume_in_turn(make_stream, texts_of, tmp_path):
     stream = make_stream(write(tmp_path / "a.jsonl", make_pairs(40)))
 
@@ -203,6 +276,20 @@ def test_what_is_too_long_or_empty_is_left_out_and_told(make_stream, texts_of, t
     (batch,) = islice(stream.batches(batch_size=10), 1)
     assert sorted(texts_of([batch])) == sorted(sources(make_pairs(5)))
     assert "Dropped 2 of the first 7 sentence pairs: empty, or over" in caplog.text
+    assert "a.tsv, line 7: left out, since the side 'en' is empty" in caplog.text
+    assert "read whole it is an error" in caplog.text
+    halves = [{"en": "one", "de": ""}, *make_pairs(3), {"en": "two", "de": None}]
+    write(tmp_path / "b.jsonl", halves)
+    list(islice(make_stream(str(tmp_path / "b.jsonl")).batches(batch_size=3), 2))
+    assert "b.jsonl, line 1: left out, since the side 'de' is empty" in caplog.text
+    assert "Left out in epoch 0: 2 pairs of which one side is empty" in caplog.text
+
+
+def test_a_json_list_is_said_to_be_parsed_whole(make_stream, tmp_path, caplog):
+    make_stream(write(tmp_path / "b.jsonl", make_pairs(3)))
+    assert not caplog.text
+    make_stream(write(tmp_path / "a.json", make_pairs(3)))
+    assert "a.json is one list, and parsed whole, again in each epoch" in caplog.text
 
 
 def test_a_wrong_row_is_named_with_file_and_line(make_stream, tmp_path):
@@ -251,3 +338,21 @@ def test_a_place_in_files_that_have_changed_is_given_up(tmp_path, caplog):
     assert [*read(place)] == make_pairs(20, 10)  # not from the middle of a line on
     told = "The files have changed since a.jsonl was read: epoch 0 is read from its beginning."
     assert told in caplog.text
+
+
+@pytest.mark.parametrize("line", [0, 1, 3, 8])
+def test_a_file_that_changed_and_kept_its_size_is_noticed_and_a_copy_is_not(line, tmp_path, caplog):
+    (tmp_path / "copy").mkdir()
+    pairs = make_pairs(9, 100)
+    stream = PairStream(write(tmp_path / "a.jsonl", pairs), **LANGUAGES)
+    (reader,) = stream.readers(Share())
+    assert [*islice(reader, 4)] == pairs[:4]
+    place = json.loads(json.dumps(reader.position))
+    copy = PairStream(write(tmp_path / "copy" / "a.jsonl", pairs), **LANGUAGES)
+    assert [*copy.readers(Share(), [place])[0]] == pairs[4:] and not caplog.text
+    assert copy.description == stream.description
+    pairs[line] = {side: text[::-1] for side, text in pairs[line].items()}
+    changed = PairStream(write(tmp_path / "copy" / "a.jsonl", pairs), **LANGUAGES)
+    assert [*changed.readers(Share(), [place])[0]] == pairs
+    assert "The files have changed since a.jsonl was read" in caplog.text
+    assert changed.description != stream.description

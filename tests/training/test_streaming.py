@@ -111,13 +111,24 @@ def run(file, tmp_path):
 def test_a_whole_run_streams_and_is_resumed(run, tmp_path, caplog):
     settings = {"streaming": True, "shuffle_buffer": 25, "max_tokens_per_batch": 48}
     result = run(**settings)
-    assert "The tokenizer learns the first 500000 pairs at most" in caplog.text
+    assert "The tokenizer learns" not in caplog.text  # all 60
     assert result.trainer.state.log_history[-1]["test_runtime"] > 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "train.jsonl" in card and "| epochs" not in card
     again = run(**settings, resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-3"))
     theirs = again.model.state_dict()
     assert all(torch.equal(w, theirs[name]) for name, w in result.model.state_dict().items())
+
+
+def test_a_stream_takes_the_first_pairs_and_needs_no_workers_of_its_own(run, caplog, monkeypatch):
+    monkeypatch.setattr("axe_hf.training.loading.MOST_PAIRS_FOR_TOKENIZER", 15)
+    settings = {"streaming": True, "max_train_samples": 20, "preprocessing_num_workers": 2}
+    result = run(**settings, max_steps=2)
+    assert "The tokenizer learns the first 15 pairs of the stream" in caplog.text
+    assert "`preprocessing_num_workers` is 2, but changes nothing: a stream" in caplog.text
+    stream = result.trainer.train_dataset
+    assert len(list(stream.pairs.first(99))) == 20
+    assert "of 20 pairs" in stream.description
 
 
 def test_so_many_pairs_are_read_and_scored_as_was_asked_for(run):
@@ -142,11 +153,6 @@ def test_a_run_mixes_files_by_their_weights(run, file, tmp_path, caplog):
     [
         ({"streaming": True, "max_steps": -1}, "`max_steps` must be set with `streaming`"),
         ({"shuffle_buffer": 9}, "`shuffle_buffer` is 9, but is of a stream"),
-        ({"streaming": True, "max_train_samples": 9}, "`max_train_samples` is 9, but is for data"),
-        (
-            {"streaming": True, "preprocessing_num_workers": 2},
-            "of a stream `dataloader_num_workers` does it",
-        ),
         ({"train_file_weights": [1, 2]}, "`train_file_weights` must be one for each source, got 2"),
         ({"train_file_weights": ["x"]}, "`train_file_weights` must be numbers, got"),
         (
@@ -154,15 +160,6 @@ def test_a_run_mixes_files_by_their_weights(run, file, tmp_path, caplog):
             "`train_file_weights\\[0\\]` must be positive",
         ),
         ({"max_eval_samples": 0}, "`max_eval_samples` must be at least 1"),
-        (
-            {
-                "streaming": True,
-                "train_file": None,
-                "dataset_name": "owner/name",
-                "dataloader_num_workers": 1,
-            },
-            "`dataloader_num_workers` is 1, but `datasets` divides a stream",
-        ),
         (
             {"streaming": True, "max_tokens_per_batch": 10},
             "`max_tokens` must hold every pair, got 10, but the stream may have 12",
