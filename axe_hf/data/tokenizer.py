@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
+from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS, with_prefix
 from ..cmlm.configuration_mask_predict import require
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ class PairTokenizer:
         max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
         max_canvas_length: most positions that a target may need where a blank has to stand between
             equal neighbours; None if it has not.
-        source_prefix: put before each source.
+        source_prefix: put before each source that does not begin with it.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -354,7 +354,7 @@ class PairTokenizer:
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, list[list[int]]]:
         """`input_ids` and `labels` of the pairs that are kept, in their order."""
-        texts = [self.source_prefix + (pair[self.source_lang] or "") for pair in pairs]
+        texts = [with_prefix(pair[self.source_lang] or "", self.source_prefix) for pair in pairs]
         sources = self.tokenizer(texts, verbose=False).input_ids
         targets = encode_targets(self.tokenizer, [pair[self.target_lang] or "" for pair in pairs])
         kept = [*filter(self._is_kept, zip(sources, targets, strict=True))]

@@ -308,8 +308,9 @@ class DataArguments:
         max_eval_samples (default None): evaluate on the first so many pairs.
         max_predict_samples (default None): score the first so many pairs of the test data.
         preprocessing_num_workers (default None): processes that tokenize the training data.
-        source_prefix (default None): text put before each source, in training and in scoring; who
-            translates with the model has to put it there, too.
+        source_prefix (default None): text put before each source, such as "translate English to
+            German: ". It is saved with the model, and put there whenever that translates. None is
+            as the model was trained; a new one: nothing. An empty text takes it away.
         max_source_length (default None): longest source in tokens; longer pairs are left out of
             training, and a new model is built for this length. Without it the model's own limit.
         max_target_length (default None): longest target in tokens, with the same effect.

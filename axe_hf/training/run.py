@@ -33,6 +33,7 @@ from .directions import (
     add_tags,
     check_directions,
     direction_name,
+    settle_prefix,
     teach_directions,
 )
 from .loading import (
@@ -199,6 +200,7 @@ def _run(
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     _settle_directions(model, tokenizer, model_args, data_args, "train" in splits)
+    settle_prefix(model.config, data_args.source_prefix, is_trained="train" in splits)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is None:
         choose_attention(model, training_args)
