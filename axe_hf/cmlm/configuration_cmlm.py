@@ -51,6 +51,12 @@ CUSTOM_PIPELINES = {
     "translation": {"impl": "pipeline.CmlmTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
 
+# What lies beside an adapter: of the configuration, all that training may change.
+SETTINGS_OF_ADAPTER = "cmlm_settings.json"
+SETTINGS_WITH_ADAPTER = ["masking", "length_multiplier", "length_jitter", "source_prefix"]
+SETTINGS_WITH_ADAPTER += ["directions", "training_loss", "axe_delta", "allow_repetition"]
+SETTINGS_WITH_ADAPTER += ["axe_temperature", "label_smoothing", "length_loss_weight"]
+
 # In front of a source, for a model of several target languages; as in OPUS-MT's.
 LANGUAGE_TAG = ">>{}<<"
 

@@ -204,9 +204,9 @@ def run(options: TrainOptions) -> None:
         for name in directions:
             if f"{name}_bleu" in scores:
                 print(f"  {name}: BLEU {scores[f'{name}_bleu']:.2f}")
-    if hasattr(result.model, "merge_and_unload"):
-        print("It is an adapter: model.merge_and_unload() of PEFT makes a whole model of it.")
-    elif is_trained:
+    if is_trained and hasattr(result.model, "merge_and_unload"):
+        print("It is an adapter, which needs its base; axe_hf.load_merged makes one model of both.")
+    if is_trained:
         targets = result.model.config.target_languages
         target = f" --target-lang {targets[0]}" if len(targets) > 1 else ""
         print(f'Try: axe-hf translate {printable(shlex.quote(folder))}{target} "..."')

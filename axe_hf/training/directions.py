@@ -34,13 +34,13 @@ def source_prefix(config: Any, target_lang: str) -> str:
     return config.tagged("", target_lang if is_several else None)
 
 
-def settle_prefix(config: Any, asked: str | None, *, is_trained: bool, hint: str = "") -> None:
+def settle_prefix(config: Any, asked: str | None, *, is_trained: bool) -> None:
     """Let the configuration have the prefix of this run: what is asked, or else the model's own."""
     if asked is None or (asked or None) == (was := config.source_prefix):
         return
     config.source_prefix = asked or None
     if config.name_or_path:  # a new model has none
-        since = f"from now on; the model had {was!r}.{hint}"
+        since = f"from now on; the model had {was!r}."
         here = f"in this run; the model was trained with {was!r}."
         logger.warning(f"`source_prefix` is {asked!r} {since if is_trained else here}")
 

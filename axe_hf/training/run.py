@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
+from ..adapters import is_adapter, load_merged
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import (
     SPECIAL_TOKEN_IDS,
@@ -378,8 +379,14 @@ def _make_model(
         return CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **given))
     load = partial(CmlmForConditionalGeneration.from_pretrained, name)
     if name == model_args.model_name_or_path:
-        load = partial(load, revision=model_args.model_revision or "main")
-        _check_kind(name, model_args.model_revision or "main")
+        revision = model_args.model_revision or "main"
+        load = partial(load, revision=revision)
+        if is_adapter(name, revision=revision):
+            load = partial(_merged, name, revision, model_args)
+        else:
+            _check_kind(name, revision)
+    elif is_adapter(name):
+        raise ValueError(f"`resume_from_checkpoint`: {name} is of an adapter. Add `use_peft`.")
     model = load()
     for setting, value in given.items():
         present = getattr(model.config, setting)
@@ -393,6 +400,21 @@ def _make_model(
     if given.keys() & _CHANGEABLE and name != checkpoint:
         model = load(config=model.config)  # layers read their dropout when they are made
     return model
+
+
+def _merged(name: str, revision: str, model_args, config: Any = None) -> Any:
+    """An adapter and its base as one model to go on from."""
+    if model_args.use_peft:
+        reason = "a new adapter would know its base alone"
+        advice = "Save what axe_hf.load_merged gives as a model of its own, and give that"
+        raise ValueError(f"`use_peft`: {name} is an adapter, and {reason}. {advice}.")
+    model, _ = load_merged(name, revision=revision)
+    if config is None:
+        return model
+    whole = CmlmForConditionalGeneration(config).to(model.dtype)  # with another dropout
+    whole.load_state_dict(model.state_dict())
+    whole.generation_config = model.generation_config
+    return whole
 
 
 def _check_kind(name: str, revision: str) -> None:

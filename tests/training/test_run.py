@@ -750,6 +750,16 @@ def test_an_adapter_is_trained_resumed_and_predicted_with(run, trained, tmp_path
     assert scored.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-6)
     base = run("b", **trained | {"do_eval": True})
     assert scored.metrics["eval_loss"] != pytest.approx(base.metrics["eval_loss"], rel=1e-6)
+    # Trained on, adapter and base are one model, which is saved whole.
+    on = trained | {"model_name_or_path": str(tmp_path / "lora"), "dropout": 0.1}
+    tuned = run("tuned", **on | {"max_steps": 1, "learning_rate": 1e-9, "ema_decay": None})
+    assert (tmp_path / "tuned" / "model.safetensors").is_file()
+    assert tuned.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-4)
+    assert tuned.model.config.dropout == 0.1
+    with pytest.raises(ValueError, match=r"lora is an adapter.*axe_hf\.load_merged"):
+        run("on top", **on | {"use_peft": True})
+    with pytest.raises(ValueError, match="is of an adapter. Add `use_peft`"):
+        run("lora", **trained, resume_from_checkpoint=last)
 
 
 def test_settings_of_an_adapter_without_one_are_refused(run, trained, monkeypatch):
