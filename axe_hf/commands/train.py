@@ -192,7 +192,7 @@ def run(options: TrainOptions) -> None:
     is_trained = result.trainer.train_dataset is not None
     if is_trained:
         print(f"\nSaved the model in {printable(folder)}.")
-    if args.do_predict:
+    if args.do_predict and "test_bleu" in result.metrics:
         own = [predictions_name(n) for n in directions if f"test_{n}_bleu" in result.metrics]
         written = f"{printable(folder)}/{', '.join(own or [predictions_name()])}"
         print(f"Wrote the translations of the test data into {written}.")

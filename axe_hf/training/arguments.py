@@ -449,6 +449,8 @@ class ModelArguments:
             and last among them), first or last.
         teacher_source_lang, teacher_target_lang (default None): the code of the language in the
             tokenizer of init_from, where it knows several: eng_Latn, en_XX. None is the data's.
+        license (default None): identifier for the model card, such as cc-by-4.0, which your data
+            must allow.
         attn_implementation (default None): how attention is computed in this run: eager, sdpa or
             flash_attention_2. None is sdpa, but with bf16 on a CPU that computes it eager, which is
             several times faster there; the log says so.
@@ -474,6 +476,7 @@ class ModelArguments:
     kept_layers: Literal["spread", "first", "last"] | None = None
     teacher_source_lang: str | None = None
     teacher_target_lang: str | None = None
+    license: str | None = None
     attn_implementation: str | None = None
     use_peft: bool = False
     lora_r: int = 16

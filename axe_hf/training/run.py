@@ -163,10 +163,8 @@ def _check_parts(model_args, training_args, splits: set[str], is_new: bool) -> N
     if "train" in splits and strategy != "no" and "validation" not in splits:
         problem = "there is neither `validation_file` nor `validation_split`"
         raise ValueError(f"`eval_strategy` is {strategy!r}, but {problem}.")
-    needed = {"predict_with_generate": True, "prediction_loss_only": False}
-    for name, value in (needed | {"batch_eval_metrics": False}).items():
-        if training_args.do_predict and getattr(training_args, name) != value:
-            raise ValueError(f"`do_predict` writes translations: `{name}` must be {value}.")
+    if training_args.do_predict and training_args.batch_eval_metrics:
+        raise ValueError("`do_predict` writes translations: `batch_eval_metrics` must be False.")
     if model_args.use_peft and find_spec("peft") is None:
         raise ImportError('`use_peft` needs PEFT: python -m pip install "axe-hf[peft]".')
 
@@ -222,6 +220,9 @@ def _run(
     if "train" in splits:
         trainer.tell_card(**_about(model_args, data_args))
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        sized: Any = train_dataset
+        if hasattr(sized, "__len__"):  # a stream has none
+            metrics["train_samples"] = len(sized)
         trainer.save_model(_internal_call=True)  # which is pushed when it is scored
         trainer.save_state()
         trainer.save_metrics("train", metrics)
@@ -256,8 +257,12 @@ def _for_splits(training_args, data_args, splits: set[str]) -> AxeTrainingArgume
 
 def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, Any]:
     """Metrics of a split; where predictions are asked of the test data, they are written, too."""
-    if prefix != "test" or not trainer.args.do_predict:
-        return trainer.evaluate(dataset, metric_key_prefix=prefix)
+    args, counted = trainer.args, {f"{prefix}_samples": len(dataset)}
+    if prefix != "test" or not args.do_predict:
+        return trainer.evaluate(dataset, metric_key_prefix=prefix) | counted
+    if not args.predict_with_generate or args.prediction_loss_only:
+        logger.warning("`do_predict`: nothing is translated, only the loss of the test data found.")
+        return trainer.evaluate(dataset, metric_key_prefix=prefix) | counted
     output = trainer.predict(dataset, metric_key_prefix=prefix)
     trainer.log(output.metrics)
     if trainer.is_world_process_zero():
@@ -267,8 +272,8 @@ def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, An
         for name in dict.fromkeys(directions):
             rows = zip(lines, directions, strict=True)
             own = "".join(f"{line}\n" for line, direction in rows if direction == name)
-            write_text(Path(trainer.args.output_dir, predictions_name(name)), own)
-    return output.metrics
+            write_text(Path(args.output_dir, predictions_name(name)), own)
+    return output.metrics | counted
 
 
 def _about(model_args, data_args) -> dict[str, Any]:
@@ -284,6 +289,7 @@ def _about(model_args, data_args) -> dict[str, Any]:
         "teachers": teachers_of([data_args.dataset_name] if data_args.dataset_name else files),
         "base_model": model_args.model_name_or_path or model_args.init_from,
         "is_warm_started": model_args.init_from is not None,
+        "license": model_args.license,
     }
 
 
