@@ -1,5 +1,6 @@
 # The one table of public names, which type checkers read, and `axe_hf/__init__.py` when it runs.
 
+from .adapters import load_merged as load_merged
 from .cmlm.configuration_cmlm import CmlmConfig as CmlmConfig
 from .cmlm.configuration_cmlm import MaskPredictGenerationConfig as MaskPredictGenerationConfig
 from .cmlm.fused_loss_axe import linear_axe_loss as linear_axe_loss

@@ -197,18 +197,24 @@ def source_ids(
     """Token ids of each text with its `</s>`, not cut; none where nothing is said."""
     tags, is_said = language_tags(config), [*map(is_visible, texts)]
     given = [valid_unicode(text) if said else "" for text, said in zip(texts, is_said, strict=True)]
-    if tags:
+    bare = list[str]()  # what stands in front of a text, with none behind it
+    if getattr(config, "source_prefix", None):  # code beside a checkpoint may be older
+        bare = [config.tagged(tag) for tag in tags or [""]]
+    if tags or bare:
         given = [config.tagged(text, target_lang) if text else "" for text in given]
-    around, *rows = tokenizer([" ".join(tags), *given], verbose=False).input_ids
+    around, *rows = tokenizer([" ".join(tags), *bare, *given], verbose=False).input_ids
+    nothing, rows = rows[: len(bare)], rows[len(bare) :]
     return [
-        ids if said and {*ids} - {*around} else [] for said, ids in zip(is_said, rows, strict=True)
+        ids if said and {*ids} - {*around} and ids not in nothing else []
+        for said, ids in zip(is_said, rows, strict=True)
     ]
 
 
 def language_tags(config: Any) -> list[str]:
     """What stands in front of a source for each target language, where a model has several."""
     known = getattr(config, "target_languages", ())  # code beside a checkpoint may be older
-    return [config.tagged("", language).strip() for language in known] if len(known) > 1 else []
+    sources = [config.tagged("", language) for language in known] if len(known) > 1 else []
+    return [f"{source.partition('<<')[0]}<<" for source in sources]  # without the prefix
 
 
 def valid_unicode(text: str) -> str:

@@ -71,6 +71,10 @@ def generate_rescored(
     is_tag = torch.isin(input_ids, input_ids.new_tensor(tags))  # (batch, source)
     untagged = input_ids.masked_fill(is_tag, tokenizer.pad_token_id)
     sources = tokenizer.batch_decode(untagged, **DECODED | {"use_source_tokenizer": True})
+    if prefix := getattr(model.config, "source_prefix", None):  # it, too; as the tokenizer has it
+        ids = tokenizer(prefix, verbose=False).input_ids
+        prefix = tokenizer.decode(ids, **DECODED | {"use_source_tokenizer": True}).strip()
+        sources = [source.strip().removeprefix(prefix).strip() for source in sources]
     scores = autoregressive_scores(*rescore_with, sources, candidates).to(rows.device)
     best = scores.argsort(dim=1, descending=True, stable=True)  # (batch, candidates)
     number = {text: i for i, text in enumerate(texts)}

@@ -27,7 +27,8 @@ config, settings, of_tokenizer = (json.loads(file.read_bytes()) for file in file
 others = ("early_stop", "confidence_threshold", "do_sample")
 if settings["schedule"] != "linear" or any(map(settings.get, others)):
     sys.exit(f"{folder} decodes by a schedule or {', '.join(others)}. Export it without.")
-pad, eos, mask, blank = (config[f"{name}_token_id"] for name in ("pad", "eos", "mask", "blank"))
+prefix, ids_of = config.get("source_prefix") or "", ("pad", "eos", "mask", "blank")
+pad, eos, mask, blank = (config[f"{name}_token_id"] for name in ids_of)
 tags = {f">>{d.rpartition(':' if ':' in d else '-')[2]}<<" for d in config.get("directions") or ()}
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 tokenizer.encode_special_tokens = of_tokenizer.get("split_special_tokens", False)
@@ -70,10 +71,13 @@ def mask_predict(source):  # (1, source)
 
 for text in texts:
     is_visible = any(not c.isspace() and category(c) not in ("Cc", "Cf") for c in text)
-    if is_visible and len(tags) > 1 and not text.lstrip().startswith(tuple(tags)):
+    tag = next((t for t in tags if len(tags) > 1 and text.lstrip().startswith(t)), "")
+    if is_visible and len(tags) > 1 and not tag:
         sys.exit(f"Begin each text with one of {sorted(tags)}: into which is it to be translated?")
-    ids, end = tokenizer.encode(text if is_visible else "").ids, around[around.index(eos) :]
+    head, said = (f"{tag} ", text.lstrip()[len(tag) :].lstrip()) if tag else ("", text * is_visible)
+    bare, ids = (tokenizer.encode(head + prefix + s).ids for s in ("", said.removeprefix(prefix)))
+    end = around[around.index(eos) :]
     ids = ids[: min(len(ids), config["max_source_length"]) - len(end)] + end
-    tokens = mask_predict(np.array([ids])) if {*ids} - {*around} else ()
+    tokens = mask_predict(np.array([ids])) if {*ids} - {*around} and ids != bare else ()
     tokens = (n for n, _ in groupby(tokens)) if settings["collapse_repeats"] else tokens
     print(tokenizer.decode([n for n in tokens if n not in (pad, eos, blank)]))

@@ -14,8 +14,9 @@ process on another core is `python -m torch.distributed.run --nproc_per_node 2` 
 Expected output: the losses, BLEU and chrF; in --output_dir the model, all_results.json and, with
 --do_predict, generated_predictions.txt. Without any --do_... all is done that the data allow.
 
-Other than with that script: --num_beams becomes --num_length_candidates, test scores are named
-test_*, a data set's own --test_file needs no .json, and nothing is downloaded to compute BLEU.
+Other than with that script: --num_beams becomes --num_length_candidates, a data set's own
+--test_file needs no .json, and nothing is downloaded to compute BLEU. As there, a run goes on from
+the last checkpoint in --output_dir, and scores of --do_predict are named predict_*, too.
 """
 
 import json
@@ -24,20 +25,23 @@ from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.trainer_utils import get_last_checkpoint
 
 from axe_hf import AxeTrainingArguments, DataArguments, ModelArguments, run_training
 from axe_hf.training import ScriptArguments
 
 
 def words_of(path: str) -> list[str]:
-    """The options that a JSON or YAML file stands for."""
+    """The options that a JSON or YAML file stands for; null of JSON is what is not given."""
     text, words = Path(path).read_text(encoding="utf-8"), []
     settings = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
-    if not isinstance(settings, dict) or None in settings.values():
+    if not isinstance(settings, dict) or None in settings.values() and path[-5:] != ".json":
         raise ValueError("must hold settings by name, each with a value.")
     for name, value in settings.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            words += [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
     return words
 
 
@@ -53,15 +57,23 @@ if words and words[0].endswith((".json", ".yaml", ".yml")):
         parser.error(f"{words[0]}: {error}")
 try:
     *arguments, script = parser.parse_args_into_dataclasses(words, look_for_args_file=False)
-    arguments = script.applied_to(*arguments)
-except ValueError as error:
+    *arguments, args = script.applied_to(*arguments)
+except (OSError, ValueError) as error:
     parser.error(str(error))
+last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+if last is not None and args.do_train and args.resume_from_checkpoint is None:
+    print(f"{last} is there: going on from it. Choose another --output_dir to start anew.")
+    args.resume_from_checkpoint = "last"
 
 # 2. The run.
 try:
-    result = run_training(*arguments)
+    result = run_training(*arguments, args)
 except (ImportError, OSError, ValueError) as error:
     sys.exit(f"run_translation.py: error: {error}")
+if args.do_predict:
+    scores = {name: value for name, value in result.metrics.items() if name.startswith("test_")}
+    predicted = {f"predict_{name.removeprefix('test_')}": scores[name] for name in scores}
+    result.trainer.save_metrics("predict", predicted)
 if result.trainer.is_world_process_zero():
     for name, value in result.metrics.items():
         print(f"{name}: {value}")

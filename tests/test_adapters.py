@@ -1,5 +1,6 @@
 """LoRA by PEFT, as its tutorials have it: trained, saved, loaded, merged, shared."""
 
+import json
 import os
 
 import peft
@@ -14,7 +15,6 @@ from transformers import (
     Seq2SeqTrainingArguments,
     pipeline,
 )
-from transformers.utils import logging
 
 from axe_hf import (
     AxeTrainer,
@@ -24,6 +24,7 @@ from axe_hf import (
     DataCollatorForCmlm,
     ExportableMaskPredict,
     MaskPredictGenerationConfig,
+    load_merged,
     push_to_hub_with_code,
     quantize_int8,
     register_pipeline,
@@ -31,6 +32,7 @@ from axe_hf import (
     train_tokenizer,
     translate,
 )
+from axe_hf.cli import main
 
 ENGLISH = ["one two", "three four", "", "two three", "four one two"]
 GERMAN = ["eins zwei", "drei vier", "", "zwei drei", "vier eins zwei"]
@@ -85,6 +87,18 @@ def make_trainer(tokenizer, dataset, tmp_path):
         return AxeTrainer(model, args, processing_class=tokenizer, model_init=model_init, **data)
 
     return make
+
+
+@pytest.fixture
+def axe_hf(capsys):
+    """Runs a command in this process that ends with `code`: what it printed, or complained."""
+
+    def run(*argv, code=0):
+        capsys.readouterr()
+        assert main([*map(str, argv)]) == code
+        return capsys.readouterr()[bool(code)]
+
+    return run
 
 
 def texts(outputs):
@@ -247,11 +261,106 @@ def test_there_is_no_step_of_left_to_right_generation_to_prepare(make_adapted):
             model.prepare_inputs_for_generation(torch.tensor([[7, 1]]))
 
 
-@pytest.mark.parametrize("multiplier", [1.5, 0.75])
-def test_a_recipe_that_an_adapter_does_not_keep_is_named(
-    make_adapted, make_trainer, caplog, monkeypatch, multiplier
+WHOLE = {"target_modules": "all-linear", "modules_to_save": ["embed_lengths"]}
+
+
+@pytest.fixture
+def saved(make_adapted, make_trainer, tokenizer, tmp_path):
+    """An adapter's folder as training leaves it, and the adapted model."""
+
+    def save(folder="adapter", settings=None, **changes):
+        adapted = make_adapted(**changes)
+        trainer = make_trainer(adapted, **settings or {})
+        trainer.save_model(tmp_path / folder)
+        return tmp_path / folder, adapted.eval()
+
+    return save
+
+
+def logits_of(model, tokenizer):
+    inputs = tokenizer(["one two", "four one two"], padding=True, return_tensors="pt")
+    canvas = torch.full((2, 4), model.config.mask_token_id)
+    with torch.no_grad():
+        return model(**inputs, decoder_input_ids=canvas).logits
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, WHOLE, {"target_modules": ["lm_head"]}, {"target_modules": ["embed_tokens"]}],
+    ids=["attention", "all linear, lengths", "tied head", "tied embeddings"],
+)
+def test_adapter_and_merged_model_are_one(saved, tokenizer, tmp_path, axe_hf, changes):
+    folder, adapted = saved(**changes)
+    model, own = load_merged(folder)
+    assert type(model) is CmlmForConditionalGeneration and len(own) == len(tokenizer)
+    expected = logits_of(adapted, tokenizer)
+    with adapted.disable_adapter():
+        assert (logits_of(adapted, tokenizer) - expected).abs().max() > 1e-2
+    assert torch.allclose(logits_of(model, tokenizer), expected, atol=1e-5)
+    save_pretrained_with_code(model, own, tmp_path / "whole")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "whole").eval()
+    assert torch.allclose(logits_of(again, tokenizer), expected, atol=1e-5)
+    translations = translate(adapted, tokenizer, ENGLISH)
+    assert translate(again, tokenizer, ENGLISH) == translations
+    (tmp_path / "in.txt").write_text("\n".join(ENGLISH) + "\n")
+    for name in (folder, tmp_path / "whole"):
+        out = axe_hf("translate", name, "--input", tmp_path / "in.txt", "--device", "cpu")
+        assert out.splitlines() == translations
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_iterations": 3, "num_length_candidates": 2},
+        {"masking": "full", "length_multiplier": 1.5},
+    ],
+)
+def test_how_an_adapter_decodes_is_kept_with_it(saved, base, tokenizer, settings):
+    folder, adapted = saved(settings=settings)
+    expected = translate(adapted, tokenizer, ENGLISH)
+    register_pipeline()
+    translator = pipeline("translation", model=str(folder), device="cpu")
+    merged, _ = load_merged(folder)
+    for model in (AutoModelForSeq2SeqLM.from_pretrained(folder), merged, translator.model):
+        kept = vars(model.config) | vars(model.generation_config)
+        assert kept.items() >= settings.items()
+        assert translate(model, tokenizer, ENGLISH) == expected
+    assert CmlmConfig.from_pretrained(base).length_multiplier == 1  # which stays as it was
+
+
+def test_what_adapts_something_else_or_is_not_there_is_named(
+    saved, tokenizer, tmp_path, axe_hf, base
 ):
-    monkeypatch.setattr(logging.get_logger("axe_hf"), "propagate", True)
-    make_trainer(make_adapted(), masking="full", length_multiplier=multiplier)
-    names = [r.message.split("`")[1] for r in caplog.records if "does not keep it" in r.message]
-    assert names == ["masking", "length_multiplier"]
+    folder, _ = saved()
+    settings = json.loads((folder / "adapter_config.json").read_text())
+
+    def fails(**changes):
+        (folder / "adapter_config.json").write_text(json.dumps(settings | changes))
+        return axe_hf("translate", folder, "x", code=1)
+
+    named = fails(base_model_name_or_path=str(tmp_path / "gone"))
+    assert f"MODEL: {folder} was trained on {tmp_path / 'gone'}" in named and "Put it back" in named
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    MarianConfig(vocab_size=9, **ids).save_pretrained(tmp_path / "marian")
+    named = fails(base_model_name_or_path=str(tmp_path / "marian"))
+    assert "must be an adapter of a CMLM, its base" in named and "'marian'" in named
+    assert "does not say what it was trained on" in fails(base_model_name_or_path=None)
+    with pytest.raises(ValueError, match="must hold an adapter: adapter_config.json"):
+        load_merged(base)
+
+
+def test_peft_is_named_where_it_is_missing(saved, monkeypatch, axe_hf):
+    folder, _ = saved()
+    monkeypatch.setattr("axe_hf.adapters.find_spec", lambda name: None)
+    assert 'pip install "axe-hf[peft]"' in axe_hf("translate", folder, "x", code=1)
+
+
+def test_a_model_loaded_with_an_adapter_is_not_taken_for_a_whole_one(saved, tokenizer, tmp_path):
+    folder, _ = saved()
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    for use in (
+        lambda: save_pretrained_with_code(loaded, tokenizer, tmp_path / "whole"),
+        lambda: quantize_int8(loaded),
+    ):
+        with pytest.raises(TypeError, match=r"axe_hf\.load_merged"):
+            use()

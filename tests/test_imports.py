@@ -39,11 +39,12 @@ MAY_IMPORT = {
     # The canvas is the model's: its masks and the label that is not scored are written there.
     "data": {"cmlm"},
     "evaluation": {"languages"},
+    "adapters": {"cmlm", "output"},  # what training leaves in place of a model
     "reference": {"cmlm"},  # the checks at the door of the loss, no arithmetic
     **{part: {"cmlm"} | LEAVES | JOINERS for part in JOINERS},
     # What is learned from teachers is what training begins with.
     "teachers": {"cmlm"} | LEAVES | JOINERS - {"training"},
-    "training": {"cmlm", "teachers"} | LEAVES | JOINERS,
+    "training": {"adapters", "cmlm", "teachers"} | LEAVES | JOINERS,
     # What people meet a trained model by.
     "serving": {"cmlm"} | LEAVES | JOINERS,
     "demo": {"cmlm"} | LEAVES | JOINERS,

@@ -51,6 +51,12 @@ CUSTOM_PIPELINES = {
     "translation": {"impl": "pipeline.CmlmTranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"]}
 }
 
+# What lies beside an adapter: of the configuration, all that training may change.
+SETTINGS_OF_ADAPTER = "cmlm_settings.json"
+SETTINGS_WITH_ADAPTER = ["masking", "length_multiplier", "length_jitter", "source_prefix"]
+SETTINGS_WITH_ADAPTER += ["directions", "training_loss", "axe_delta", "allow_repetition"]
+SETTINGS_WITH_ADAPTER += ["axe_temperature", "label_smoothing", "length_loss_weight"]
+
 # In front of a source, for a model of several target languages; as in OPUS-MT's.
 LANGUAGE_TAG = ">>{}<<"
 
@@ -62,6 +68,16 @@ def languages_of(direction: str) -> tuple[str, str]:
         expected = "two language codes, such as 'en-de', or 'zh-CN:en' where one has a hyphen"
         raise ValueError(f"`directions` must hold {expected}, got {direction!r}.")
     return codes[0], codes[1]
+
+
+def with_prefix(text: str, prefix: str | None) -> str:
+    """`text` behind `prefix`, which is not put twice: a text may come with it.
+
+    >>> with_prefix("Hello.", "to German: "), with_prefix("to German: Hello.", "to German: ")
+    ('to German: Hello.', 'to German: Hello.')
+    """
+    prefix = prefix or ""
+    return text if text.startswith(prefix) else prefix + text
 
 
 def canvas_recipe(of: Any) -> dict[str, Any]:
@@ -164,6 +180,8 @@ class CmlmConfig(PreTrainedConfig):
             its multiplier.
         directions: what it translates, such as `["en-de", "de-en"]`, as training writes it; None if
             that is not known. Of several target languages, a tag in front of the source says which.
+        source_prefix: text in front of each source, such as "translate English to German: ", as
+            training writes it; who translates need not give it. None is nothing.
 
     Raises:
         StrictDataclassClassValidationError: sizes that do not fit, special tokens that collide.
@@ -227,6 +245,7 @@ class CmlmConfig(PreTrainedConfig):
     length_multiplier: float | int = 1.0
     length_jitter: float | int = 0.0
     directions: list[str] | None = None
+    source_prefix: str | None = None
 
     def validate_fields(self):
         """Numbers are in range, heads divide the width, activation and canvases are possible."""
@@ -263,9 +282,10 @@ class CmlmConfig(PreTrainedConfig):
         return [*dict.fromkeys(languages_of(direction)[1] for direction in self.directions or ())]
 
     def tagged(self, text: str, target_lang: str | None = None) -> str:
-        """A source as the model reads it: where it knows several targets, with the tag of one.
+        """A source as the model reads it: with its prefix, and, if it knows several targets, a tag.
 
-        `target_lang` counts, and not a tag that `text` begins with.
+        `target_lang` counts, and not a tag that `text` begins with. A prefix that is there already
+        is not put twice.
 
         Raises:
             ValueError: `target_lang` is none of them, or missing where `text` has no tag either.
@@ -274,20 +294,25 @@ class CmlmConfig(PreTrainedConfig):
             >>> from axe_hf import CmlmConfig
             >>> CmlmConfig(directions=["en-de", "en-fr"]).tagged("Good day.", "fr")
             '>>fr<< Good day.'
+            >>> CmlmConfig(source_prefix="to French: ").tagged("Good day.")
+            'to French: Good day.'
         """
         known = self.target_languages
         if target_lang is not None and known and target_lang not in known:
             raise ValueError(f"`target_lang` must be one of {known}, got {target_lang!r}.")
         if len(known) < 2:
-            return text
+            return with_prefix(text, self.source_prefix)
         tags = tuple(map(LANGUAGE_TAG.format, known))
         has_tag = text.lstrip().startswith(tags)
-        if target_lang is not None:
-            text = text.split("<<", 1)[1].lstrip() if has_tag else text
-            return f"{LANGUAGE_TAG.format(target_lang)} {text}"
-        if not has_tag:
-            raise ValueError(f"`target_lang` must say into which of {known} to translate.")
-        return text
+        if target_lang is None:
+            if not has_tag:
+                raise ValueError(f"`target_lang` must say into which of {known} to translate.")
+            if not self.source_prefix:
+                return text
+        own_tag, _, behind = text.lstrip().partition("<<") if has_tag else ("", "", text)
+        text = with_prefix(behind.lstrip() if has_tag else behind, self.source_prefix)
+        tag = f"{own_tag}<<" if target_lang is None else LANGUAGE_TAG.format(target_lang)
+        return f"{tag} {text}"
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):

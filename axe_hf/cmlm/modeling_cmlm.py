@@ -4,6 +4,7 @@ Architecture: Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditio
 Models" (EMNLP 2019).
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +26,16 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, load_state_dict
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple, logging
+from transformers.utils import TransformersKwargs, cached_file, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_cmlm import CmlmConfig, MaskPredictGenerationConfig
+from .configuration_cmlm import (
+    SETTINGS_OF_ADAPTER,
+    SETTINGS_WITH_ADAPTER,
+    CmlmConfig,
+    MaskPredictGenerationConfig,
+)
 from .generation_cmlm import MaskPredictGenerationMixin
 from .loss_axe import check_ids
 from .loss_cmlm import CmlmForConditionalGenerationLoss, is_loss_fused
@@ -407,6 +413,31 @@ class CmlmPreTrainedModel(PreTrainedModel):
             wrong.append(f"some hold NaN or infinity: {', '.join(broken)}")
         model.loading_problem = f"{'; '.join(wrong):.300}" if wrong else None
         return (model, info) if output_loading_info else model
+
+    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers, whose `from_pretrained` of an adapter calls it; with its settings."""
+        result = super().load_adapter(peft_model_id, *args, **kwargs)
+        if peft_model_id is not None:
+            given = (kwargs.get("adapter_kwargs") or {}) | kwargs
+            names = ("revision", "token", "cache_dir", "local_files_only")
+            where = {name: given[name] for name in names if given.get(name) is not None}
+            self.take_settings_of_adapter(peft_model_id, **where)
+        return result
+
+    def take_settings_of_adapter(self, name: Any, **where: Any) -> None:
+        """Go by what training wrote beside an adapter: how it decodes, and the canvas's recipe."""
+        quiet = {"_raise_exceptions_for_missing_entries": False}
+        file = cached_file(name, SETTINGS_OF_ADAPTER, **quiet, **where)
+        if file is None:  # written by something else
+            return
+        with open(file, encoding="utf-8") as text:
+            found = json.load(text)
+        settings = {key: found[key] for key in SETTINGS_WITH_ADAPTER if key in found}
+        CmlmConfig(**settings)  # which refuses what cannot be
+        for key, value in settings.items():
+            setattr(self.config, key, value)
+        if hasattr(self, "generation_config_class"):
+            self.generation_config = self.generation_config_class.from_pretrained(name, **where)
 
     @staticmethod
     def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
@@ -918,6 +949,9 @@ class CmlmForConditionalGeneration(CmlmPreTrainedModel, MaskPredictGenerationMix
 
 def check_class(model: Any) -> None:
     """Raise TypeError for what is not this very class, but of remote code, wrapped by PEFT ..."""
+    if getattr(model, "_hf_peft_config_loaded", False):
+        problem = "must be a whole model, and this one was loaded with an adapter"
+        raise TypeError(f"`model` {problem}. Load them as one: axe_hf.load_merged(...).")
     if not isinstance(model, CmlmForConditionalGeneration):
         advice = "`import axe_hf`, and load it by AutoModelForSeq2SeqLM.from_pretrained(...)."
         if hasattr(model, "merge_and_unload"):  # PEFT's

@@ -97,18 +97,23 @@ def after_interrupt(options: argparse.Namespace) -> str:
 
 
 def load_model(options: argparse.Namespace) -> "Loaded":
-    """MODEL, ready to decode, and its tokenizer."""
+    """MODEL, ready to decode, and its tokenizer; an adapter is merged with its base."""
     from transformers import AutoConfig
 
+    from ..adapters import is_adapter
+
     name = options.model
-    _check_folder(name, "MODEL")
-    if _is_exported(name):
-        return _load_exported(name, options)
-    with _told_of(f"MODEL: {name} is neither a folder with a model nor one on the Hub"):
-        kind = AutoConfig.from_pretrained(name).model_type
-    if kind != "cmlm":
-        raise ValueError(f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {kind!r}.")
-    model, tokenizer = _load(name, "MODEL", options)
+    if is_adapter(name):
+        model, tokenizer = _load_adapted(name, options)
+    else:
+        _check_folder(name, "MODEL")
+        if _is_exported(name):
+            return _load_exported(name, options)
+        with _told_of(f"MODEL: {name} is neither a folder with a model nor one on the Hub"):
+            kind = AutoConfig.from_pretrained(name).model_type
+        if kind != "cmlm":
+            raise ValueError(f"MODEL: {name} must be a CMLM, trained by axe-hf; it is a {kind!r}.")
+        model, tokenizer = _load(name, "MODEL", options)
     if options.int8:
         from .. import quantize_int8
 
@@ -164,27 +169,55 @@ def load_named(name: str, argument: str, options: argparse.Namespace) -> "Loaded
 
 
 def _load(name: str, argument: str, options: argparse.Namespace) -> "Loaded":
-    import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-    from transformers.utils import logging
+
+    device = _device(options)
+    problem = f"{argument}: {name} is no whole model with a tokenizer"
+    with _without_progress_bar(), _told_of(problem):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{argument}: {name} lacks the weights {', '.join(missing):.300}.")
+    return model.eval().to(device), tokenizer
+
+
+def _load_adapted(name: str, options: argparse.Namespace) -> "Loaded":
+    """An adapter and what it was trained on, as one model: all that comes next is of wholes."""
+    from .. import load_merged
+
+    device = _device(options)
+    with _without_progress_bar():
+        try:
+            model, tokenizer = load_merged(name)
+        except (FileNotFoundError, ImportError, ValueError) as error:
+            raise type(error)(f"MODEL: {error}") from error
+    model.to(device)
+    return model, tokenizer
+
+
+def _device(options: argparse.Namespace) -> str:
+    """Where to run, which must be possible."""
+    import torch
 
     device = "cpu" if options.int8 else options.device
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with _told_of(f"--device: {device!r} cannot be used", (RuntimeError, AssertionError)):
         torch.empty(0, device=device)
+    return device
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with _told_of(f"{argument}: {name} is no whole model with a tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model, info = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
+        yield
     finally:
         if was_on:
             logging.enable_progress_bar()
-    if missing := sorted(info["missing_keys"]):
-        raise ValueError(f"{argument}: {name} lacks the weights {', '.join(missing):.300}.")
-    return model.eval().to(device), tokenizer
 
 
 def _check_folder(name: str, argument: str) -> None:
@@ -192,7 +225,7 @@ def _check_folder(name: str, argument: str) -> None:
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
         is_adapter = (path / "adapter_config.json").is_file()
-        kind = "whole model, merge the adapter" if is_adapter else "model"
+        kind = "whole model, save what axe_hf.load_merged gives" if is_adapter else "model"
         raise ValueError(f"{argument}: {name} holds no {kind}: there is no config.json in it.")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{argument}: must be the folder of a model, {name} is a file.")

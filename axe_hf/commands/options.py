@@ -123,6 +123,8 @@ def read_settings(path: str, fields: Fields) -> dict[str, Any]:
         if name not in fields:
             near = _nearest(str(name), fields, repr)
             raise UsageError(f"{path}: there is no setting {name!r}{near}")
+        if value is None and path.endswith(".json") and fields[name].default is None:
+            continue  # as Transformers writes down what is not given
         if value is None:
             raise UsageError(f"{path}: {name!r} has no value; leave it out for its default")
         field = fields[name]

@@ -192,7 +192,7 @@ def run(options: TrainOptions) -> None:
     is_trained = result.trainer.train_dataset is not None
     if is_trained:
         print(f"\nSaved the model in {printable(folder)}.")
-    if args.do_predict:
+    if args.do_predict and "test_bleu" in result.metrics:
         own = [predictions_name(n) for n in directions if f"test_{n}_bleu" in result.metrics]
         written = f"{printable(folder)}/{', '.join(own or [predictions_name()])}"
         print(f"Wrote the translations of the test data into {written}.")
@@ -204,9 +204,9 @@ def run(options: TrainOptions) -> None:
         for name in directions:
             if f"{name}_bleu" in scores:
                 print(f"  {name}: BLEU {scores[f'{name}_bleu']:.2f}")
-    if hasattr(result.model, "merge_and_unload"):
-        print("It is an adapter: model.merge_and_unload() of PEFT makes a whole model of it.")
-    elif is_trained:
+    if is_trained and hasattr(result.model, "merge_and_unload"):
+        print("It is an adapter, which needs its base; axe_hf.load_merged makes one model of both.")
+    if is_trained:
         targets = result.model.config.target_languages
         target = f" --target-lang {targets[0]}" if len(targets) > 1 else ""
         print(f'Try: axe-hf translate {printable(shlex.quote(folder))}{target} "..."')

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS
+from ..cmlm.configuration_cmlm import SPECIAL_TOKEN_IDS, with_prefix
 from ..cmlm.configuration_mask_predict import require
 from .encoding import TokenColumn, WordIds, are_those_of_words
 from .lengths import needed_positions
@@ -341,7 +341,7 @@ class PairTokenizer:
         max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
         max_canvas_length: most positions that a target may need where a blank has to stand between
             equal neighbours; None if it has not.
-        source_prefix: put before each source.
+        source_prefix: put before each source that does not begin with it.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -365,7 +365,7 @@ class PairTokenizer:
         """The same, as numbers behind each other."""
         if not pairs:
             return dict.fromkeys(("input_ids", "labels"), TokenColumn.of([]))
-        texts = [self.source_prefix + (pair[self.source_lang] or "") for pair in pairs]
+        texts = [with_prefix(pair[self.source_lang] or "", self.source_prefix) for pair in pairs]
         targets = [pair[self.target_lang] or "" for pair in pairs]
         if (encode := self._words) is not None:
             made = {"input_ids": encode(texts), "labels": encode(targets)}

@@ -309,8 +309,9 @@ class DataArguments:
         max_predict_samples (default None): score the first so many pairs of the test data.
         preprocessing_num_workers (default None): processes that tokenize the training data; of a
             stream `dataloader_num_workers` do it.
-        source_prefix (default None): text put before each source, in training and in scoring; who
-            translates with the model has to put it there, too.
+        source_prefix (default None): text put before each source, such as "translate English to
+            German: ". It is saved with the model, and put there whenever that translates. None is
+            as the model was trained; a new one: nothing. An empty text takes it away.
         max_source_length (default None): longest source in tokens; longer pairs are left out of
             training, and a new model is built for this length. Without it the model's own limit.
         max_target_length (default None): longest target in tokens, with the same effect.
@@ -443,6 +444,8 @@ class ModelArguments:
             and last among them), first or last.
         teacher_source_lang, teacher_target_lang (default None): the code of the language in the
             tokenizer of init_from, where it knows several: eng_Latn, en_XX. None is the data's.
+        license (default None): identifier for the model card, such as cc-by-4.0, which your data
+            must allow.
         attn_implementation (default None): how attention is computed in this run: eager, sdpa or
             flash_attention_2. None is sdpa, but with bf16 on a CPU that computes it eager, which is
             several times faster there; the log says so.
@@ -468,6 +471,7 @@ class ModelArguments:
     kept_layers: Literal["spread", "first", "last"] | None = None
     teacher_source_lang: str | None = None
     teacher_target_lang: str | None = None
+    license: str | None = None
     attn_implementation: str | None = None
     use_peft: bool = False
     lora_r: int = 16

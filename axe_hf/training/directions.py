@@ -28,10 +28,21 @@ def direction_name(source_lang: str, target_lang: str) -> str | None:
     return (":" if any("-" in code for code in codes) else "-").join(codes)
 
 
-def source_prefix(config: Any, prefix: str | None, target_lang: str) -> str:
+def source_prefix(config: Any, target_lang: str) -> str:
     """What stands in front of each source: a prefix, and the tag that a model needs before it."""
-    prefix = prefix or ""
-    return config.tagged(prefix, target_lang) if len(config.target_languages) > 1 else prefix
+    is_several = len(config.target_languages) > 1  # else data may call its language otherwise
+    return config.tagged("", target_lang if is_several else None)
+
+
+def settle_prefix(config: Any, asked: str | None, *, is_trained: bool) -> None:
+    """Let the configuration have the prefix of this run: what is asked, or else the model's own."""
+    if asked is None or (asked or None) == (was := config.source_prefix):
+        return
+    config.source_prefix = asked or None
+    if config.name_or_path:  # a new model has none
+        since = f"from now on; the model had {was!r}."
+        here = f"in this run; the model was trained with {was!r}."
+        logger.warning(f"`source_prefix` is {asked!r} {since if is_trained else here}")
 
 
 def teach_directions(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> None:

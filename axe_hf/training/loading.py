@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers.utils import logging
 
-from ..cmlm.configuration_cmlm import needs_room
+from ..cmlm.configuration_cmlm import needs_room, with_prefix
 from ..data import (
     PairStream,
     PairTokenizer,
@@ -150,7 +150,7 @@ def training_set(
 
     def tokenizer_of(languages: tuple[str, str], **more: Any) -> PairTokenizer:
         source, target = languages
-        prefix = source_prefix(config, data_args.source_prefix, target)
+        prefix = source_prefix(config, target)
         return PairTokenizer(tokenizer, source, target, source_prefix=prefix, **limits, **more)
 
     if isinstance(pairs, PairStream):
@@ -188,7 +188,7 @@ def scoring_set(
             reason = "with several directions it is not said of which language they are"
             logger.warning(f"Left out 'references', since {reason}: the target sides are scored.")
         for languages in one.directions:
-            prefix = source_prefix(config, data_args.source_prefix, languages[1])
+            prefix = source_prefix(config, languages[1])
             made = _tokenize_for_scoring(
                 one.pairs, tokenizer, config, languages, prefix, has_references=not is_several
             )
@@ -209,7 +209,7 @@ def _tokenize_for_scoring(
 ) -> "Dataset":
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pairs = batch["translation"]
-        sources = [prefix + (pair[languages[0]] or "") for pair in pairs]
+        sources = [with_prefix(pair[languages[0]] or "", prefix) for pair in pairs]
         targets = [pair[languages[1]] or "" for pair in pairs]
         cut = {"truncation": True, "max_length": config.max_source_length, "verbose": False}
         labels = encode_targets(tokenizer, targets, config.max_target_length)

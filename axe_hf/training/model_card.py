@@ -115,7 +115,8 @@ def model_card_text(details: ModelCardDetails) -> str:
     fields |= {"loss": loss_in_words(details.config), "directions": _directions(details)}
     targets = details.config.target_languages
     fields |= {"scored": _scored(details), "target": targets[0] if len(targets) > 1 else None}
-    fields["example"] = details.config.tagged("A sentence.", fields["target"])
+    source = details.config.tagged("A sentence.", fields["target"])
+    fields["example"] = json.dumps(source, ensure_ascii=False)
     return str(ModelCard.from_template(data, **fields))
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
+from ..adapters import is_adapter, load_merged
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import (
     SPECIAL_TOKEN_IDS,
@@ -33,6 +34,7 @@ from .directions import (
     add_tags,
     check_directions,
     direction_name,
+    settle_prefix,
     teach_directions,
 )
 from .loading import (
@@ -161,10 +163,8 @@ def _check_parts(model_args, training_args, splits: set[str], is_new: bool) -> N
     if "train" in splits and strategy != "no" and "validation" not in splits:
         problem = "there is neither `validation_file` nor `validation_split`"
         raise ValueError(f"`eval_strategy` is {strategy!r}, but {problem}.")
-    needed = {"predict_with_generate": True, "prediction_loss_only": False}
-    for name, value in (needed | {"batch_eval_metrics": False}).items():
-        if training_args.do_predict and getattr(training_args, name) != value:
-            raise ValueError(f"`do_predict` writes translations: `{name}` must be {value}.")
+    if training_args.do_predict and training_args.batch_eval_metrics:
+        raise ValueError("`do_predict` writes translations: `batch_eval_metrics` must be False.")
     if model_args.use_peft and find_spec("peft") is None:
         raise ImportError('`use_peft` needs PEFT: python -m pip install "axe-hf[peft]".')
 
@@ -199,6 +199,7 @@ def _run(
     check_tokenizer(tokenizer)
     model = _make_model(model_args, data_args, checkpoint, tokenizer)
     _settle_directions(model, tokenizer, model_args, data_args, "train" in splits)
+    settle_prefix(model.config, data_args.source_prefix, is_trained="train" in splits)
     check_model_and_tokenizer(model, tokenizer)
     if model_args.attn_implementation is None:
         choose_attention(model, training_args)
@@ -219,6 +220,9 @@ def _run(
     if "train" in splits:
         trainer.tell_card(**_about(model_args, data_args))
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        sized: Any = train_dataset
+        if hasattr(sized, "__len__"):  # a stream has none
+            metrics["train_samples"] = len(sized)
         trainer.save_model(_internal_call=True)  # which is pushed when it is scored
         trainer.save_state()
         trainer.save_metrics("train", metrics)
@@ -253,8 +257,12 @@ def _for_splits(training_args, data_args, splits: set[str]) -> AxeTrainingArgume
 
 def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, Any]:
     """Metrics of a split; where predictions are asked of the test data, they are written, too."""
-    if prefix != "test" or not trainer.args.do_predict:
-        return trainer.evaluate(dataset, metric_key_prefix=prefix)
+    args, counted = trainer.args, {f"{prefix}_samples": len(dataset)}
+    if prefix != "test" or not args.do_predict:
+        return trainer.evaluate(dataset, metric_key_prefix=prefix) | counted
+    if not args.predict_with_generate or args.prediction_loss_only:
+        logger.warning("`do_predict`: nothing is translated, only the loss of the test data found.")
+        return trainer.evaluate(dataset, metric_key_prefix=prefix) | counted
     output = trainer.predict(dataset, metric_key_prefix=prefix)
     trainer.log(output.metrics)
     if trainer.is_world_process_zero():
@@ -264,8 +272,8 @@ def _score(trainer: AxeTrainer, dataset: "Dataset", prefix: str) -> dict[str, An
         for name in dict.fromkeys(directions):
             rows = zip(lines, directions, strict=True)
             own = "".join(f"{line}\n" for line, direction in rows if direction == name)
-            write_text(Path(trainer.args.output_dir, predictions_name(name)), own)
-    return output.metrics
+            write_text(Path(args.output_dir, predictions_name(name)), own)
+    return output.metrics | counted
 
 
 def _about(model_args, data_args) -> dict[str, Any]:
@@ -281,6 +289,7 @@ def _about(model_args, data_args) -> dict[str, Any]:
         "teachers": teachers_of([data_args.dataset_name] if data_args.dataset_name else files),
         "base_model": model_args.model_name_or_path or model_args.init_from,
         "is_warm_started": model_args.init_from is not None,
+        "license": model_args.license,
     }
 
 
@@ -376,8 +385,14 @@ def _make_model(
         return CmlmForConditionalGeneration(CmlmConfig(vocab_size=len(tokenizer), **given))
     load = partial(CmlmForConditionalGeneration.from_pretrained, name)
     if name == model_args.model_name_or_path:
-        load = partial(load, revision=model_args.model_revision or "main")
-        _check_kind(name, model_args.model_revision or "main")
+        revision = model_args.model_revision or "main"
+        load = partial(load, revision=revision)
+        if is_adapter(name, revision=revision):
+            load = partial(_merged, name, revision, model_args)
+        else:
+            _check_kind(name, revision)
+    elif is_adapter(name):
+        raise ValueError(f"`resume_from_checkpoint`: {name} is of an adapter. Add `use_peft`.")
     model = load()
     for setting, value in given.items():
         present = getattr(model.config, setting)
@@ -391,6 +406,21 @@ def _make_model(
     if given.keys() & _CHANGEABLE and name != checkpoint:
         model = load(config=model.config)  # layers read their dropout when they are made
     return model
+
+
+def _merged(name: str, revision: str, model_args, config: Any = None) -> Any:
+    """An adapter and its base as one model to go on from."""
+    if model_args.use_peft:
+        reason = "a new adapter would know its base alone"
+        advice = "Save what axe_hf.load_merged gives as a model of its own, and give that"
+        raise ValueError(f"`use_peft`: {name} is an adapter, and {reason}. {advice}.")
+    model, _ = load_merged(name, revision=revision)
+    if config is None:
+        return model
+    whole = CmlmForConditionalGeneration(config).to(model.dtype)  # with another dropout
+    whole.load_state_dict(model.state_dict())
+    whole.generation_config = model.generation_config
+    return whole
 
 
 def _check_kind(name: str, revision: str) -> None:

@@ -1,28 +1,27 @@
 """What Transformers' script run_translation.py calls otherwise than this library."""
 
+import os
 from dataclasses import dataclass, fields, replace
 
 from transformers.utils import logging
 
+from ..output import check_new_folder
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments, with_help
 
 logger = logging.get_logger(__name__)
 
 # Why a setting is no use here, and what is in its place.
-_LOGIN = "Log in by `hf auth login`, or set the environment variable HF_TOKEN"
 _REFUSED = {
     "config_name": "A trained model has its own configuration; the sizes of a new one are settings "
     "such as `d_model`",
-    "cache_dir": "Set the environment variable HF_HOME, by which data sets go, too",
-    "token": _LOGIN,
-    "use_auth_token": _LOGIN,
-    "overwrite_output_dir": "A run never writes over another. Choose another `output_dir`, or go "
-    "on in it by `resume_from_checkpoint`, which may be last",
+    "cache_dir": "Set the environment variable HF_HOME before the start: data sets go by it, too",
     "forced_bos_token": "A canvas is filled at once and has no first token to force. A model "
     "writes the language it was trained on; for a teacher's tokenizer set `teacher_target_lang`",
     "ignore_pad_token_for_loss": "Padding is never scored. Leave it out",
 }
 _NEEDLESS = {
+    "use_auth_token": "the token of `hf auth login` is used wherever there is one",
+    "overwrite_output_dir": "a training run never writes over another",
     "trust_remote_code": "a CMLM's code is this library's, no other is run",
     "use_fast_tokenizer": "a tokenizer is of the class that its folder names",
     "overwrite_cache": "tokenized data is cached by what it was made of, and never out of date",
@@ -44,11 +43,13 @@ class ScriptArguments:
         use_fast_tokenizer (default True): not needed.
         overwrite_cache (default False): not needed.
         pad_to_max_length (default False): not needed.
+        use_auth_token (default False): not needed.
+        overwrite_output_dir (default False): not needed, and refused where there is something to be
+            written over.
+        token (default None): access token of the Hub, for models, data sets and pushes; by default
+            that of hf auth login. Set in this process as HF_TOKEN, which other users cannot see.
         config_name (default None): refused; sizes of a new model are settings of their own.
         cache_dir (default None): refused; set the environment variable HF_HOME.
-        token (default None): refused; set HF_TOKEN, or log in by hf auth login.
-        use_auth_token (default False): refused, in the same way.
-        overwrite_output_dir (default False): refused; nothing is written over.
         forced_bos_token (default None): refused; there is no first token to force.
         ignore_pad_token_for_loss (default True): refused where false; padding is never scored.
 
@@ -66,11 +67,11 @@ class ScriptArguments:
     use_fast_tokenizer: bool = True
     overwrite_cache: bool = False
     pad_to_max_length: bool = False
-    config_name: str | None = None
-    cache_dir: str | None = None
-    token: str | None = None
     use_auth_token: bool = False
     overwrite_output_dir: bool = False
+    token: str | None = None
+    config_name: str | None = None
+    cache_dir: str | None = None
     forced_bos_token: str | None = None
     ignore_pad_token_for_loss: bool = True
 
@@ -88,12 +89,24 @@ class ScriptArguments:
         """The three kinds of arguments, with what is meant by these; `training_args` is changed.
 
         Raises:
+            FileExistsError: `overwrite_output_dir`, and there is something in `output_dir`.
             ValueError: Something is given by both of its names.
         """
         given = {
             f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default
         }
-        for name in given.keys() & _NEEDLESS.keys():
+        is_trained = training_args.do_train or not (
+            training_args.do_eval + training_args.do_predict
+        )
+        if self.overwrite_output_dir and is_trained:
+            advice = (
+                "A run never writes over another: remove the folder, choose another one, or go "
+            )
+            advice += "on in it by `resume_from_checkpoint`, which may be last"
+            check_new_folder(training_args.output_dir, "output_dir", f"{advice}.")
+        if self.token is not None:
+            os.environ["HF_TOKEN"] = self.token
+        for name in sorted(given.keys() & _NEEDLESS.keys()):
             logger.warning(f"`{name}` changes nothing: {_NEEDLESS[name]}.")
         if self.tokenizer_name is not None:
             _check_single(data_args, "tokenizer_name_or_path", "tokenizer_name")

@@ -30,6 +30,7 @@ from transformers.trainer_utils import (
 )
 from transformers.utils import logging
 
+from ..adapters import save_settings_of_adapter
 from ..cmlm import CmlmConfig, CmlmForConditionalGeneration
 from ..cmlm.configuration_cmlm import (
     canvas_recipe,
@@ -225,12 +226,11 @@ class AxeTrainer(Seq2SeqTrainer):
         check_canvas_recipe(made, config.training_loss)
         check_family(config, made["masking"])
         check_stages(args, config.training_loss, made["masking"])
-        hint = " An adapter does not keep it." if hasattr(self.model, "get_base_model") else ""
         is_anew = decoded is not None and "length_multiplier" in given
         had = present | ({"length_multiplier": decoded} if is_anew else {})
         for name, value in recipe.items():
             if is_loaded and value != (was := had[name]):
-                logger.warning(f"`{name}` is {value!r} from now on; the model had {was!r}.{hint}")
+                logger.warning(f"`{name}` is {value!r} from now on; the model had {was!r}.")
             setattr(config, name, value)
         self._honour_in_decoding(decoding, is_anew or decoded is None)
         if not is_own:
@@ -570,6 +570,10 @@ class AxeTrainer(Seq2SeqTrainer):
             tied = getattr(self.model, "all_tied_weights_keys", ())
             state_dict = {name: w for name, w in state_dict.items() if name not in tied}
         super()._save(output_dir, state_dict)
+        if hasattr(self.model, "get_base_model"):
+            save_settings_of_adapter(
+                self.model.get_base_model(), output_dir or self.args.output_dir
+            )
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

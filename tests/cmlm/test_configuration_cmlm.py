@@ -56,6 +56,7 @@ CHANGED = {
     "tie_word_embeddings": False,
     "output_bias": True,
     "directions": ["en-de", "zh-CN:en"],
+    "source_prefix": "to German: ",
     "hide_length_token": True,
     "pad_token_id": 9,
     "eos_token_id": 8,
@@ -99,6 +100,23 @@ def test_the_list_of_changed_options_above_is_complete():
 )
 def test_sources_are_tagged_where_several_targets_are_known(directions, text, target, expected):
     assert CmlmConfig(directions=directions).tagged(text, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("directions", "text", "target", "expected"),
+    [
+        (None, "Hi", None, "so: Hi"),
+        (["en-de"], "so: Hi", "de", "so: Hi"),
+        (["en-de", "de-en"], "Hi", "de", ">>de<< so: Hi"),
+        (["en-de", "de-en"], " >>en<<  Hi", None, ">>en<< so: Hi"),
+        (["en-de", "de-en"], ">>en<< so: Hi", "de", ">>de<< so: Hi"),
+        (["en-de", "de-en"], ">>en<< so: Hi", None, ">>en<< so: Hi"),
+    ],
+)
+def test_a_prefix_stands_between_tag_and_text_once(directions, text, target, expected):
+    config = CmlmConfig(directions=directions, source_prefix="so: ")
+    assert config.tagged(text, target) == expected
+    assert config.tagged(expected) == expected
 
 
 @pytest.mark.parametrize(("text", "target"), [("Hi", None), ("Hi", "fr"), (">>fr<< Hi", None)])

@@ -192,16 +192,19 @@ def test_help_shows_what_matters_and_help_all_the_rest(axe_hf):
     assert "--torch-compile " not in short and "--masking {uniform,full}" in short
 
 
-def test_names_of_the_script_of_transformers_mean_ours(settings, caplog):
+def test_names_of_the_script_of_transformers_mean_ours(settings, caplog, monkeypatch):
     del settings["vocab_size"]
     settings |= {"num_beams": 4, "tokenizer_name": "tok", "val_max_target_length": 9}
-    settings |= {"trust_remote_code": True, "pad_to_max_length": True, "overwrite_cache": True}
+    needless = ["trust_remote_code", "pad_to_max_length", "overwrite_cache", "use_auth_token"]
+    settings |= dict.fromkeys([*needless, "overwrite_output_dir"], True) | {"token": "hf_secret"}
+    monkeypatch.setenv("HF_TOKEN", "before")
     _, data, training = parse(as_options(settings)).arguments()
     assert data.tokenizer_name_or_path == "tok"
     assert (training.num_length_candidates, training.generation_max_length) == (4, 9)
     assert "no beams here; so many lengths are tried" in caplog.text
-    for name in ("trust_remote_code", "pad_to_max_length", "overwrite_cache"):
+    for name in (*needless, "overwrite_output_dir"):
         assert f"`{name}` changes nothing" in caplog.text
+    assert os.environ["HF_TOKEN"] == "hf_secret" and "hf_secret" not in caplog.text
     hub = {name: settings[name] for name in ("source_lang", "target_lang", "output_dir")}
     hub |= {"dataset_name": "wmt/wmt16", "dataset_config_name": "ro-en"}
     assert parse(as_options(hub)).arguments()[1].dataset_name == "wmt/wmt16:ro-en"
@@ -211,9 +214,6 @@ def test_names_of_the_script_of_transformers_mean_ours(settings, caplog):
     ("name", "value", "message"),
     [
         ("forced_bos_token", "de_DE", "A canvas is filled at once"),
-        ("overwrite_output_dir", "true", "or go on in it by `resume_from_checkpoint`"),
-        ("token", "hf_secret", "set the environment variable HF_TOKEN"),
-        ("use_auth_token", "true", "Log in by `hf auth login`"),
         ("cache_dir", "cache", "Set the environment variable HF_HOME"),
         ("config_name", "model", "sizes of a new one are settings"),
         ("ignore_pad_token_for_loss", "false", "Padding is never scored"),
@@ -228,6 +228,21 @@ def test_names_of_the_script_that_mean_nothing_here_say_what_does(
     del settings["vocab_size"]
     settings |= {"tokenizer_name_or_path": "one", name: value}
     assert message in fails(2, "train", *as_options(settings))
+
+
+def test_a_folder_that_holds_something_is_not_written_over(fails, settings, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_text("")
+    line = fails(1, "train", *as_options(settings), "--overwrite-output-dir")
+    assert "never writes over another: remove the folder" in line
+
+
+def test_null_in_json_is_what_is_not_given(tmp_path, settings):
+    (tmp_path / "run.json").write_text(json.dumps(settings | {"freeze": None, "max_steps": 3}))
+    assert parse([str(tmp_path / "run.json")]).settings == settings | {"max_steps": 3}
+    (tmp_path / "run.json").write_text(json.dumps(settings | {"learning_rate": None}))
+    with pytest.raises(UsageError, match="'learning_rate' has no value"):
+        parse([str(tmp_path / "run.json")])
 
 
 def test_predictions_are_asked_for_by_an_option(axe_hf, settings, tmp_path):

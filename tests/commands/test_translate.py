@@ -198,9 +198,9 @@ def test_a_model_that_is_none(fails, model, tmp_path):
     assert "no config.json" in fails(1, "translate", tmp_path, "x")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    assert "merge the adapter: there is no config.json" in fails(
-        1, "translate", tmp_path / "adapter", "x"
-    )
+    assert "does not say what it was trained on" in fails(1, "translate", tmp_path / "adapter", "x")
+    rescoring = ("--rescore-with", tmp_path / "adapter", "--num-length-candidates", "2")
+    assert "save what axe_hf.load_merged gives" in fails(1, "translate", model, "x", *rescoring)
     (tmp_path / "file").write_text("")
     assert "is a file" in fails(1, "translate", tmp_path / "file", "x")
     line = fails(1, "translate", "nobody/nothing", "x")

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 
@@ -69,6 +70,12 @@ def predictions_of(folder):
 def test_a_file_of_arguments_trains_scores_and_predicts(scratch):
     results = results_of(scratch / "out")
     assert {"train_loss", "eval_bleu", "test_bleu", "test_chrf"} <= results.keys()
+    assert results["train_samples"] == 384 and results["eval_samples"] == 24
+    predicted = json.loads((scratch / "out" / "predict_results.json").read_text())
+    assert predicted["predict_samples"] == 24
+    assert {
+        n.replace("predict_", "test_"): v for n, v in predicted.items()
+    }.items() <= results.items()
     assert len(predictions_of(scratch / "out")) == 24
     state = json.loads((scratch / "out" / "trainer_state.json").read_text())
     losses = [logs["eval_loss"] for logs in state["log_history"] if "eval_loss" in logs]
@@ -104,6 +111,45 @@ def test_predicting_alone_needs_no_training_data(run, settings, scratch, tmp_pat
     assert predictions_of(tmp_path / "out") == predictions_of(scratch / "out")
     bleu = results_of(scratch / "out")["test_bleu"]
     assert results_of(tmp_path / "out")["test_bleu"] == pytest.approx(bleu)
+
+
+def test_an_output_folder_with_a_checkpoint_is_gone_on_in(run, scratch, tmp_path, capsys):
+    shutil.copytree(scratch / "out", tmp_path / "out")
+    asked = json.loads((scratch / "args.json").read_text())
+    asked |= {"resume_from_checkpoint": None, "source_prefix": None}  # as to_json_string has it
+    (tmp_path / "args.json").write_text(json.dumps(asked))
+    words = [tmp_path / "args.json", "--output_dir", tmp_path / "out", "--num_beams", "2"]
+    shutil.rmtree(tmp_path / "out" / "checkpoint-24")
+    run(*words)
+    assert "checkpoint-12 is there: going on from it." in capsys.readouterr().out
+    assert predictions_of(tmp_path / "out") == predictions_of(scratch / "out")
+    with pytest.raises(SystemExit) as stop:
+        run(*words, "--overwrite_output_dir")
+    assert stop.value.code == 2
+    assert "remove the folder, choose another one, or go on in it" in capsys.readouterr().err
+
+
+def test_a_prediction_without_translations_is_a_loss(run, settings, scratch, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    names = ("source_lang", "target_lang", "test_file")
+    words = [word for name in names for word in (f"--{name}", settings[name])]
+    words += ["--do_predict", "--use_cpu", "--predict_with_generate", "false"]
+    words += ["--token", "hf_abc", "--overwrite_output_dir", "--use_auth_token"]
+    run(*words, "--model_name_or_path", scratch / "out", "--output_dir", tmp_path / "out")
+    before, results = results_of(scratch / "out"), results_of(tmp_path / "out")
+    assert results["predict_loss"] == pytest.approx(before["test_loss"], rel=1e-5)
+    assert "predict_bleu" not in results
+    assert not (tmp_path / "out" / "generated_predictions.txt").exists()
+    assert os.environ.pop("HF_TOKEN") == "hf_abc"
+
+
+@pytest.mark.parametrize("name", ["wmt14_en_de", "wmt16_en_ro", "iwslt14_de_en", "small_cpu"])
+def test_each_recipe_is_understood_as_far_as_the_data(run, repository, tmp_path, name):
+    words = [repository / "examples" / "recipes" / f"{name}.yaml", "--source_lang", "en"]
+    words += ["--target_lang", "de", "--output_dir", tmp_path / "out", "--use_cpu"]
+    words += [word for part in ("train", "validation") for word in (f"--{part}_file", "gone.tsv")]
+    with pytest.raises(SystemExit, match="error: `train_file`: .* got gone.tsv"):
+        run(*words)
 
 
 @pytest.mark.slow
@@ -145,7 +191,7 @@ def test_what_is_wrong_is_said_in_one_line(run, settings, tmp_path, capsys):
         run(*languages, "--train_file", tmp_path / "nowhere.json")
     for text, message in (
         ('{"max_steps": ', "Expecting value: line 1"),
-        ('{"source_prefix": null}', "must hold settings by name, each with a value."),
+        ('["source_prefix"]', "must hold settings by name, each with a value."),
     ):
         (tmp_path / "args.json").write_text(text)
         with pytest.raises(SystemExit) as stop:

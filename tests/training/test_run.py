@@ -481,7 +481,7 @@ class TestBadInput:
 def test_model_arguments_are_fields_of_the_config():
     others = {"model_name_or_path", "attn_implementation", "init_from", "kept_layers"}
     others |= {"teacher_source_lang", "teacher_target_lang", "model_revision", "use_peft"}
-    others |= {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
+    others |= {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "license"}
     names = {f.name for f in fields(ModelArguments)} - others
     assert names <= {f.name for f in fields(CmlmConfig)}
     assert list(ModelArguments(dropout=0.1, d_model=8).given()) == ["d_model", "dropout"]
@@ -681,8 +681,8 @@ def test_only_the_parts_that_are_asked_for_are_done(run, trained, files, tmp_pat
         ({"do_eval": True, "model_name_or_path": None}, "give the model by `model_name_or_path`"),
         ({"train_file": None}, "nothing to train on. Give `train_file` or .* ask for `do_eval`"),
         (
-            {"do_predict": True, "predict_with_generate": False},
-            "`predict_with_generate` must be True",
+            {"do_predict": True, "batch_eval_metrics": True},
+            "`batch_eval_metrics` must be False",
         ),
         ({"do_eval": True, "resume_from_checkpoint": "last"}, "goes on training: add `do_train`"),
         ({"do_eval": True, "use_peft": True}, "`use_peft` trains an adapter: add `do_train`"),
@@ -750,6 +750,16 @@ def test_an_adapter_is_trained_resumed_and_predicted_with(run, trained, tmp_path
     assert scored.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-6)
     base = run("b", **trained | {"do_eval": True})
     assert scored.metrics["eval_loss"] != pytest.approx(base.metrics["eval_loss"], rel=1e-6)
+    # Trained on, adapter and base are one model, which is saved whole.
+    on = trained | {"model_name_or_path": str(tmp_path / "lora"), "dropout": 0.1}
+    tuned = run("tuned", **on | {"max_steps": 1, "learning_rate": 1e-9, "ema_decay": None})
+    assert (tmp_path / "tuned" / "model.safetensors").is_file()
+    assert tuned.metrics["eval_loss"] == pytest.approx(whole.metrics["eval_loss"], rel=1e-4)
+    assert tuned.model.config.dropout == 0.1
+    with pytest.raises(ValueError, match=r"lora is an adapter.*axe_hf\.load_merged"):
+        run("on top", **on | {"use_peft": True})
+    with pytest.raises(ValueError, match="is of an adapter. Add `use_peft`"):
+        run("lora", **trained, resume_from_checkpoint=last)
 
 
 def test_settings_of_an_adapter_without_one_are_refused(run, trained, monkeypatch):
