@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset
 from transformers.trainer import TRAINER_STATE_NAME
@@ -18,6 +19,7 @@ from ..cmlm import CmlmConfig
 from ..data import TranslationStream
 from ..output import UNFINISHED
 from .averaging import EMA_STATE_NAME
+from .distributed import saves_shards
 
 logger = logging.get_logger(__name__)
 
@@ -31,6 +33,8 @@ _ARGUMENTS = (
 # What older checkpoints do not say, and how it was.
 _SINCE = {"allow_repetition": False, "axe_temperature": 0.0, "align_first": 0.0}
 _SINCE |= {"draft_share": 0.0, "cross_entropy_first": 0.0}
+_FULL, _SHARDED = (f"FSDP with {kind}_STATE_DICT" for kind in ("FULL", "SHARDED"))
+_DEEPSPEED, _WHOLE = "DeepSpeed", "one process, or of DDP"
 _OF_OPTIMIZER = {"learning_rate", "weight_decay", "adam_epsilon", "adam_beta1", "adam_beta2"}
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
@@ -94,6 +98,33 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
     elif isinstance(data, TranslationStream):
         recipe["train_dataset"] = data.description
     return recipe | {"world_size": trainer.args.world_size}
+
+
+def check_kind(checkpoint: str | Path, trainer: Any) -> None:
+    """Refuse what a run cannot go on from, since it spreads its state over processes otherwise."""
+    was, now = _kind_of(Path(checkpoint)), _WHOLE
+    if trainer.is_fsdp_enabled:
+        now = _FULL if not saves_shards(trainer.accelerator) else _SHARDED
+    elif trainer.is_deepspeed_enabled:
+        now = _DEEPSPEED
+    advice = "Go on as it was trained, or start a new run from the model in that folder"
+    if was != now:
+        problem = f"{checkpoint} is of {was}, and this run is one of {now}"
+        raise ValueError(f"`resume_from_checkpoint`: {problem}. {advice}.")
+    size = trainer.args.world_size
+    states = [*Path(checkpoint).glob("global_step*/*optim_states.pt")]
+    if was == _DEEPSPEED and len(states) not in (0, size):
+        problem = f"DeepSpeed divided {checkpoint} among {len(states)} processes, not {size}"
+        raise ValueError(f"`resume_from_checkpoint`: {problem}. {advice}.")
+
+
+def _kind_of(checkpoint: Path) -> str:
+    """By what a checkpoint was written: FSDP, DeepSpeed, or none of them."""
+    if any(checkpoint.glob(f"{FSDP_MODEL_NAME}*.bin")):
+        return _FULL
+    if any(checkpoint.glob(f"{FSDP_MODEL_NAME}_*/")):
+        return _SHARDED
+    return _DEEPSPEED if any(checkpoint.glob("global_step*/")) else _WHOLE
 
 
 def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:

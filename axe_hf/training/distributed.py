@@ -1,8 +1,11 @@
 """Training in several processes: what is refused of it, and weights spread over them (FSDP2)."""
 
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +15,16 @@ from ..cmlm.modeling_cmlm import CmlmDecoderLayer
 
 
 def check_processes(args: Any) -> None:
-    """Refuse to train alone where a launcher started several, which have not found each other."""
+    """Refuse to train alone where a launcher started several, which have not found each other.
+
+    Of those that have, the first alone warns: the others would say the same.
+    """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1 and args.world_size == 1:
         problem = f"the launcher started {started} processes, but each would train by itself"
         raise ValueError(f"{problem}: there is no GPU. To use the CPUs, set `use_cpu` (--use-cpu).")
+    if args.local_process_index > 0 and args.log_level_replica == "warning":  # the default
+        logging.getLogger("axe_hf").setLevel(logging.ERROR)
 
 
 def check_sharding(trainer: Any) -> None:
@@ -34,6 +42,20 @@ def check_sharding(trainer: Any) -> None:
     if trainer.args.ema_decay is not None and trainer.is_deepspeed_enabled:
         problem = "`ema_decay` needs the weights, which DeepSpeed keeps in its optimizer"
         raise ValueError(f"{problem}. Use FSDP2 or DDP, or `average_checkpoints` afterwards.")
+    if trainer.is_fsdp_enabled:
+        _keep_float32(trainer.accelerator.state.fsdp_plugin)
+
+
+def _keep_float32(plugin: Any) -> None:
+    """Let FSDP2 add gradients up in float32 and hand on losses as they were computed, as DDP does.
+
+    With `bf16` accelerate has it round both: a loss of 7.872 would be logged, and checkpoints
+    chosen by it, as 7.875.
+    """
+    policy = plugin.mixed_precision_policy
+    if policy is not None and policy.output_dtype in (torch.bfloat16, torch.float16):
+        exact = {"reduce_dtype": torch.float32, "output_dtype": None}
+        plugin.mixed_precision_policy = replace(policy, **exact)
 
 
 @contextmanager
@@ -46,6 +68,8 @@ def embeddings_in_one_group(model: nn.Module) -> Iterator[None]:
     names = ("get_input_embeddings", "get_output_embeddings")
     for name in names:
         setattr(model, name, lambda: None)
+    # What it warns of, an operation in place on what a model returned, is done nowhere here.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     try:
         yield
     finally:
@@ -74,6 +98,51 @@ def reshard(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+@contextmanager
+def models_are_whole(trainer: Any) -> Iterator[None]:
+    """Inside, `from_pretrained` makes whole models: with ZeRO-3 each process would get a part."""
+    from transformers.integrations import deepspeed
+
+    if not deepspeed.is_deepspeed_zero3_enabled():
+        yield
+        return
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(trainer.accelerator.state.deepspeed_plugin.dschf)
+
+
+def own_name(name: str) -> str:
+    """The name of a weight without what gradient checkpointing by FSDP puts into it."""
+    return name.replace("_checkpoint_wrapped_module.", "")
+
+
+@torch.no_grad()
+def write_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write whole weights, which every process has, into `model`, however they are spread.
+
+    Args:
+        model: Not wrapped by DDP; its weights may be spread by FSDP2 or by DeepSpeed's ZeRO-3.
+        weights: By name, tied ones once, in the shape of the whole.
+    """
+    reshard(model)
+    for name, weight in model.named_parameters():
+        value = weights[own_name(name)]
+        with _gathered(weight):
+            place = weight if hasattr(weight, "full_tensor") else weight.data
+            place.copy_(spread_as(value, place).to(place.dtype))
+
+
+def _gathered(weight: nn.Parameter) -> Any:
+    """Inside, a weight that ZeRO-3 spreads is whole; what the first process writes is kept."""
+    if not hasattr(weight, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters([weight], modifier_rank=0)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from .distributed import own_name, reshard
+
 # What `freeze` may name; the length head belongs to none of them.
 PARTS = ("encoder", "decoder", "embeddings")
 
@@ -21,16 +23,24 @@ def frozen(model: Any, parts: Sequence[str] | None) -> Iterator[None]:
         _check_blank(own)
     weights = [weight for part in parts or () for weight in _weights_of(own, part)]
     stopped = [weight for weight in weights if weight.requires_grad]
+    names = _names_of(model, stopped)
     for weight in stopped:
         weight.requires_grad_(False)
     try:
         if stopped and not any(weight.requires_grad for weight in model.parameters()):
-            names = f"`freeze` is {', '.join(parts or ())}, which leaves nothing to train"
-            raise ValueError(f"{names}. An adapter's weights in a part stop with it.")
+            problem = f"`freeze` is {', '.join(parts or ())}, which leaves nothing to train"
+            raise ValueError(f"{problem}. An adapter's weights in a part stop with it.")
         yield
     finally:
-        for weight in stopped:
-            weight.requires_grad_(True)
+        reshard(model)  # FSDP2 has put others in their place, and asks those that lie spread
+        for name, weight in model.named_parameters():
+            if own_name(name) in names:
+                weight.requires_grad_(True)
+
+
+def _names_of(model: nn.Module, weights: Sequence[nn.Parameter]) -> set[str]:
+    among = {id(weight) for weight in weights}
+    return {own_name(name) for name, weight in model.named_parameters() if id(weight) in among}
 
 
 def _weights_of(model: Any, part: str) -> list[nn.Parameter]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -54,10 +55,23 @@ from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback, average_checkpoints
 from .best import EarlyStopping, best_checkpoints, remove_others, scores_of
-from .checkpoints import check_resumption, failures_named, recipe_of, resolve_checkpoint
+from .checkpoints import (
+    check_kind,
+    check_resumption,
+    failures_named,
+    recipe_of,
+    resolve_checkpoint,
+)
 from .compiling import compiled_body, take_compilation
 from .directions import DIRECTION, MetricOfDirections
-from .distributed import check_sharding, embeddings_in_one_group, let_generate, saves_shards
+from .distributed import (
+    check_sharding,
+    embeddings_in_one_group,
+    let_generate,
+    models_are_whole,
+    saves_shards,
+    write_weights,
+)
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
 from .sharing import check_push, make_branch, pushes_in_progress, upload, upload_from_checkpoint
@@ -331,6 +345,7 @@ class AxeTrainer(Seq2SeqTrainer):
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         self._checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if self._checkpoint is not None:
+            check_kind(self._checkpoint, self)
             check_resumption(self._checkpoint, recipe_of(self))
         self._train_losses = RunningLosses(self.args.device)
         if self.args.world_size > 1 and self.model_wrapped is self.model:
@@ -377,9 +392,12 @@ class AxeTrainer(Seq2SeqTrainer):
         output = super()._finalize_training(trial, *args, **kwargs)
         if self.args.average_best:
             self.accelerator.wait_for_everyone()  # the last may be about to be written
-            best = self._best_checkpoints(self._get_output_dir(trial))
+            best = [self._best_checkpoints(self._get_output_dir(trial))]
+            best = broadcast_object_list(best)[0]  # one process may see fewer of the first's files
             if best:
-                self.model.load_state_dict(average_checkpoints(best).state_dict())
+                with models_are_whole(self):
+                    average = average_checkpoints(best)
+                write_weights(self.model, dict(average.named_parameters()))
             names = ", ".join(path.name for path in best) or "nothing, since none was evaluated"
             if self.is_world_process_zero():
                 logger.warning(f"`average_best`: the model is the average of {names}.")
@@ -686,11 +704,9 @@ class AxeTrainer(Seq2SeqTrainer):
 
     def _check_average(self) -> None:
         """Refuse an average of checkpoints that do not hold the whole model."""
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if self.args.average_best and (is_sharded or hasattr(self.model, "get_base_model")):
-            kind = "are sharded" if is_sharded else "hold an adapter"
-            advice = "Leave it out; of whole models `axe-hf average` makes averages afterwards"
-            raise ValueError(f"`average_best`: checkpoints {kind} in this run. {advice}.")
+        if self.args.average_best and hasattr(self.model, "get_base_model"):
+            problem = "`average_best`: checkpoints hold an adapter in this run"
+            raise ValueError(f"{problem}, whose weights are factors of a product. Leave it out.")
 
     def _check_labels(self) -> None:
         """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
