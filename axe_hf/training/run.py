@@ -29,6 +29,7 @@ from ..teachers import student_tokenizer
 from ..teachers.warm_start import check_name
 from .arguments import AxeTrainingArguments, DataArguments, ModelArguments
 from .checkpoints import resolve_checkpoint
+from .checks import check_model_and_tokenizer
 from .directions import (
     DIRECTION,
     add_tags,
@@ -48,7 +49,7 @@ from .loading import (
 )
 from .model_card import teachers_of
 from .precision import choose_attention
-from .trainer import AxeTrainer, check_model_and_tokenizer
+from .trainer import AxeTrainer
 
 if TYPE_CHECKING:
     from datasets import Dataset

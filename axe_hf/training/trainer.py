@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -45,11 +45,9 @@ from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
 from ..data import DataCollatorForCmlm, MaxTokensBatchSampler, TranslationStream
 from ..data.batching import EvenBatches, OrderByLength
-from ..data.collator import check_room
 from ..data.draws import NumberedRows
 from ..data.formats import Share
-from ..data.lengths import pair_lengths, rows_of, target_sizes
-from ..data.tokenizer import check_tokenizer
+from ..data.lengths import pair_lengths, rows_of
 from ..output import write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
@@ -62,6 +60,7 @@ from .checkpoints import (
     recipe_of,
     resolve_checkpoint,
 )
+from .checks import check_average, check_canvases, check_labels, check_model_and_tokenizer
 from .compiling import compiled_body, take_compilation
 from .directions import DIRECTION, MetricOfDirections
 from .distributed import (
@@ -175,8 +174,8 @@ class AxeTrainer(Seq2SeqTrainer):
         if self.compute_metrics is None and args.predict_with_generate:
             self.compute_metrics = self._score_translations
         self._check_evaluation()
-        self._check_average()
-        self._check_labels()
+        check_average(self)
+        check_labels(self)
         self._train_losses = RunningLosses(args.device)
         self._eval_losses = RunningLosses(args.device)
         self._ema: EmaCallback | None = None
@@ -187,7 +186,7 @@ class AxeTrainer(Seq2SeqTrainer):
         self._stream_states: dict[int, dict[str, Any]] = {}  # of each worker, behind its last batch
         self._card_details: dict[str, Any] = {}  # told so far
         self._honour_arguments()
-        self._check_canvases()
+        check_canvases(self)
         if args.train_minutes is not None and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(BudgetProgressCallback)
         if (patience := args.early_stopping_patience) is not None:
@@ -702,44 +701,6 @@ class AxeTrainer(Seq2SeqTrainer):
             expected = f"one of {known}, or begin with eval_"
             raise ValueError(f"`metric_for_best_model` must be {expected}; got {name!r}.{hint}")
 
-    def _check_average(self) -> None:
-        """Refuse an average of checkpoints that do not hold the whole model."""
-        if self.args.average_best and hasattr(self.model, "get_base_model"):
-            problem = "`average_best`: checkpoints hold an adapter in this run"
-            raise ValueError(f"{problem}, whose weights are factors of a product. Leave it out.")
-
-    def _check_labels(self) -> None:
-        """Refuse training data whose first labels do not end in `</s>`; no stream is read."""
-        data, end = self.train_dataset, self.processing_class.eos_token_id
-        row = next(rows_of(data), {}) if hasattr(data, "__len__") else {}
-        labels = row.get("labels") if isinstance(row, Mapping) else None
-        if labels is not None and end not in (last := [*labels][-1:]):
-            wrong = f"`train_dataset`: 'labels' must end in </s>, id {end}, got {last} in row 0"
-            raise ValueError(f"{wrong}. Make them with axe_hf.data.tokenize_translations.")
-
-    def _check_canvases(self) -> None:
-        """Refuse targets that no canvas holds, tell of canvases cut short; no stream is read."""
-        if not isinstance(self.data_collator, DataCollatorForCmlm):
-            return
-        config, collator = self.model.config, self.data_collator
-        limit, multiplier = collator.max_canvas_length, collator.length_multiplier
-        sets = {"train_dataset": self.train_dataset, "eval_dataset": self.eval_dataset}
-        for name, data in sets.items():
-            row = next(rows_of(data), {}) if hasattr(data, "__len__") else {}
-            if "labels" not in row or not (collator.allow_repetition or multiplier > 1):
-                continue
-            lengths, needed = target_sizes(data)
-            if collator.allow_repetition:
-                check_room(needed, limit, f"`{name}`, row")
-            wanted = (lengths * multiplier).round()
-            if num_cut := int((wanted > limit).sum()):
-                problem = f"{num_cut} of {len(wanted)} targets get a canvas of {limit} positions"
-                needs = f"`length_multiplier` {multiplier} asks for up to {wanted.max():.0f}"
-                logger.warning(
-                    f"`{name}`: {problem}, where {needs}. Is --max-target-length too small? "
-                    f"The model's is {config.max_target_length}."
-                )
-
     def evaluate(
         self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval", **gen_kwargs: Any
     ) -> dict[str, Any]:
@@ -881,16 +842,6 @@ def _tell_epoch(loader: DataLoader, epoch: int) -> None:
     for part in parts:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
-
-
-def check_model_and_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise where training would fail later, or worse, would not."""
-    config: Any = getattr(model, "config", None)
-    if getattr(config, "model_type", None) != "cmlm" or not hasattr(model, "lm_head"):
-        kind = type(model).__name__
-        raise TypeError(f"`model` must be a CmlmForConditionalGeneration, got {kind}.")
-    check_tokenizer(tokenizer)
-    config.check_tokenizer(tokenizer)
 
 
 class RunningLosses:

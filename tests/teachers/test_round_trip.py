@@ -26,7 +26,7 @@ from axe_hf import (
     translate_with_scores,
 )
 from axe_hf.pipeline import DECODED
-from axe_hf.training.trainer import check_model_and_tokenizer
+from axe_hf.training.checks import check_model_and_tokenizer
 
 SETTINGS = {"num_iterations": 2, "num_length_candidates": 2}
 CONFIGS = {"marian": MarianConfig, "mbart": MBartConfig}
