@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Sampler
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..cmlm.configuration_mask_predict import require
 
@@ -165,6 +164,8 @@ class OrderByLength(Sampler[int]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
+        from transformers.trainer_pt_utils import get_length_grouped_indices  # loads what trains
+
         seed = _generator(self.seed, self.epoch).integers(2**63)
         generator = torch.Generator().manual_seed(int(seed))
         return iter(get_length_grouped_indices(self.lengths, self.num_in_step, generator=generator))
