@@ -299,9 +299,10 @@ class DataArguments:
         validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
         test_split (default None): split of `dataset_name` to score at the end, such as test.
         streaming (default False): read the training data while training goes, for sets of any
-            size, in one direction or both: needs `max_steps`. They are shuffled and brought together by length within windows
-            (`shuffle_buffer`); checkpoints keep the place, and a resumed run goes on from there. To
-            read and tokenize beside training, set `dataloader_num_workers`.
+            size, in one direction or both: needs `max_steps`. They are shuffled and brought
+            together by length within windows (`shuffle_buffer`); checkpoints keep the place, and a
+            resumed run goes on from there. To read and tokenize beside training, set
+            `dataloader_num_workers`.
         shuffle_buffer (default None): pairs in such a window; 50,000.
         max_train_samples (default None): train on the first so many pairs; with weights, of each
             file. Of a stream they are the same in each epoch.
