@@ -39,8 +39,9 @@ class PairStream:
 
     Args:
         source: what `load_translations` reads. Files of lines and Parquet take up reading where it
-            broke off at once; `.gz` has to be unzipped up to there, and a `.json` that is one list
-            is parsed whole. A hub data set streams by `datasets`, and goes on as that can.
+            broke off at once; `.gz` has to be unzipped up to there (100 MB a second or more), and a
+            `.json` that is one list is parsed whole. A hub data set streams by `datasets`, and goes
+            on as that can. Pairs with one empty side are left out, counted and logged.
         source_lang, target_lang: keys of the two sides, such as "en" and "de".
         weights: if `source` is a list, how often its parts are drawn, in any unit: each pair comes
             from part k with probability weights[k] / sum(weights), and a part that ends starts
@@ -299,10 +300,13 @@ class TranslationStream:
     Args:
         pairs: the sentence pairs.
         tokenize: makes their tokens, and drops what is empty or too long; that is logged of the
-            first window.
+            first window. Several, of equal limits, make an example each of every pair: one for
+            each of two directions.
         shuffle_buffer: pairs in a window, within which they are shuffled and brought together by
-            length. A process holds no more; it reads that many before its first batch, and again
-            when it is resumed. With one part, a window ends with the epoch.
+            length. A process reads that many before its first batch, and again when it is resumed
+            (and `AxeTrainer` the first 1,000 pairs, to check them and for the size of a batch). The
+            next window is read piece by piece between the batches of one, so that none waits long;
+            two are held at most. With one part, a window ends with the epoch.
 
     Example:
         >>> from axe_hf.data import PHRASEBOOK, PairStream, PairTokenizer, TranslationStream
@@ -319,11 +323,25 @@ class TranslationStream:
     """
 
     pairs: PairStream
-    tokenize: PairTokenizer
+    tokenize: PairTokenizer | Sequence[PairTokenizer]
     shuffle_buffer: int = 50_000
 
     def __post_init__(self):
         require({"at least 1": "shuffle_buffer"}, vars(self), optional=False)
+        if len({one.limits for one in self.tokenizers}) != 1:
+            limits = [one.limits for one in self.tokenizers]
+            raise ValueError(f"`tokenize` must be one or several of equal limits, got {limits}.")
+
+    @property
+    def tokenizers(self) -> tuple[PairTokenizer, ...]:
+        """Those of `tokenize`."""
+        return (self.tokenize,) if isinstance(self.tokenize, PairTokenizer) else (*self.tokenize,)
+
+    def columns(self, pairs: Sequence[dict[str, Any]]) -> dict[str, TokenColumn]:
+        """`input_ids` and `labels` of pairs, by each tokenizer after the other."""
+        made = [one.columns(pairs) for one in self.tokenizers]
+        names = ("input_ids", "labels")
+        return {name: TokenColumn.joined([columns[name] for columns in made]) for name in names}
 
     def batches(
         self, max_tokens: int | None = None, batch_size: int | None = None, **options: Any
@@ -339,10 +357,11 @@ class TranslationStream:
             ValueError: there is none, or a row is wrong.
         """
         some = list(self.pairs.first(number))
-        warn_of_tags(some[:100], self.tokenize.tokenizer)
-        sides = [column.lengths() for column in self.tokenize.columns(some).values()]
+        tokenize = self.tokenizers[0]
+        warn_of_tags(some[:100], tokenize.tokenizer)
+        sides = [column.lengths() for column in self.columns(some).values()]
         if not len(sides[0]):
-            expected = f"a pair within {self.tokenize.limits} among its first {len(some)}"
+            expected = f"a pair within {tokenize.limits} among its first {len(some)}"
             raise ValueError(f"`train_dataset` must have {expected}, got none. Raise the limits.")
         return np.maximum(*sides)
 
@@ -356,6 +375,7 @@ class TranslationStream:
         readers = self.pairs.readers(share, state.get("positions", ()))
         endless, epoch = [*map(_endless, readers)], iter(readers[0])
         number, epoch_of_last = state.get("window", 0), readers[0].position["epoch"]
+        limits = self.tokenizers[0].limits
         while True:
             starts = [reader.position for reader in readers]
             pairs: Iterator[dict[str, str]] = islice(epoch, self.shuffle_buffer)
@@ -364,8 +384,8 @@ class TranslationStream:
                 pairs = (next(endless[part]) for part in draws.tolist())
             parts, num_read = list[dict[str, TokenColumn]](), 0
             while some := list(islice(pairs, _PAIRS_AT_ONCE)):
-                num_read += len(some)
-                parts.append(self.tokenize.columns(some))
+                num_read += len(some) * len(self.tokenizers)
+                parts.append(self.columns(some))
                 yield None
             columns = {
                 name: TokenColumn.joined([part[name] for part in parts] or [TokenColumn.of([])])
@@ -377,13 +397,13 @@ class TranslationStream:
             num_kept = len(columns["labels"].ends)
             if number == 0 and share.index == 0 and num_kept < num_read:
                 dropped = f"{num_read - num_kept} of the first {num_read} sentence pairs"
-                reason = f"empty, or over {self.tokenize.limits}; so of those that follow"
+                reason = f"empty, or over {limits}; so of those that follow"
                 logger.warning(f"Dropped {dropped}: {reason}.")
             if num_kept:
                 epoch_of_last = ends[0]["epoch"]
                 yield _Window(number, columns, starts, ends)
             elif ends[0]["epoch"] > epoch_of_last + 1:
-                expected = f"a pair within {self.tokenize.limits}"
+                expected = f"a pair within {limits}"
                 raise ValueError(f"`train_dataset` must have {expected}, got none in an epoch.")
             number += 1
 
@@ -434,7 +454,7 @@ class StreamBatches(IterableDataset):
         if (max_tokens is None) == (batch_size is None):
             raise ValueError(f"Give either `max_tokens` or `batch_size`, got {sizes}.")
         require({"at least 1": " ".join(sizes)}, sizes)
-        tokenize = stream.tokenize
+        tokenize = stream.tokenizers[0]
         longest = max(tokenize.max_source_length, tokenize.max_target_length)
         if max_tokens is not None and max_tokens < longest:  # found after hours otherwise
             got = f"{max_tokens}, but the stream may have {longest} tokens on a side"

@@ -402,11 +402,10 @@ class PairTokenizer:
         """What looks up words, for a tokenizer of ours; one for both sides."""
         if not are_those_of_words(self.tokenizer, _empty_tokenizer("bpe")):
             return None
+        return WordIds(self._pieces_of, self.tokenizer.eos_token_id)
 
-        def encode(words: list[str]) -> list[list[int]]:
-            return self.tokenizer(words, add_special_tokens=False, **_IDS_ALONE).input_ids
-
-        return WordIds(encode, self.tokenizer.eos_token_id)
+    def _pieces_of(self, words: list[str]) -> list[list[int]]:
+        return self.tokenizer(words, add_special_tokens=False, **_IDS_ALONE).input_ids
 
     @cached_property
     def _length_of_nothing(self) -> int:

@@ -299,9 +299,10 @@ class DataArguments:
         validation_split (default None): split of `dataset_name` to evaluate on, such as validation.
         test_split (default None): split of `dataset_name` to score at the end, such as test.
         streaming (default False): read the training data while training goes, for sets of any
-            size: needs `max_steps`. They are shuffled and brought together by length within windows
-            (`shuffle_buffer`); checkpoints keep the place, and a resumed run goes on from there. To
-            read and tokenize beside training, set `dataloader_num_workers`.
+            size, in one direction or both: needs `max_steps`. They are shuffled and brought
+            together by length within windows (`shuffle_buffer`); checkpoints keep the place, and a
+            resumed run goes on from there. To read and tokenize beside training, set
+            `dataloader_num_workers`.
         shuffle_buffer (default None): pairs in such a window; 50,000.
         max_train_samples (default None): train on the first so many pairs; with weights, of each
             file. Of a stream they are the same in each epoch.
@@ -398,9 +399,9 @@ class DataArguments:
         self.directions = names
         if len(pairs) == 1:
             self.source_lang, self.target_lang = pairs[0]
-        elif self.streaming:
-            problem = "`streaming` reads one direction, and of several all data must be read"
-            raise ValueError(f"{problem}: {names}. Leave it out, or train a model for each.")
+        elif self.streaming and len({*map(frozenset, pairs)}) > 1:
+            problem = "`streaming` reads two languages, in one direction or both"
+            raise ValueError(f"{problem}, got {names}. Leave it out, or train a model for each.")
 
     @property
     def language_pairs(self) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ def load_pairs(data_args: DataArguments, seed: int) -> TrainingPairs:
     weights, split = data_args.train_file_weights, "train" if is_hub else None
     argument = "dataset_name" if is_hub else "train_file"
     if data_args.streaming:
-        (pair,) = data_args.language_pairs
+        pair = data_args.language_pairs[0]  # of which there may be the other direction, too
         with _told_of(argument):
             limit = data_args.max_train_samples
             return PairStream(source, *pair, weights, split, seed=seed, max_pairs=limit)
@@ -114,7 +114,7 @@ def texts_of(pairs: TrainingPairs, data_args: DataArguments) -> Iterator[str]:
     prefix = data_args.source_prefix
     rows: Iterator[tuple[dict[str, str], tuple[str, str]]]
     if isinstance(pairs, PairStream):
-        (languages,) = data_args.language_pairs
+        languages = data_args.language_pairs[0]
         rows = ((row, languages) for row in _first_for_tokenizer(pairs))
     else:
         step = max(1, -(-sum(len(one.pairs) for one in pairs) // MOST_PAIRS_FOR_TOKENIZER))
@@ -155,12 +155,15 @@ def training_set(
 
     if isinstance(pairs, PairStream):
         room = config.max_target_length if needs_room(config) else None
-        tokenize = tokenizer_of(data_args.language_pairs[0], max_canvas_length=room)
+        pair_tokenizers = [
+            tokenizer_of(languages, max_canvas_length=room)
+            for languages in data_args.language_pairs
+        ]
         if (number := data_args.preprocessing_num_workers) is not None:
             note = "a stream is tokenized while training goes, by `dataloader_num_workers`"
             logger.warning(f"`preprocessing_num_workers` is {number}, but changes nothing: {note}.")
         size = {"shuffle_buffer": data_args.shuffle_buffer} if data_args.shuffle_buffer else {}
-        return TranslationStream(pairs, tokenize, **size)
+        return TranslationStream(pairs, pair_tokenizers, **size)
     sets: dict[int, list[Dataset]] = {}
     for one in pairs:
         for languages in one.directions:

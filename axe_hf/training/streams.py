@@ -56,7 +56,7 @@ def stream_states(checkpoint: str | Path, args: AxeTrainingArguments) -> list[di
     logger.warning(f"`train_dataset` was read by {was}, and now by {now}. {place}.")
     state = saved["workers"][0]
     # What `datasets` says of its own state holds for one division of its files alone.
-    places = [{n: v for n, v in place.items() if n != "state"} for place in state["positions"]]
+    places = [{"epoch": p["epoch"]} if "state" in p else p for p in state["positions"]]
     return [{"window": state["window"], "positions": places}] * num_workers
 
 

@@ -1,5 +1,6 @@
 """Ids that are looked up word by word are those that the tokenizer makes of whole texts."""
 
+import pickle
 import random
 
 import numpy as np
@@ -27,7 +28,7 @@ def texts(count, seed):
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
 def tokenizer(request, tmp_path_factory):
     """One that was saved and loaded, as in a run that goes on."""
-    learnt = [*texts(300, 0), *["foo bar it's an X"] * 30]
+    learnt = [*texts(150, 0), *["foo bar it's an X"] * 30]
     folder = tmp_path_factory.mktemp("tokenizer")
     train_tokenizer(learnt, vocab_size=500, algorithm=request.param).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -47,7 +48,7 @@ def test_ids_by_words_are_those_of_whole_texts(tokenizer, is_tagged, spells):
     pair_tokenizer = PairTokenizer(tokenizer, "en", "de", 9999, 9999, source_prefix=prefix)
     encode = pair_tokenizer._words
     for seed in (1, 2):  # the second time most words are known
-        some = texts(400, seed)
+        some = texts(150, seed)
         expected = tokenizer([prefix + text for text in some]).input_ids
         assert encode([prefix + text for text in some]).rows() == expected
         assert encode(some).rows() == encode_targets(tokenizer, some)
@@ -57,7 +58,7 @@ def test_words_are_forgotten_and_learned_again(tokenizer, monkeypatch):
     monkeypatch.setattr("axe_hf.data.encoding._MOST_WORDS", 20)
     encode = PairTokenizer(tokenizer, *LANGUAGES.values(), 9, 9)._words
     for seed in (3, 4, 3):
-        for text in texts(60, seed):
+        for text in texts(25, seed):
             assert encode([text, "foo"]).rows() == tokenizer([text, "foo"]).input_ids
     assert len(encode.known) + len(encode.older) < 100
     assert all(len(word) <= 40 for word in encode.known)
@@ -78,6 +79,15 @@ def test_tokenizers_that_look_further_than_a_word_are_asked_for_whole_texts():
     found = PairTokenizer(spaced, "en", "de", 5, 5)(pairs)
     whole = spaced("one two").input_ids
     assert found == {"input_ids": [whole], "labels": encode_targets(spaced, ["eins"])}
+
+
+def test_a_tokenizer_that_knows_words_goes_into_another_process(tokenizer):
+    pair_tokenizer = PairTokenizer(tokenizer, "en", "de", 99, 99)
+    pairs = [{"en": "foo bar", "de": "it's an X"}]
+    made = pair_tokenizer(pairs)
+    assert (
+        pickle.loads(pickle.dumps(pair_tokenizer))([*pairs, *pairs])["labels"] == made["labels"] * 2
+    )
 
 
 def test_rows_of_a_column_are_what_it_was_made_of_in_any_order():

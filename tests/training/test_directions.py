@@ -293,7 +293,7 @@ def test_keys_that_are_no_codes_are_translated_all_the_same(tmp_path):
         ({"directions": ["en-de", "de-de"]}, "must be of two languages each"),
         ({"directions": ["en-de", "de"]}, "must hold two language codes"),
         ({"directions": ["en-de"], "source_lang": "en"}, "leave one of them out"),
-        ({"directions": ["en-de", "de-en"], "streaming": True}, "`streaming` reads one direction"),
+        ({"directions": ["en-de", "en-fr"], "streaming": True}, "`streaming` reads two languages"),
     ],
 )
 def test_directions_that_cannot_be(settings, complaint):

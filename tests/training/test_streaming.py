@@ -131,6 +131,25 @@ def test_a_stream_takes_the_first_pairs_and_needs_no_workers_of_its_own(run, cap
     assert "of 20 pairs" in stream.description
 
 
+def test_a_stream_has_both_directions_of_a_pair_as_data_read_whole(run, tmp_path):
+    directions = {"source_lang": None, "target_lang": None, "directions": ["en-de", "de-en"]}
+    directions |= {"test_file": None, "max_predict_samples": None, "vocab_size": 330}
+    whole = run("whole", **directions, max_steps=1).trainer.train_dataset
+    settings = {"streaming": True, "shuffle_buffer": 25, "per_device_train_batch_size": 10}
+    result = run("streamed", **directions, **settings, max_steps=2)
+    stream, seen = result.trainer.train_dataset, []
+    for batch in stream.batches(batch_size=10):  # two windows of 25 pairs, one of 10
+        seen += [(row["input_ids"], row["labels"]) for row in batch.rows]
+        if batch.state["window"] == 3:
+            break
+    expected = [(row["input_ids"], row["labels"]) for row in whole]
+    assert len(expected) == 120 and sorted(seen) == sorted(expected)
+    tags = [result.tokenizer.convert_tokens_to_ids(tag) for tag in (">>de<<", ">>en<<")]
+    assert sorted(source[0] for source, _ in seen) == sorted(tags * 60)
+    with pytest.raises(ValueError, match="`tokenize` must be one or several of equal limits"):
+        TranslationStream(stream.pairs, [])
+
+
 def test_so_many_pairs_are_read_and_scored_as_was_asked_for(run):
     result = run(max_train_samples=20, max_steps=2)
     assert len(result.trainer.train_dataset) == 20
