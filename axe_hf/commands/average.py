@@ -47,10 +47,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> None:
     """Average, and say what was taken."""
     folder = check_new_folder(options.output_dir, "--output-dir")
+    from ..adapters import is_adapter
     from ..training import average_checkpoints, choose_checkpoints
 
     how = {name: getattr(options, name) for name in ("best", "last", "metric")}
     chosen = choose_checkpoints(options.checkpoints, **how)
+    if adapters := [str(path) for path in chosen if is_adapter(path)]:
+        reason = "the mean of an adapter's factors is no mean of what they make"
+        advice = "Save what axe_hf.load_merged gives of each, and take the mean of these"
+        raise ValueError(f"CHECKPOINTS: {adapters[0]} is an adapter, and {reason}. {advice}.")
     average_checkpoints([*chosen], folder)
     for path, score in chosen.items():
         found = "" if score is None else f"  {options.metric} {score:.2f}"

@@ -191,7 +191,7 @@ def run(options: TrainOptions) -> None:
     directions = result.model.config.directions or []
     is_trained = result.trainer.train_dataset is not None
     if is_trained:
-        print(f"\nSaved the model in {printable(folder)}.")
+        print(f"\nSaved the model in {printable(folder)}.{_stopped_early(result.trainer)}")
     if args.do_predict and "test_bleu" in result.metrics:
         own = [predictions_name(n) for n in directions if f"test_{n}_bleu" in result.metrics]
         written = f"{printable(folder)}/{', '.join(own or [predictions_name()])}"
@@ -210,6 +210,21 @@ def run(options: TrainOptions) -> None:
         targets = result.model.config.target_languages
         target = f" --target-lang {targets[0]}" if len(targets) > 1 else ""
         print(f'Try: axe-hf translate {printable(shlex.quote(folder))}{target} "..."')
+
+
+def _stopped_early(trainer: Any) -> str:
+    """Why training ended before its time, where `early_stopping_patience` ended it."""
+    args, state = trainer.args, trainer.state
+    callbacks = trainer.callback_handler.callbacks
+    counts = [getattr(c, "early_stopping_patience_counter", 0) for c in callbacks]
+    if args.early_stopping_patience is None or max(counts) < args.early_stopping_patience:
+        return ""
+    best = f"{args.metric_for_best_model} {state.best_metric:.4g} of step {state.best_global_step}"
+    end = f"after step {state.global_step} of {state.max_steps}"
+    text = f" Training ended early, {end}: {max(counts)} evaluations were no better than {best}."
+    is_last = not (args.load_best_model_at_end or args.average_best)
+    advice = " The model is the last one; --load-best-model-at-end takes the best."
+    return text + (advice if is_last else "")
 
 
 def after_interrupt(options: TrainOptions) -> str:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 SCORES = {10: (5.0, 3.0), 20: (9.0, 2.0), 100: (7.0, 1.0)}  # BLEU, loss
@@ -83,4 +83,17 @@ def test_wrong_usage_and_failures(fails, finished_run, model, tmp_path):
     assert "must be a new or an empty folder" in fails(
         1, "average", finished_run, "--output-dir", model
     )
+    assert not (tmp_path / "mean").exists()
+
+
+def test_adapters_are_not_averaged(fails, tmp_path):
+    for step in (1, 2):
+        folder = tmp_path / "run" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+        state = {"global_step": step, "log_history": []}
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+        save_file({"weight": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    line = fails(1, "average", tmp_path / "run", "--last", "2", "--output-dir", tmp_path / "mean")
+    assert "checkpoint-1 is an adapter" in line and "axe_hf.load_merged" in line
     assert not (tmp_path / "mean").exists()

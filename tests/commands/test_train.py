@@ -237,6 +237,17 @@ def test_a_folder_that_holds_something_is_not_written_over(fails, settings, tmp_
     assert "never writes over another: remove the folder" in line
 
 
+@pytest.mark.parametrize("is_best_taken", [False, True])
+def test_a_run_that_stops_early_says_why(axe_hf, settings, tmp_path, is_best_taken):
+    more = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "max_steps": 9}
+    more |= {"early_stopping_patience": 2, "learning_rate": 0.0, "predict_with_generate": False}
+    more |= {"validation_file": settings["train_file"], "load_best_model_at_end": is_best_taken}
+    code, out, _ = axe_hf("train", *as_options({**settings, **more}))
+    assert code == 0
+    assert "Training ended early, after step 3 of 9: 2 evaluations were no better than loss" in out
+    assert ("The model is the last one; --load-best-model-at-end" in out) != is_best_taken
+
+
 def test_null_in_json_is_what_is_not_given(tmp_path, settings):
     (tmp_path / "run.json").write_text(json.dumps(settings | {"freeze": None, "max_steps": 3}))
     assert parse([str(tmp_path / "run.json")]).settings == settings | {"max_steps": 3}
