@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
+from accelerate.utils import gather_object
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import IterableDataset
@@ -98,6 +99,19 @@ def recipe_of(trainer: Any) -> dict[str, Any]:
     elif isinstance(data, TranslationStream):
         recipe["train_dataset"] = data.description
     return recipe | {"world_size": trainer.args.world_size}
+
+
+def check_agreement(checkpoint: str | None, recipe: dict[str, Any]) -> None:
+    """Refuse processes that would not train the same, as where machines hold other files.
+
+    They would wait for each other for ever, or add up gradients of other things.
+    """
+    each = gather_object([recipe | {"resume_from_checkpoint": checkpoint}])
+    for rank, other in enumerate(each):
+        for name in sorted(each[0].keys() | other.keys()):
+            if (first := each[0].get(name)) != (found := other.get(name)):
+                problem = f"`{name}` is {first} in process 0 and {found} in process {rank}"
+                raise ValueError(f"{problem}. All need the same files and settings.")
 
 
 def check_kind(checkpoint: str | Path, trainer: Any) -> None:

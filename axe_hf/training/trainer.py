@@ -54,6 +54,7 @@ from .arguments import AxeTrainingArguments
 from .averaging import EmaCallback, average_checkpoints
 from .best import EarlyStopping, best_checkpoints, remove_others, scores_of
 from .checkpoints import (
+    check_agreement,
     check_kind,
     check_resumption,
     failures_named,
@@ -343,6 +344,8 @@ class AxeTrainer(Seq2SeqTrainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint: a folder, or True for the last in `output_dir`."""
         self._checkpoint = resolve_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if self.args.world_size > 1:
+            check_agreement(self._checkpoint, recipe_of(self))
         if self._checkpoint is not None:
             check_kind(self._checkpoint, self)
             check_resumption(self._checkpoint, recipe_of(self))
