@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .family_axe import Moves, Posterior, posterior_of
+from .family_axe import Moves, Posterior, exact_dtype, posterior_of
 
 # Of probability zero, since inf - inf is not a number. Far above any honest path.
 IMPOSSIBLE_COST = 1e6
@@ -245,7 +245,7 @@ def _step_costs(target_costs: Tensor, blank_costs: Tensor, delta: float) -> tupl
     """
     batch, target, canvas = target_costs.shape
     # The frame subtracts large numbers from each other: in float32 that may cost the right path.
-    dtype = torch.float32 if target_costs.device.type == "mps" else torch.float64
+    dtype = exact_dtype(target_costs.device)
     align = torch.empty((target, batch, canvas), dtype=dtype, device=target_costs.device)
     align.copy_(target_costs.permute(1, 0, 2)).clamp_(max=IMPOSSIBLE_COST)
     skip_target = align.new_empty((target, batch, canvas + 1))

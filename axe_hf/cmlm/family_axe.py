@@ -72,6 +72,11 @@ def posterior_of(moves: Moves, *, is_best: bool) -> Posterior:
     return parts[0] if len(parts) == 1 else Posterior(*map(torch.cat, zip(*parts, strict=True)))
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """In which paths are chosen and sums kept: float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def sentences_at_once(batch: int, cells: int, device: torch.device) -> int:
     """How many sentences with that many cells to work on, whole ones: on a GPU all."""
     if device.type != "cpu":
@@ -199,7 +204,7 @@ def _posterior(moves: Moves, is_best: bool) -> Posterior:
 
 def _weights_by_front(moves: Moves) -> _Weights:
     (batch, target, canvas), device = moves.say.shape, moves.say.device
-    dtype = torch.float32 if device.type == "mps" else torch.float64
+    dtype = exact_dtype(device)
     observed, impossible = moves.observed_mask, _impossible(dtype)
     grid = _Grid(target, canvas, batch, tilt=int(moves.delta != torch.inf))
     shape = (grid.num_fronts, grid.rows, batch)

@@ -25,7 +25,7 @@ from .alignment_axe import (
     align_axe,
     best_alignment,
 )
-from .family_axe import Moves, first_of_equal, posterior_of, sentences_at_once
+from .family_axe import Moves, exact_dtype, first_of_equal, posterior_of, sentences_at_once
 
 # A block stays in a core's cache between the passes over it; a GPU wants few large launches.
 BLOCK_BYTES_CPU = 2**21
@@ -168,7 +168,9 @@ def _family_part(
         alignment = best_alignment(posterior, moves)
         cost, told = alignment.cost, tuple(vars(alignment).values())
     if temperature > 0:
-        say, blank = (part.double() / temperature for part in (moves.say, moves.skip_prediction))
+        exact = exact_dtype(moves.say.device)
+        costs = (moves.say, moves.skip_prediction)
+        say, blank = (part.to(exact) / temperature for part in costs)
         posterior = posterior_of(replace(moves, say=say, skip_prediction=blank), is_best=False)
         cost = (-temperature * posterior.value).to(dtype)
         if not options.with_alignment:

@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
@@ -27,7 +25,6 @@ from transformers.trainer_utils import (
     EvalPrediction,
     PredictionOutput,
     TrainOutput,
-    seed_worker,
 )
 from transformers.utils import logging
 
@@ -39,15 +36,15 @@ from ..cmlm.configuration_cmlm import (
     check_family,
     needs_room,
 )
+from ..cmlm.family_axe import exact_dtype
 from ..cmlm.generation_cmlm import ONE_SEQUENCE_EACH, settings_of_call
 from ..cmlm.loss_axe import IGNORE_INDEX
 from ..cmlm.loss_cmlm import whole_target
 from ..cmlm.modeling_cmlm import CmlmEncoderOutput
-from ..data import DataCollatorForCmlm, MaxTokensBatchSampler, TranslationStream
-from ..data.batching import EvenBatches, OrderByLength
-from ..data.draws import NumberedRows
+from ..data import DataCollatorForCmlm, TranslationStream
+from ..data.batching import OrderByLength
 from ..data.formats import Share
-from ..data.lengths import pair_lengths, rows_of
+from ..data.lengths import rows_of
 from ..output import write_text
 from ..pipeline import DECODED
 from .arguments import AxeTrainingArguments
@@ -63,6 +60,14 @@ from .checkpoints import (
 )
 from .checks import check_average, check_canvases, check_labels, check_model_and_tokenizer
 from .compiling import compiled_body, take_compilation
+from .dataloaders import (
+    loader_by_tokens,
+    loader_in_even_batches,
+    loader_of_stream,
+    numbered,
+    tell_epoch,
+    with_own_seeds,
+)
 from .directions import DIRECTION, MetricOfDirections
 from .distributed import (
     check_sharding,
@@ -74,11 +79,11 @@ from .distributed import (
 )
 from .freezing import frozen
 from .model_card import details_of_training, model_card_text
+from .running_losses import LOGGED_RATES, RunningLosses
 from .sharing import check_push, make_branch, pushes_in_progress, upload, upload_from_checkpoint
 from .stages import check_stages, first_loss, show_drafts, trained_by, with_own_positions
 from .streams import (
     STREAM_STATE,
-    StreamCollator,
     num_batches_of,
     save_stream_states,
     stream_states,
@@ -86,7 +91,6 @@ from .streams import (
 from .time_budget import BudgetProgressCallback, TrainingClock, progress_of_run, timed_schedule
 
 logger = logging.get_logger(__name__)
-_LOGGED_RATES = ("token_loss", "length_loss", "skipped_target_rate", "skipped_prediction_rate")
 
 
 class AxeTrainer(Seq2SeqTrainer):
@@ -372,8 +376,9 @@ class AxeTrainer(Seq2SeqTrainer):
         if is_over or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
-        _tell_epoch(kwargs["train_dataloader"], kwargs["epoch"])
-        self._tr_loss = self._tr_loss.double()  # what `loss` in the log is added up in
+        tell_epoch(kwargs["train_dataloader"], kwargs["epoch"])
+        # What `loss` in the log is added up in.
+        self._tr_loss = self._tr_loss.to(exact_dtype(self._tr_loss.device))
         super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -405,12 +410,6 @@ class AxeTrainer(Seq2SeqTrainer):
                 logger.warning(f"`average_best`: the model is the average of {names}.")
         return output
 
-    def _with_own_seeds(self, loader: Any) -> DataLoader:
-        if self.args.dataloader_persistent_workers:
-            # Their seed would shift dropout: it is drawn once a run, and once more after a resume.
-            loader.base_dataloader.generator = torch.Generator()
-        return loader
-
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` sentences, or `max_tokens_per_batch` tokens."""
         args, dataset = self.args, self.train_dataset
@@ -418,22 +417,9 @@ class AxeTrainer(Seq2SeqTrainer):
             return self._stream_dataloader(dataset)
         if args.max_tokens_per_batch is None or dataset is None:
             return super().get_train_dataloader()
-        lengths, budget = pair_lengths(dataset), args.max_tokens_per_batch
-        sampler = MaxTokensBatchSampler(
-            *(lengths, budget, self._data_seed, args.world_size),
-            accumulation=args.gradient_accumulation_steps,
-        )
-        self._sentences_per_batch = len(dataset) / len(sampler)
-        if hasattr(dataset, "column_names"):
-            dataset = dataset.select_columns(["input_ids", "labels"])
-        options = {"batch_sampler": sampler, "collate_fn": self.data_collator}
-        loader = DataLoader(self._numbered(dataset), **options, **self._options_of_workers())
-        return self._with_own_seeds(self.accelerator.prepare(loader))
-
-    def _numbered(self, dataset: Any) -> Any:
-        """`dataset` with the number of each row, by which our collator draws its canvas alone."""
-        is_read = isinstance(self.data_collator, DataCollatorForCmlm)
-        return NumberedRows(dataset) if is_read else dataset
+        loader = loader_by_tokens(dataset, self.data_collator, args, self._data_seed)
+        self._sentences_per_batch = len(dataset) / len(loader)
+        return with_own_seeds(self.accelerator.prepare(loader), args)
 
     def _dataloader_of_rows(self, dataset, description, batch_size, sampler_fn, **kwargs):
         """The base class's, whose collator gets the numbers of rows, and whose last batches are not
@@ -441,22 +427,16 @@ class AxeTrainer(Seq2SeqTrainer):
         args, order = self.args, sampler_fn(dataset)  # by a column of lengths, where there is one
         if hasattr(dataset, "select_columns"):
             dataset = self._remove_unused_columns(dataset, description=description)
-        rows = self._numbered(dataset)
+        rows = numbered(dataset, self.data_collator)
         is_divided = args.train_sampling_strategy == "batch_rebalance"  # by the order itself
         is_divided |= bool(self.accelerator.split_batches or self.accelerator.dispatch_batches)
         if args.world_size == 1 or is_divided:
             how = (description, batch_size, lambda _: order)
             return super()._get_dataloader(rows, *how, is_training=True, **kwargs)
-        shares = (args.world_size, args.gradient_accumulation_steps, args.dataloader_drop_last)
-        seeds = {"num_workers": args.dataloader_num_workers, "rank": args.process_index}
-        loader = DataLoader(
-            rows,
-            batch_sampler=EvenBatches(order, batch_size, *shares),
-            collate_fn=self._get_collator_with_removed_columns(self.data_collator, description),
-            worker_init_fn=partial(seed_worker, **seeds),
-            **self._options_of_workers(),
+        collator = self._get_collator_with_removed_columns(self.data_collator, description)
+        return self.accelerator.prepare(
+            loader_in_even_batches(rows, order, batch_size, collator, args)
         )
-        return self.accelerator.prepare(loader)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """The base class's; its order by length is the same in all processes and after a resume."""
@@ -471,11 +451,6 @@ class AxeTrainer(Seq2SeqTrainer):
         if isinstance(data_collator, DataCollatorForCmlm):
             return data_collator
         return super()._get_collator_with_removed_columns(data_collator, *args, **kwargs)
-
-    def _options_of_workers(self) -> dict[str, Any]:
-        names = ["num_workers", "pin_memory", "persistent_workers", "prefetch_factor"]
-        names += ["multiprocessing_context", "in_order"]
-        return {name: getattr(self.args, f"dataloader_{name}") for name in names}
 
     def _stream_dataloader(self, stream: TranslationStream) -> DataLoader:
         """Batches of this process's share, from where the run to resume stood."""
@@ -492,15 +467,8 @@ class AxeTrainer(Seq2SeqTrainer):
             states=states,
             num_passed=0 if checkpoint is None else num_batches_of(checkpoint, args),
         )
-        options: dict[str, Any] = {"batch_size": None}
-        options["collate_fn"] = StreamCollator(self.data_collator)
-        loader = DataLoader(batches, **options, **self._options_of_workers())
-        # Not `accelerator.prepare`, which would divide among processes what is their own already.
-        device = self.accelerator.device
-        own: dict[str, Any] = {"num_processes": 1, "process_index": 0, "put_on_device": True}
-        return self._with_own_seeds(
-            prepare_data_loader(loader, device, dispatch_batches=False, **own)
-        )
+        loader = loader_of_stream(batches, self.data_collator, args, self.accelerator.device)
+        return with_own_seeds(loader, args)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The base class's, which takes from the batches of a stream where the next begins."""
@@ -566,7 +534,7 @@ class AxeTrainer(Seq2SeqTrainer):
         if "loss" in logs:
             rates = self._train_losses.read(self.accelerator, self.model.config.length_loss_weight)
             if rates["num_labels"]:
-                logs |= {name: rates[name] for name in _LOGGED_RATES if name in rates}
+                logs |= {name: rates[name] for name in LOGGED_RATES if name in rates}
                 logs["tokens_per_second"] = rates["num_tokens"] / max(self._clock.lap(), 1e-9)
             logs["elapsed_minutes"] = self.elapsed_minutes
         super().log(logs, start_time)
@@ -691,7 +659,7 @@ class AxeTrainer(Seq2SeqTrainer):
         is_own = is_scored or self.compute_metrics is None
         if name is None or args.eval_strategy == "no" or not is_own or name.startswith("eval_"):
             return  # of several sets each has a name of its own
-        found = {"loss", *_LOGGED_RATES}
+        found = {"loss", *LOGGED_RATES}
         if is_scored and not args.prediction_loss_only:
             scores = (self._metric.compute(predictions=["a"], references=["a"]) or {}).keys()
             found |= scores
@@ -735,7 +703,7 @@ class AxeTrainer(Seq2SeqTrainer):
             else:
                 kwargs["is_training"] = is_training
                 loader = super()._get_dataloader(dataset, description, *args, **kwargs)
-            return self._with_own_seeds(loader)
+            return with_own_seeds(loader, self.args)
         finally:
             self.args.dataloader_drop_last, self.data_collator = before
 
@@ -751,7 +719,7 @@ class AxeTrainer(Seq2SeqTrainer):
             self.accelerator.prepare_model(self.model, evaluation_mode=True)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         rates = self._eval_losses.read(self.accelerator, self.model.config.length_loss_weight)
-        for name in ("loss", *_LOGGED_RATES) if rates["num_labels"] else ():
+        for name in ("loss", *LOGGED_RATES) if rates["num_labels"] else ():
             if name in rates:
                 output.metrics[f"{metric_key_prefix}_{name}"] = rates[name]
         return output
@@ -833,54 +801,3 @@ class AxeTrainer(Seq2SeqTrainer):
             texts_and["directions"] = list(islice(self._directions, len(texts)))
         self._metric.add_batch(**texts_and)
         return self._metric.compute() if compute_result else {}
-
-
-def _tell_epoch(loader: DataLoader, epoch: int) -> None:
-    """Tell all that makes batches; accelerate reaches the rows and, after a resume with several
-    processes, the order of batches only in some cases."""
-    sampler: Any = loader.batch_sampler
-    while hasattr(sampler, "batch_sampler"):
-        sampler = sampler.batch_sampler
-    parts: list[Any] = [loader.dataset, sampler, getattr(sampler, "sampler", None)]
-    for part in parts:
-        if hasattr(part, "set_epoch"):
-            part.set_epoch(epoch)
-
-
-class RunningLosses:
-    """Adds up losses, skips and counts on `device`, without waiting for it, until they are read."""
-
-    _COUNTS = ("num_labels", "num_tokens", "num_sentences", "num_aligned_labels")
-    _SUMS = ("token_loss", "length_loss", "num_skipped_targets", "num_skipped_predictions")
-
-    def __init__(self, device: torch.device):
-        num_sums = len(self._SUMS + self._COUNTS)
-        self._sums = torch.zeros(num_sums, dtype=torch.float64, device=device)
-
-    def add(self, outputs: Any, inputs: dict[str, torch.Tensor]) -> None:
-        """Add a batch: what the model returned for `input_ids`, `attention_mask` and `labels`."""
-        source = inputs.get("attention_mask", inputs["input_ids"])
-        num_labels = (inputs["labels"] != IGNORE_INDEX).sum()
-        nothing = num_labels.new_zeros(())
-        summed = [getattr(outputs, name) for name in self._SUMS]
-        counts = [num_labels, num_labels + source.count_nonzero(), nothing + len(source)]
-        counts += [nothing if outputs.num_skipped_targets is None else num_labels]
-        values = [*(nothing if value is None else value.sum() for value in summed), *counts]
-        self._sums += torch.stack([value.to(self._sums) for value in values])
-
-    def read(self, accelerator: Any, length_loss_weight: float) -> dict[str, float]:
-        """The sums of all processes as rates per label, `length_loss` per sentence; start again."""
-        sums, self._sums = self._sums, torch.zeros_like(self._sums)
-        if accelerator.num_processes > 1:
-            sums = accelerator.reduce(sums, reduction="sum")
-        total = dict(zip(self._SUMS + self._COUNTS, sums.tolist(), strict=True))
-        num_labels, num_sentences = max(total["num_labels"], 1), max(total["num_sentences"], 1)
-        rates = {
-            "loss": (total["token_loss"] + length_loss_weight * total["length_loss"]) / num_labels,
-            "token_loss": total["token_loss"] / num_labels,
-            "length_loss": total["length_loss"] / num_sentences,
-        }
-        if num_aligned := total["num_aligned_labels"]:  # the rest trained by cross entropy
-            rates["skipped_target_rate"] = total["num_skipped_targets"] / num_aligned
-            rates["skipped_prediction_rate"] = total["num_skipped_predictions"] / num_aligned
-        return rates | {name: total[name] for name in self._COUNTS}

@@ -183,7 +183,7 @@ def whole_weights(model: Any) -> dict[str, torch.Tensor]:
 def record_of(recipe: Recipe, cut: Cut, folder: str) -> dict[str, Any]:
     """Train; the log of each step, the weights at the end, the scores of seven sentences."""
     sampler = CutSampler if cut.parts > 1 else MaxTokensBatchSampler
-    with mock.patch("axe_hf.training.trainer.MaxTokensBatchSampler", sampler):
+    with mock.patch("axe_hf.training.dataloaders.MaxTokensBatchSampler", sampler):
         CutSampler.parts = cut.parts
         trainer = make_trainer(folder, recipe, cut)
         trainer.train()

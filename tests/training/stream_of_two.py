@@ -49,7 +49,7 @@ resumed = train(f"{folder}/checkpoint-4")
 theirs = resumed.model.state_dict()
 is_equal = all(torch.equal(w, theirs[name]) for name, w in whole.model.state_dict().items())
 own, texts = [], [pair["en"] for pair in lines]
-for batch in whole._stream_dataloader(stream).base_dataloader.dataset:
+for batch in whole.get_train_dataloader().base_dataloader.dataset:
     own += tokenizer.batch_decode(
         [row["input_ids"] for row in batch.rows], skip_special_tokens=True
     )
