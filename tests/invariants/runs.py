@@ -57,9 +57,9 @@ class CutSampler(MaxTokensBatchSampler):
 
     parts = 1
 
-    def __init__(self, *args: Any, accumulation: int):
+    def __init__(self, *args: Any, num_replicas: int, accumulation: int):
         # Those of one process that does not accumulate: its own steps are what is cut.
-        super().__init__(*args[:3])
+        super().__init__(*args)
 
     def __len__(self) -> int:
         return super().__len__() * self.parts
