@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from . import __version__
-from .commands import CommandParser, UsageError
-from .commands.options import without_secrets
+from .commands import CommandParser, UsageError, without_secrets
 from .output import printable
 
 COMMANDS = {
