@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from . import __version__
-from .commands import CommandParser, UsageError
+from .commands import CommandParser, UsageError, without_secrets
 from .output import printable
 
 COMMANDS = {
@@ -91,7 +91,11 @@ def _dispatch(argv: list[str]) -> int:
     except Exception as error:
         if is_debugging or isinstance(error, BrokenPipeError):
             raise
-        return _complain(prefix, _one_line(error, shlex.join(["axe-hf", "--debug", *argv])), FAILED)
+        return _complain(
+            prefix,
+            _one_line(error, shlex.join(["axe-hf", "--debug", *without_secrets(argv)])),
+            FAILED,
+        )
 
 
 def _parser() -> CommandParser:

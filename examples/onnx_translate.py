@@ -1,16 +1,13 @@
 """Translate with the folder of `axe-hf export MODEL --output-dir FOLDER [--int8]`, without PyTorch.
 
-What it does: Mask-Predict around the three graphs, a sentence at a time. Copy it: it needs numpy,
-onnxruntime and tokenizers, and nothing else. Takes milliseconds a sentence on any CPU:
+What it does: Mask-Predict around its three graphs. Copy it. Takes milliseconds a sentence:
 
     python examples/onnx_translate.py FOLDER "Where is the station?" "I am hungry."
-
 Expected output: a line a sentence, the same as of `axe-hf translate FOLDER --batch-size 1`.
 """
 
 import json
 import sys
-from itertools import groupby
 from pathlib import Path
 from unicodedata import category
 
@@ -32,6 +29,7 @@ pad, eos, mask, blank = (config[f"{name}_token_id"] for name in ids_of)
 tags = {f">>{d.rpartition(':' if ':' in d else '-')[2]}<<" for d in config.get("directions") or ()}
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 tokenizer.encode_special_tokens = of_tokenizer.get("split_special_tokens", False)
+tokenizer.enable_truncation(config["max_source_length"])
 around = tokenizer.encode(" ".join(tags) if len(tags) > 1 else "").ids  # what says nothing
 run = {n: InferenceSession(folder / f"{n}.onnx").run for n in ("encoder", "decoder", "head")}
 
@@ -76,8 +74,6 @@ for text in texts:
         sys.exit(f"Begin each text with one of {sorted(tags)}: into which is it to be translated?")
     head, said = (f"{tag} ", text.lstrip()[len(tag) :].lstrip()) if tag else ("", text * is_visible)
     bare, ids = (tokenizer.encode(head + prefix + s).ids for s in ("", said.removeprefix(prefix)))
-    end = around[around.index(eos) :]
-    ids = ids[: min(len(ids), config["max_source_length"]) - len(end)] + end
-    tokens = mask_predict(np.array([ids])) if {*ids} - {*around} and ids != bare else ()
-    tokens = (n for n, _ in groupby(tokens)) if settings["collapse_repeats"] else tokens
-    print(tokenizer.decode([n for n in tokens if n not in (pad, eos, blank)]))
+    tokens = mask_predict(np.array([ids])) if {*ids} - {*around} and ids != bare else np.array([])
+    is_kept = np.diff(tokens, prepend=-1) != 0 if settings["collapse_repeats"] else tokens >= 0
+    print(tokenizer.decode(tokens[is_kept & ~np.isin(tokens, (pad, eos, blank))].tolist()))

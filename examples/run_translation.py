@@ -3,8 +3,9 @@
 What it does: what `axe-hf train` does, by the same `run_training`, from options, from a JSON or
 YAML file of them, or from both, where options win: a CMLM from random weights, from a teacher's
 (--init_from) or to fine-tune (--model_name_or_path), whole or by an adapter (--use_peft).
-Takes 10 minutes on two CPU cores with this command, and a GPU or several if there are; one more
-process on another core is `python -m torch.distributed.run --nproc_per_node 2` in front of it.
+Takes 10 minutes on two CPU cores with this command, and a GPU if there is one. For two processes
+write `python -m torch.distributed.run --nproc_per_node 2` in place of `python`, on CPUs --use_cpu,
+and --max_steps; small_cpu.yaml has train_minutes in place of that, which is for one process.
 
     python examples/run_translation.py examples/recipes/small_cpu.yaml --do_train --do_predict \
         --source_lang en --target_lang de --train_file train.jsonl --test_file test.jsonl \
@@ -13,10 +14,8 @@ process on another core is `python -m torch.distributed.run --nproc_per_node 2` 
         --source_lang en --target_lang de --test_file more.jsonl --output_dir predictions
 Expected output: the losses, BLEU and chrF; in --output_dir the model, all_results.json and, with
 --do_predict, generated_predictions.txt. Without any --do_... all is done that the data allow.
-
-Other than with that script: --num_beams becomes --num_length_candidates, a data set's own
---test_file needs no .json, and nothing is downloaded to compute BLEU. As there, a run goes on from
-the last checkpoint in --output_dir, and scores of --do_predict are named predict_*, too.
+Other than with that script: --num_beams becomes --num_length_candidates. As there, a run goes on
+from the last checkpoint in --output_dir, and scores of --do_predict are named predict_*, too.
 """
 
 import json
@@ -62,7 +61,8 @@ except (OSError, ValueError) as error:
     parser.error(str(error))
 last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
 if last is not None and args.do_train and args.resume_from_checkpoint is None:
-    print(f"{last} is there: going on from it. Choose another --output_dir to start anew.")
+    if args.process_index == 0:
+        print(f"{last} is there: going on from it. Choose another --output_dir to start anew.")
     args.resume_from_checkpoint = "last"
 
 # 2. The run.

@@ -103,6 +103,22 @@ def test_ctrl_c_gives_130_and_says_what_is_left(translate_raises, capsys):
     assert said == "axe-hf translate: stopped. Nothing was written to out.txt."
 
 
+@pytest.mark.parametrize("words", [["--token", "hf_abc"], ["--hub_token=hf_abc"]])
+def test_a_token_is_not_printed_with_the_command_to_repeat(monkeypatch, capsys, tmp_path, words):
+    """Where a run is stopped, and where it fails in a way that nobody expected."""
+    (tmp_path / "checkpoint-1").mkdir()
+    data = f"--source-lang en --target-lang de --train-file t.tsv --output-dir {tmp_path}".split()
+    for error, said in ((KeyboardInterrupt(), "Go on from"), (RuntimeError("x"), "to see where")):
+
+        def fail(options, error=error):
+            raise error
+
+        monkeypatch.setattr("axe_hf.commands.train.run", fail)
+        main(["train", *data, *words])
+        printed = capsys.readouterr().err
+        assert said in printed and "hf_abc" not in printed and "***" in printed
+
+
 def test_help_loads_nothing_heavy_and_a_reader_that_went_away_is_no_failure():
     program = (
         "import sys; from axe_hf.cli import main; from axe_hf.commands import translate;"

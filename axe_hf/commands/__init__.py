@@ -2,3 +2,4 @@
 
 from .options import CommandParser as CommandParser
 from .options import UsageError as UsageError
+from .options import without_secrets as without_secrets

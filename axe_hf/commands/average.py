@@ -34,13 +34,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_option(group, "best", help=_BEST, **number)
     add_option(group, "last", help="take so many with the most steps", **number)
     text = "what is best: bleu, chrf, loss ... (bleu)"
-    add_option(group, "metric", metavar="NAME", default="bleu", help=text)
+    add_option(group, "metric", metavar="NAME", help=text)
     add_option(group, "output_dir", metavar="DIR", help="folder to make (required)")
     options = parser.parse_args(argv)
     if options.output_dir is None:
         raise UsageError("the following arguments are required: --output-dir")
     if options.best is not None and options.last is not None:
         raise UsageError("give either --best or --last, not both")
+    if options.metric is not None and options.best is None:
+        raise UsageError("--metric says what --best means: add --best, or leave it out")
+    options.metric = options.metric or "bleu"
     return options
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ..declarations import Declaration
 
 Fields = Mapping[str, Declaration]
+_SECRET = ("--token", "--hub-token", "--push-to-hub-token")
 _TRUTHS = dict.fromkeys(("yes", "true", "t", "y", "1"), True)
 _TRUTHS |= dict.fromkeys(("no", "false", "f", "n", "0"), False)
 _WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
@@ -42,6 +43,23 @@ def add_option(parser: Any, name: str, **kwargs: Any) -> None:
     parser.add_argument(flag(name), dest=name, **kwargs)
     if "_" in name:
         parser.add_argument(f"--{name}", dest=name, **kwargs | {"help": argparse.SUPPRESS})
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Words of a command as they may be printed: `***` for a token of the Hub.
+
+    >>> without_secrets(["--token", "hf_abc", "--hub_token=hf_abc", "--seed", "1"])
+    ['--token', '***', '--hub_token=***', '--seed', '1']
+    """
+    shown = list[str]()
+    for word in words:
+        name, is_joined, _ = word.partition("=")
+        if shown and shown[-1].replace("_", "-") in _SECRET:
+            word = "***"
+        elif is_joined and name.replace("_", "-") in _SECRET:
+            word = f"{name}=***"
+        shown.append(word)
+    return shown
 
 
 def _truth(text: str) -> bool:

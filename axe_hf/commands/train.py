@@ -22,6 +22,7 @@ from .options import (
     given_settings,
     read_settings,
     unknown_option,
+    without_secrets,
 )
 
 if TYPE_CHECKING:
@@ -239,4 +240,4 @@ def after_interrupt(options: TrainOptions) -> str:
         return f"There was no checkpoint yet in {folder} (see --save-steps): start again."
     if "resume_from_checkpoint" not in options.settings:
         argv += ["--resume-from-checkpoint", "last"]
-    return f"Go on from the last checkpoint: {shlex.join(argv)}"
+    return f"Go on from the last checkpoint: {shlex.join(without_secrets(argv))}"

@@ -17,7 +17,7 @@ EMA_STATE_NAME = "ema_state.safetensors"
 
 
 class EmaCallback(TrainerCallback):
-    """Exponential moving average of the trained weights, in fp32.
+    """Exponential moving average of the trained weights, in fp32, of fp64 weights in fp64.
 
     After step t (from 1) the average moves by 1 - d towards the weights, with
     d = min(decay, (1 + t) / (10 + t)): the short memory at the beginning lets go of the random
@@ -54,7 +54,7 @@ class EmaCallback(TrainerCallback):
         self._model = model
         reshard(model)
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._averages = [p.detach().float().clone() for p in self._weights.values()]
+        self._averages = [_exact(p.detach()).clone() for p in self._weights.values()]
         self.num_updates = 0
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class EmaCallback(TrainerCallback):
         """Move the average towards the present weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        weights = [p.detach().float() for p in self._weights.values()]
+        weights = [_exact(p.detach()) for p in self._weights.values()]
         torch._foreach_lerp_(self._averages, weights, 1 - decay)
 
     @contextmanager
@@ -140,7 +140,7 @@ def average_checkpoints(
         output_dir: A new or an empty folder for the result, with the first checkpoint's tokenizer.
 
     Returns:
-        The averaged model, in evaluation mode. Means are taken in fp32.
+        The averaged model, in evaluation mode. Means are taken in fp32, of fp64 weights in fp64.
 
     Raises:
         ValueError: There is no checkpoint, or two of them differ in shape.
@@ -165,7 +165,7 @@ def average_checkpoints(
         check_new_folder(output_dir, "output_dir")
     average = CmlmForConditionalGeneration.from_pretrained(folders[0])
     # By name and once for each matrix: tied ones appear once.
-    sums = {name: p.float().clone() for name, p in average.named_parameters()}
+    sums = {name: _exact(p).clone() for name, p in average.named_parameters()}
     for folder in folders[1:]:
         weights = dict(CmlmForConditionalGeneration.from_pretrained(folder).named_parameters())
         for name in sorted(sums.keys() | weights.keys()):
@@ -173,7 +173,7 @@ def average_checkpoints(
             if first != other:
                 shapes = f"{name} has shape {first} in {folders[0]} and {other} in {folder}"
                 raise ValueError(f"`checkpoints` must be of one model: {shapes}.")
-            sums[name] += weights[name].float()
+            sums[name] = sums[name] + weights[name]
     for name, parameter in average.named_parameters():
         parameter.copy_(sums[name] / len(folders))
     if output_dir is not None:
@@ -182,3 +182,8 @@ def average_checkpoints(
             if (folders[0] / "tokenizer_config.json").is_file():
                 AutoTokenizer.from_pretrained(folders[0]).save_pretrained(unfinished)
     return average.eval()
+
+
+def _exact(weight: torch.Tensor) -> torch.Tensor:
+    """`weight` in the precision that averages are taken in."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))

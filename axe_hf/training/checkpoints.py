@@ -1,6 +1,7 @@
 """Checkpoints: which one a run goes on from, whether it is whole, and whether the run fits it."""
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ _SINCE = {"allow_repetition": False, "axe_temperature": 0.0, "align_first": 0.0}
 _SINCE |= {"draft_share": 0.0, "cross_entropy_first": 0.0}
 _FULL, _SHARDED = (f"FSDP with {kind}_STATE_DICT" for kind in ("FULL", "SHARDED"))
 _DEEPSPEED, _WHOLE = "DeepSpeed", "one process, or of DDP"
+_OF_STEP = ("world_size", "gradient_accumulation_steps", "per_device_train_batch_size")
 _OF_OPTIMIZER = {"learning_rate", "weight_decay", "adam_epsilon", "adam_beta1", "adam_beta2"}
 _STATES = {"optimizer.pt": "*optim*", "scheduler.pt": "*scheduler*", "rng_state.pth": "rng_state*"}
 
@@ -157,11 +159,28 @@ def check_resumption(checkpoint: str | Path, recipe: dict[str, Any]) -> None:
     for name, pattern in _STATES.items():
         if not any(folder.rglob(pattern)):
             logger.warning(f"{folder} holds no {name}: the run will not go on as it would have.")
-    for name in sorted((before.keys() | recipe.keys()) - {"freeze"}):
+    passed = {"freeze"}
+    if _has_same_steps(before, recipe):
+        passed |= {*_OF_STEP}
+        if changed := [n for n in _OF_STEP if n in before and before[n] != recipe.get(n)]:
+            cut = ", ".join(f"`{name}` {recipe.get(name)}, was {before[name]}" for name in changed)
+            same = "its sentences are the same, and so is the run, but for dropout and drafts"
+            logger.warning(f"A step is shared out otherwise ({cut}): {same}.")
+    for name in sorted((before.keys() | recipe.keys()) - passed):
         if (was := before.get(name, _SINCE.get(name))) != (now := recipe.get(name)):
             is_kept = name in _OF_OPTIMIZER and any(folder.rglob(_STATES["optimizer.pt"]))
             result = f"{was} stays, by {folder}" if is_kept else "the run goes on as another one"
             logger.warning(f"`{name}` is {now}, but was {was}: {result}.")
+
+
+def _has_same_steps(before: dict[str, Any], recipe: dict[str, Any]) -> bool:
+    """Whether the steps of two runs have the same sentences, however processes share them."""
+    is_stream = str(recipe.get("train_dataset")).startswith("a stream")
+    if is_stream or recipe.get("train_sampling_strategy") == "batch_rebalance":
+        return False
+    is_by_tokens = recipe.get("max_tokens_per_batch") is not None
+    names = _OF_STEP[:2] if is_by_tokens else _OF_STEP
+    return math.prod(before.get(n) or 1 for n in names) == math.prod(recipe[n] for n in names)
 
 
 @contextmanager

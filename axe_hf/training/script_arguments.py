@@ -47,7 +47,8 @@ class ScriptArguments:
         overwrite_output_dir (default False): not needed, and refused where there is something to be
             written over.
         token (default None): access token of the Hub, for models, data sets and pushes; by default
-            that of hf auth login. Set in this process as HF_TOKEN, which other users cannot see.
+            that of hf auth login. Others on the machine can read it in the command: in the variable
+            HF_TOKEN, which this sets in its process, they cannot.
         config_name (default None): refused; sizes of a new model are settings of their own.
         cache_dir (default None): refused; set the environment variable HF_HOME.
         forced_bos_token (default None): refused; there is no first token to force.

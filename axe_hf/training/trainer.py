@@ -563,6 +563,12 @@ class AxeTrainer(Seq2SeqTrainer):
                 self.model.get_base_model(), output_dir or self.args.output_dir
             )
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Tied weights are in no file but by one of their names.
+        tied = getattr(self.model, "all_tied_weights_keys", None) or ()
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def _load_best_model(self) -> None:
         super()._load_best_model()
         if self._ema is not None and self.is_fsdp_enabled:

@@ -70,6 +70,9 @@ def test_wrong_usage_and_failures(fails, finished_run, model, tmp_path):
     assert "required: --output-dir" in fails(2, "average", finished_run)
     assert "required: CHECKPOINTS" in fails(2, "average", *out)
     assert "either --best or --last" in fails(2, "average", "r", "--best", 1, "--last", 1, *out)
+    for choice in (("--last", 1), ()):
+        line = fails(2, "average", "r", *choice, "--metric", "chrf", *out)
+        assert "--metric says what --best means: add --best" in line
     assert "--best: must be a whole number" in fails(2, "average", "r", "--best", 0, *out)
     assert "There is no folder nowhere" in fails(1, "average", "nowhere", *out)
     line = fails(1, "average", finished_run, "--best", 1, "--metric", "chrf", *out)

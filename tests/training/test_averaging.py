@@ -39,6 +39,21 @@ class TestMovingAverage:
         # bfloat16 could not move by a thousandth of a hundredth.
         assert 1 < ema._averages[0].item() < 1.001
 
+    def test_average_of_float64_weights_is_kept_in_fp64(self, tmp_path):
+        model = torch.nn.Linear(1, 1, bias=False).double()
+        torch.nn.init.constant_(model.weight, 1 / 3)
+        ema = EmaCallback(0.999)
+        ema.start(model)
+        ema.num_updates = 100_000
+        torch.nn.init.constant_(model.weight, 1 / 3 + 1e-9)
+        ema.update()
+        ema.save(tmp_path)
+        for moved in (ema, EmaCallback(0.999)):
+            if moved is not ema:
+                moved.load(model, tmp_path)
+            with moved.applied():
+                assert model.weight.item() - 1 / 3 == pytest.approx(1e-12, rel=1e-3)
+
     def test_the_average_is_what_is_evaluated_and_saved_but_not_what_is_trained(
         self, make_trainer, make_model, tmp_path
     ):
@@ -102,6 +117,17 @@ def test_every_weight_is_the_mean(checkpoints):
         mean = torch.stack([w[name] for w in weights]).mean(dim=0)
         torch.testing.assert_close(parameter, mean, msg=name)
     assert average.lm_head.weight is average.model.shared.weight
+
+
+def test_means_of_float64_are_taken_in_float64(make_model, tmp_path):
+    model, names = make_model().double(), ("first", "second")
+    for name, shift in zip(names, (0.0, 2e-10), strict=True):
+        for weight in model.parameters():
+            torch.nn.init.constant_(weight, 1 / 3 + shift)
+        model.save_pretrained(tmp_path / name)
+    average = average_checkpoints([tmp_path / name for name in names])
+    for weight in average.parameters():
+        assert (weight - (1 / 3 + 1e-10)).abs().max() < 1e-15
 
 
 def test_it_is_saved_like_any_model_with_tied_weights_once(checkpoints, tmp_path):

@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from, whether it is whole, and whether the run fits it."""
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from axe_hf.output import UNFINISHED
-from axe_hf.training.checkpoints import flaw_of, resolve_checkpoint
+from axe_hf.training.checkpoints import check_resumption, flaw_of, resolve_checkpoint
 
 SETTINGS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "learning_rate": 3e-3}
 
@@ -294,3 +295,67 @@ def test_a_killed_run_is_resumed_bit_by_bit(run_script, numbers):
     code, printed = run_script(Path(__file__).with_name("kills.py"), *numbers)
     assert code == 0, printed
     assert "kills resumed, bit-identical" in printed
+
+
+@pytest.fixture
+def told_of(tmp_path, caplog):
+    """What is said when a run of one recipe goes on from a checkpoint of another."""
+
+    def tell(before, recipe):
+        state = {"stateful_callbacks": {"AxeTrainer": {"attributes": before}}}
+        (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            (tmp_path / name).touch()
+        caplog.clear()
+        check_resumption(tmp_path, recipe)
+        return caplog.text
+
+    return tell
+
+
+FIXED = {"world_size": 2, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 8}
+BUDGET = FIXED | {"max_tokens_per_batch": 99}
+
+
+@pytest.mark.parametrize(
+    ("before", "changes"),
+    [
+        (FIXED, {"world_size": 1, "gradient_accumulation_steps": 2}),
+        (FIXED, {"world_size": 1, "per_device_train_batch_size": 16}),
+        (BUDGET, {"world_size": 1, "gradient_accumulation_steps": 2}),
+    ],
+)
+def test_steps_that_are_only_cut_otherwise_are_no_other_run(told_of, before, changes):
+    said = told_of(before, before | changes)
+    assert "A step is shared out otherwise (`world_size` 1, was 2, `" in said
+    assert "another one" not in said
+
+
+@pytest.mark.parametrize(
+    ("before", "changes"),
+    [
+        (FIXED, {"world_size": 1}),
+        (BUDGET, {"world_size": 1, "per_device_train_batch_size": 16}),
+        (FIXED | {"train_dataset": "a stream of 1 files"}, {"per_device_train_batch_size": 4}),
+    ],
+)
+def test_steps_of_other_sentences_are_another_run(told_of, before, changes):
+    recipe = before | changes
+    if "train_dataset" in before:
+        recipe["gradient_accumulation_steps"] = 2
+    said = told_of(before, recipe)
+    assert "the run goes on as another one" in said and "shared out otherwise" not in said
+
+
+def test_tied_weights_are_not_missed_in_a_checkpoint(make_trainer, caplog):
+    make_trainer(**SETTINGS).train()
+    trainer = make_trainer(**SETTINGS | {"max_steps": 8})
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    trainer.train(resume_from_checkpoint=True)
+    assert "missing keys" not in caplog.text
+    names = ["lm_head.weight", "model.shared.weight"]
+    loaded = torch.nn.modules.module._IncompatibleKeys(names, [])
+    trainer._issue_warnings_after_load(loaded)
+    logger.removeHandler(caplog.handler)
+    assert "missing keys in the checkpoint model loaded: ['model.shared.weight']" in caplog.text
