@@ -261,6 +261,14 @@ def test_there_is_no_step_of_left_to_right_generation_to_prepare(make_adapted):
             model.prepare_inputs_for_generation(torch.tensor([[7, 1]]))
 
 
+@pytest.mark.parametrize("others", [[], ["v_proj"]])
+def test_an_adapter_of_the_lengths_learns(make_adapted, make_trainer, others):
+    adapted = make_adapted(init_lora_weights=True, target_modules=["embed_lengths", *others])
+    make_trainer(adapted).train()
+    lengths = adapted.get_base_model().model.encoder.embed_lengths
+    assert lengths.lora_embedding_A["default"].abs().max() > 0  # which begins with 0
+
+
 WHOLE = {"target_modules": "all-linear", "modules_to_save": ["embed_lengths"]}
 
 
@@ -286,8 +294,15 @@ def logits_of(model, tokenizer):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, WHOLE, {"target_modules": ["lm_head"]}, {"target_modules": ["embed_tokens"]}],
-    ids=["attention", "all linear, lengths", "tied head", "tied embeddings"],
+    [
+        {},
+        WHOLE,
+        {"target_modules": ["lm_head"]},
+        {"target_modules": ["embed_tokens"]},
+        {"target_modules": ["embed_lengths"]},
+        {"target_modules": ["q_proj", "embed_lengths"]},
+    ],
+    ids=["attention", "all linear, lengths", "tied head", "tied embeddings", "lengths", "both"],
 )
 def test_adapter_and_merged_model_are_one(saved, tokenizer, tmp_path, axe_hf, changes):
     folder, adapted = saved(**changes)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from datasets import Dataset
 from starlette.testclient import TestClient
 from transformers import AutoTokenizer, MarianConfig, MarianMTModel, pipeline
 
@@ -25,6 +26,7 @@ from axe_hf import (
 from axe_hf.demo import explain
 from axe_hf.pipeline import source_ids
 from axe_hf.serving import ServedModel, create_app
+from axe_hf.training.loading import PairSet, scoring_set, training_set
 
 WORDS = ["one", "two", "three", "four", "eins", "zwei", "drei", "vier", "say"]
 TEXTS = ["one two", "three", "", "four one two", "say"]
@@ -161,3 +163,17 @@ def test_a_run_saves_it_and_the_next_ones_go_by_it(tmp_path, caplog, monkeypatch
     _, told, other = run("other", "first", "", do_predict=True)
     assert told == ["`source_prefix` is '' in this run; the model was trained with 'say: '."]
     assert other.model.config.source_prefix is None
+
+
+@pytest.mark.parametrize("directions", [None, ["en-de", "en-fr"]])
+def test_training_and_scoring_read_a_text_as_translating_does(directions, tokenizer):
+    config = CmlmConfig(vocab_size=len(tokenizer), directions=directions, source_prefix=PREFIX)
+    target = "fr" if directions else "de"
+    texts = ["one two", "say: one two", "say:", "four say: one"]
+    texts += [">>fr<< one two", ">>fr<< say: one two"] if directions else []
+    pairs = Dataset.from_list([{"translation": {"en": text, target: "eins"}} for text in texts])
+    data_args = DataArguments("en", target, train_file="train.tsv")
+    sets = [PairSet(pairs, [("en", target)])]
+    expected = source_ids(texts, tokenizer, config, target if directions else None)
+    for made in (training_set, scoring_set):
+        assert made(sets, tokenizer, config, data_args)["input_ids"][:] == expected

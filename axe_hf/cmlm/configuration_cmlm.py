@@ -71,13 +71,21 @@ def languages_of(direction: str) -> tuple[str, str]:
 
 
 def with_prefix(text: str, prefix: str | None) -> str:
-    """`text` behind `prefix`, which is not put twice: a text may come with it.
+    """`text` behind `prefix`, of which nothing is put twice: a text may come with it, or a part.
 
     >>> with_prefix("Hello.", "to German: "), with_prefix("to German: Hello.", "to German: ")
     ('to German: Hello.', 'to German: Hello.')
+    >>> with_prefix("say: Hello.", ">>de<< say: "), with_prefix(">>de<< Hello.", ">>de<< say: ")
+    ('>>de<< say: Hello.', '>>de<< say: Hello.')
     """
     prefix = prefix or ""
-    return text if text.startswith(prefix) else prefix + text
+    if text.startswith(prefix):
+        return text
+    tag, behind = "", prefix
+    if prefix.startswith(">>") and "<< " in prefix:  # see LANGUAGE_TAG
+        tag, end, behind = prefix.partition("<< ")
+        tag += end
+    return prefix + text.removeprefix(tag).removeprefix(behind)
 
 
 def canvas_recipe(of: Any) -> dict[str, Any]:

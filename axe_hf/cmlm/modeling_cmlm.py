@@ -522,9 +522,16 @@ class CmlmEncoder(CmlmStack):
         self.layers = nn.ModuleList(layers)
         self.post_init()
 
+    def _length_vectors(self) -> Tensor:
+        """`(max_target_length + 1, d_model)`, with what an adapter adds to them."""
+        lengths, weight = self.embed_lengths, self.embed_lengths.weight
+        if type(lengths) is nn.Embedding:
+            return weight
+        return lengths(torch.arange(len(weight), device=weight.device))
+
     def _length_logits(self, length_state: Tensor) -> Tensor:
         with torch.autocast(device_type=length_state.device.type, enabled=False):
-            weight = self.embed_lengths.weight
+            weight = self._length_vectors()
             dtype = torch.promote_types(weight.dtype, torch.float32)
             # (batch, max_target_length + 1)
             logits = length_state.to(dtype) @ weight.to(dtype).T
@@ -545,7 +552,7 @@ class CmlmEncoder(CmlmStack):
         check_mask("attention_mask", attention_mask, hidden_states)
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
-        length_vector = self.embed_lengths.weight[0].expand(hidden_states.shape[0], 1, -1)
+        length_vector = self._length_vectors()[0].expand(hidden_states.shape[0], 1, -1)
         length_vector = length_vector.to(hidden_states.dtype)
         masks = self._masks(hidden_states, attention_mask)
         if isinstance(masks, EncoderMasks) and self._is_frozen_for(hidden_states, kwargs):

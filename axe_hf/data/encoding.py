@@ -63,25 +63,25 @@ class WordIds:
 
     def __call__(self, texts: Sequence[str]) -> TokenColumn:
         words = [text.split(" ") for text in texts]
-        long = self._learn({*chain.from_iterable(words)})
-        known, end = self.known.__getitem__, self.end
-        rows = [b"".join([*map(known, one), end]) for one in words]
-        for word in long:
-            del self.known[word]
+        ids, end = self._ids_of({*chain.from_iterable(words)}).__getitem__, self.end
+        rows = [b"".join([*map(ids, one), end]) for one in words]
         lengths = np.array([*map(len, rows)], np.int64) // len(end)
         return TokenColumn(np.frombuffer(b"".join(rows), np.int32), lengths.cumsum())
 
-    def _learn(self, words: set[str]) -> list[str]:
-        """Make all of `words` known; returns those that are not to be kept."""
+    def _ids_of(self, words: set[str]) -> dict[str, bytes]:
+        """The ids of all `words`, and of others. Threads may call this at the same time: what one
+        of them got may grow, but loses nothing."""
         if len(self.known) > _MOST_WORDS:
             self.known, self.older = {}, self.known
-        new = [word for word in words if word not in self.known]
-        found = {word: self.older[word] for word in new if word in self.older}
+        known, older = self.known, self.older
+        new = [word for word in words if word not in known]
+        found = {word: older[word] for word in new if word in older}
         if unseen := [word for word in new if word not in found]:
             ids = (array("i", one).tobytes() for one in self.encode(unseen))
             found.update(zip(unseen, ids, strict=True))
-        self.known |= found
-        return [word for word in new if len(word) > _LONGEST_WORD]
+        kept = {word: ids for word, ids in found.items() if len(word) <= _LONGEST_WORD}
+        known.update(kept)
+        return known if len(kept) == len(found) else known | found
 
 
 def are_those_of_words(tokenizer: Any, like: Any) -> bool:

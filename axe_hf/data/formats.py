@@ -34,13 +34,20 @@ _from_json = json.JSONDecoder().decode
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of one process among several: those whose number leaves `index` over `count`."""
+    """The rows of one process among several: one of each `count` that follow each other.
+
+    Which one changes as if by chance: if each second line is empty, no process gets only those.
+    """
 
     index: int = 0
     count: int = 1
 
     def has(self, number: int) -> bool:
-        return self.count == 1 or number % self.count == self.index
+        if self.count == 1:
+            return True
+        mixed = ((number - 1) // self.count * 0x9E3779B1) & 0xFFFFFFFF  # as MurmurHash3 ends
+        mixed = (mixed ^ mixed >> 15) * 0x85EBCA6B >> 13
+        return (number + mixed) % self.count == self.index
 
 
 class Row(NamedTuple):

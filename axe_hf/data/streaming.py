@@ -252,11 +252,15 @@ class _HubReader:
             row = {name: column[0] for name, column in columns.items()}
             if is_first:
                 check_hub_columns([*row], row.get("translation", ()), self.languages, self.name)
-            is_first, taken = False, taken + 1
+            is_first = False
+            pair = {language: row["translation"][language] for language in self.languages}
+            if not any((text or "").strip() for text in pair.values()):
+                continue  # data that are read whole have none either
+            taken += 1
             if self.limit is None or self.share.has(taken):
                 is_empty = False
                 self._began, self._data = {"epoch": epoch, "taken": taken}, data
-                yield {language: row["translation"][language] for language in self.languages}
+                yield pair
         if is_empty:
             raise _nothing_to_read(self.name, self.share)
         self._began, self._data = {"epoch": epoch + 1}, None

@@ -341,7 +341,19 @@ class PairTokenizer:
         max_source_length, max_target_length: longest sides kept, in tokens with `</s>`.
         max_canvas_length: most positions that a target may need where a blank has to stand between
             equal neighbours; None if it has not.
-        source_prefix: put before each source that does not begin with it.
+        source_prefix: put before each source, also a tag with a prefix behind it; nothing of it is
+            put twice.
+
+    Raises:
+        TypeError, ValueError: the tokenizer lacks what a CMLM needs, or a length is below 2.
+
+    Example:
+        >>> from axe_hf.data import PairTokenizer, train_tokenizer
+        >>> tokenizer = train_tokenizer(["good day", "guten Tag"] * 9, vocab_size=300)
+        >>> tokenize = PairTokenizer(tokenizer, "en", "de", 8, 8)
+        >>> made = tokenize([{"en": "good day", "de": "guten Tag"}, {"en": "", "de": "Tag"}])
+        >>> tokenizer.batch_decode(made["labels"], skip_special_tokens=True)
+        ['guten Tag']
     """
 
     tokenizer: PreTrainedTokenizerBase

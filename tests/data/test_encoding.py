@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from axe_hf.data import PairTokenizer, train_tokenizer
-from axe_hf.data.encoding import TokenColumn
+from axe_hf.data.encoding import TokenColumn, WordIds
 from axe_hf.data.tokenizer import encode_targets
 from axe_hf.training.directions import add_tags
 
@@ -62,6 +62,20 @@ def test_words_are_forgotten_and_learned_again(tokenizer, monkeypatch):
             assert encode([text, "foo"]).rows() == tokenizer([text, "foo"]).input_ids
     assert len(encode.known) + len(encode.older) < 100
     assert all(len(word) <= 40 for word in encode.known)
+
+
+@pytest.mark.parametrize("others", [["b", "c d e"], ["b", "c d e f", "x" * 50]])
+def test_what_another_thread_forgets_is_still_there(others, monkeypatch):
+    monkeypatch.setattr("axe_hf.data.encoding._MOST_WORDS", 2)
+
+    def encode(words):
+        while others and "new" in words:  # as if another thread came in between
+            word_ids([others.pop()])
+        return [[len(word)] for word in words]
+
+    word_ids = WordIds(encode, end=1)
+    word_ids(["a"])
+    assert word_ids(["a " + "x" * 50 + " new"]).rows() == [[1, 50, 3, 1]]
 
 
 def test_tokenizers_that_look_further_than_a_word_are_asked_for_whole_texts():

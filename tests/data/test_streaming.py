@@ -127,6 +127,30 @@ def test_the_processes_share_the_pairs_of_an_epoch(name, make_stream, texts_of, 
     assert sorted(seen) == sorted(sources(pairs))
 
 
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.text"])
+def test_lines_that_are_empty_at_even_distances_leave_no_process_without_pairs(
+    name, count, tmp_path
+):
+    pairs = make_pairs(90 * count)
+    path = tmp_path / name
+    source = write(path, pairs)
+    for file in tmp_path.iterdir():
+        text = file.read_text()
+        file.write_text(text.replace("\n", "\n" * count))
+    if name == "a.csv":  # an empty line there is none; a text has several
+        header, *lines = text.splitlines()
+        broken = "\n" * (count - 1)
+        path.write_text("\n".join([header, *(f'"{broken}{line[0]}"{line[1:]}' for line in lines)]))
+    stream, found = PairStream(source, **LANGUAGES), []
+    for index in range(count):
+        (reader,) = stream.readers(Share(index, count))
+        own = [pair for pair in reader if pair["en"]]
+        assert 60 < len(own) < 120
+        found += own
+    assert sorted(sources(found)) == sorted(sources(pairs))
+
+
 def test_each_epoch_has_every_pair_of_all_files_once_in_an_order_of_its_own(
     make_stream, texts_of, tmp_path
 ):
@@ -220,15 +244,15 @@ def test_the_first_pairs_of_a_stream_come_in_each_epoch(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     folder.mkdir()
-    blank = [] if name == "hub" else [{"en": "", "de": ""}]  # which is no pair
+    is_hub, blank = name == "hub", {"en": "", "de": ""}  # which is no pair
     files = [
-        write(folder / f"{part}{name}" if blank else folder / f"train-{part}.jsonl", pairs)
-        for part, pairs in enumerate([[*make_pairs(9), *blank], make_pairs(30, 9)])
+        write(folder / (f"train-{part}.jsonl" if is_hub else f"{part}{name}"), pairs)
+        for part, pairs in enumerate([[*make_pairs(9), blank], [blank, *make_pairs(30, 9)]])
     ]
-    stream, seen = make_stream(files if blank else folder, max_pairs=20), []
+    stream, seen = make_stream(folder if is_hub else files, max_pairs=21), []
     for index in range(count):
         share = Share(index, count)
-        number = len(range(index or count, 21, count))
+        number = 21 // count
         batches = stream.batches(batch_size=3, share=share)
         whole = list(islice(batches, 2 * (number // 10 * 4 + -(-(number % 10) // 3))))
         seen += texts_of(whole)
@@ -236,8 +260,8 @@ def test_the_first_pairs_of_a_stream_come_in_each_epoch(
             state = json.loads(json.dumps(whole[number - 1].state))
             resumed = stream.batches(batch_size=3, share=share, states=[state])
             assert list(islice(resumed, len(whole) - number)) == whole[number:]
-    assert sorted(seen) == sorted(sources(make_pairs(20)) * 2)
-    assert "of 20 pairs" in stream.description or not blank
+    assert sorted(seen) == sorted(sources(make_pairs(21)) * 2)
+    assert "of 21 pairs" in stream.description or is_hub
 
 
 def test_a_window_is_read_while_the_batches_before_it_are_used(make_stream, tmp_path, monkeypatch):
