@@ -220,13 +220,7 @@ def _run(
     metrics: dict[str, Any] = {}
     if "train" in splits:
         trainer.tell_card(**_about(model_args, data_args))
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        sized: Any = train_dataset
-        if hasattr(sized, "__len__"):  # a stream has none
-            metrics["train_samples"] = len(sized)
-        trainer.save_model(_internal_call=True)  # which is pushed when it is scored
-        trainer.save_state()
-        trainer.save_metrics("train", metrics)
+        metrics = _train(trainer, checkpoint)
     scores = {}
     for split, dataset in scored.items():
         prefix = "eval" if split == "validation" else split
@@ -238,6 +232,17 @@ def _run(
         trainer.save_state()
         _write_card(trainer, model_args, data_args, scores)
     return TrainingResult(trainer, trainer.model, tokenizer, metrics)
+
+
+def _train(trainer: AxeTrainer, checkpoint: str | None) -> dict[str, Any]:
+    """Train and save; the metrics."""
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    if hasattr(trainer.train_dataset, "__len__"):  # a stream has none
+        metrics["train_samples"] = len(trainer.train_dataset)
+    trainer.save_model(_internal_call=True)  # which is pushed when it is scored
+    trainer.save_state()
+    trainer.save_metrics("train", metrics)
+    return metrics
 
 
 def _for_splits(training_args, data_args, splits: set[str]) -> AxeTrainingArguments:
