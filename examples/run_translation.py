@@ -4,8 +4,8 @@ What it does: what `axe-hf train` does, by the same `run_training`, from options
 YAML file of them, or from both, where options win: a CMLM from random weights, from a teacher's
 (--init_from) or to fine-tune (--model_name_or_path), whole or by an adapter (--use_peft).
 Takes 10 minutes on two CPU cores with this command, and a GPU if there is one. For two processes
-write `python -m torch.distributed.run --nproc_per_node 2` in place of `python`, on CPUs --use_cpu,
-and --max_steps; small_cpu.yaml has train_minutes in place of that, which is for one process.
+write `python -m torch.distributed.run --nproc_per_node 2` in place of `python`, and on CPUs
+--use_cpu.
 
     python examples/run_translation.py examples/recipes/small_cpu.yaml --do_train --do_predict \
         --source_lang en --target_lang de --train_file train.jsonl --test_file test.jsonl \

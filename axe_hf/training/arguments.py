@@ -83,7 +83,8 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
             None is as the model was trained; a new one: 0.
         train_minutes (default None): wall-clock budget of the training loop in minutes, evaluation
             and saving not counted. The learning rate follows max(step / max_steps, elapsed /
-            budget), and training ends with it. Resuming continues the same budget.
+            budget), and training ends with it. Resuming continues the same budget. Of several
+            processes the first one's clock counts.
         cross_entropy_first (default 0): share of the run, in [0, 1], that trains by cross entropy
             before anything else, on fully masked canvases of the target's own length; then the
             model's own loss of AXE's family takes over. So the literature starts losses that align
@@ -208,12 +209,10 @@ class AxeTrainingArguments(Seq2SeqTrainingArguments):
                 raise ValueError(f"`fp16` needs a GPU, on a CPU {instead}. Leave it out.")
         if self.train_minutes is None:
             return
-        need, size = "with `train_minutes`", self.world_size
+        need = "with `train_minutes`"
         if (schedule := self.lr_scheduler_type.value) not in ("linear", "cosine"):
             known = f"one of linear and cosine {need}, got {schedule!r}"
             raise ValueError(f"`lr_scheduler_type` must be {known}.")
-        if size > 1:  # their clocks would end training at different steps
-            raise ValueError(f"`train_minutes` needs one process, got {size}. Use `max_steps`.")
         for name in ("logging_steps", "eval_steps", "save_steps"):
             if 0 < (getattr(self, name) or 0) < 1 and self.max_steps < 0:
                 steps = f"a number of steps {need}, not a share, got {getattr(self, name)}"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
@@ -14,44 +15,59 @@ from .arguments import AxeTrainingArguments
 
 
 class TrainingClock(TrainerCallback, ExportableState):
-    """Ends training after `train_minutes`, less evaluation and saving; a resumed run goes on."""
+    """Ends training after `train_minutes`, less evaluation and saving; a resumed run goes on.
+
+    Several processes go by what the clock of the first of them said at the end of the last step:
+    by clocks of their own they would learn at different rates, and not end together.
+    """
 
     def __init__(self) -> None:
         self.elapsed_seconds = self._lap_start = 0.0
         self._running_since: float | None = None
+        self._of_first: float | None = None
 
     def state(self) -> dict:
-        return {"args": {}, "attributes": {"elapsed_seconds": self.seconds()}}
+        return {"args": {}, "attributes": {"elapsed_seconds": self._own_seconds()}}
 
     def seconds(self) -> float:
-        """Seconds of training so far, those before a resume included."""
+        """Seconds of training so far, those before a resume included; in all processes the same."""
+        return self._own_seconds() if self._of_first is None else self._of_first
+
+    def _own_seconds(self) -> float:
         if self._running_since is None:
             return self.elapsed_seconds
         return self.elapsed_seconds + time.perf_counter() - self._running_since
 
     def lap(self) -> float:
         """Seconds of training since the last call, or since training began or was resumed."""
-        start, self._lap_start = self._lap_start, self.seconds()
+        start, self._lap_start = self._lap_start, self._own_seconds()
         return self._lap_start - start
 
     def _pause(self, *args: Any, **kwargs: Any) -> None:
-        self.elapsed_seconds, self._running_since = self.seconds(), None
+        self.elapsed_seconds, self._running_since = self._own_seconds(), None
 
     on_epoch_end = on_train_end = _pause
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._running_since, self.elapsed_seconds = None, 0.0
+        self._running_since = self._of_first = None
+        self.elapsed_seconds = 0.0
         if state.global_step > 0:
             # Transformers saves the states of callbacks always, but restores them on request only.
             saved = state.stateful_callbacks.get(type(self).__name__, self.state())
             self.elapsed_seconds = saved["attributes"]["elapsed_seconds"]
         self._lap_start = self.elapsed_seconds
+        if args.world_size > 1 and args.train_minutes is not None:
+            self._of_first = self.elapsed_seconds
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self._running_since is None:
             self._running_since = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
+        if self._of_first is not None:
+            told = torch.tensor(self._own_seconds(), device=args.device)
+            torch.distributed.broadcast(told, src=0)
+            self._of_first = told.item()
         if args.train_minutes is not None and self.seconds() >= 60 * args.train_minutes:
             control.should_training_stop = control.should_log = True  # as at `max_steps`
             control.should_evaluate |= args.eval_strategy == "steps"

@@ -22,6 +22,8 @@ def equal(folder: Path) -> None:
                 record = runs.record_of(recipe, cut, str(folder / "out"))
                 if torch.distributed.get_rank() == 0:
                     torch.save(record, folder / runs.file_of(name, cut))
+    rank = torch.distributed.get_rank()
+    torch.save(runs.timed_record_of(folder / "timed"), folder / f"timed-{rank}.pt")
 
 
 if __name__ == "__main__":

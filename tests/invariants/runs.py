@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -190,6 +191,20 @@ def record_of(recipe: Recipe, cut: Cut, folder: str) -> dict[str, Any]:
     steps = [log for log in trainer.state.log_history if "loss" in log]
     scores = trainer.evaluate()
     return {"steps": steps, "weights": whole_weights(trainer.model), "scores": scores}
+
+
+def timed_record_of(folder: Path) -> list[dict[str, Any]]:
+    """Train two processes for a budget of time, and on from the middle of it; log and weights."""
+    recipe, records = Recipe(STRETCHED | {"lr_scheduler_type": "cosine"}), []
+    budget = {"max_steps": -1, "train_minutes": 0.03, "save_strategy": "steps", "save_steps": 2}
+    budget |= {"save_total_limit": None}
+    for name, resumed in (("whole", None), ("resumed", str(folder / "whole" / "checkpoint-2"))):
+        trainer = make_trainer(str(folder / name), recipe, Cut(2, 1, 4), **budget)
+        trainer.train(resume_from_checkpoint=resumed)
+        steps = [log for log in trainer.state.log_history if "loss" in log]
+        told = {"steps": steps, "minutes": trainer.elapsed_minutes}
+        records.append(told | {"weights": whole_weights(trainer.model)})
+    return records
 
 
 def without_times(scores: dict[str, Any]) -> dict[str, float]:

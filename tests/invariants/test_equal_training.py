@@ -14,16 +14,22 @@ CASES = [(name, cut) for name, (_, cuts) in runs.RECIPES.items() for cut in cuts
 
 
 @pytest.fixture(scope="module")
-def record(two_processes, tmp_path_factory):
+def folder(two_processes):
+    """What two processes saved."""
+    return two_processes("equal")
+
+
+@pytest.fixture(scope="module")
+def record(folder, tmp_path_factory):
     """What came out of a recipe that is cut in one way; each is trained once."""
-    known, of_two = {}, two_processes("equal")
+    known = {}
 
     def of(name, cut):
         recipe, _ = runs.RECIPES[name]
         if (name, cut) not in known and cut.num_processes == 1:
             known[name, cut] = runs.record_of(recipe, cut, tmp_path_factory.mktemp("out"))
         elif (name, cut) not in known:
-            known[name, cut] = torch.load(of_two / runs.file_of(name, cut), weights_only=False)
+            known[name, cut] = torch.load(folder / runs.file_of(name, cut), weights_only=False)
         return known[name, cut]
 
     return of
@@ -50,3 +56,16 @@ def test_training_did_something(record):
         start = runs.whole_weights(runs.make_model(**recipe.config))
         end = record(name, cuts[0])["weights"]
         assert max(float((end[n] - w).abs().max()) for n, w in start.items()) > 0.01
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["from the start", "resumed"])
+def test_a_budget_of_time_ends_both_processes_at_one_step_with_one_rate_at_each(of_each, part):
+    """Their own clocks differ: by them each rate would, too."""
+    first, second = (records[part] for records in of_each("timed"))
+    names = (*runs.EXACT, "learning_rate", "elapsed_minutes", "step")
+    known = [[{n: log[n] for n in names} for log in each["steps"]] for each in (first, second)]
+    assert known[0] == known[1]
+    assert first["minutes"] == second["minutes"] >= 0.03
+    assert len({log["learning_rate"] for log in first["steps"]}) > 2
+    for name, weight in first["weights"].items():
+        assert weight.equal(second["weights"][name])
