@@ -139,6 +139,7 @@ def test_gradient_checkpointing_changes_nothing(
     torch.testing.assert_close(loss_and_gradients(model, batch, labels), expected)
 
 
+@pytest.mark.slow
 def test_compiled_and_frozen_it_is_the_same(make_hiding, make_batch, labels):
     model, batch = make_hiding(dropout=0.0, tie_word_embeddings=False).train(), make_batch()
     freeze_encoder(model)

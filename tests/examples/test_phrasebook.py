@@ -57,12 +57,14 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
     assert make_phrasebook(**small, seed=3) != make_phrasebook(**small, seed=4)
 
 
+@pytest.mark.slow
 def test_it_gives_fifty_thousand_distinct_pairs(book):
     pairs = {(row["translation"]["en"], row["translation"]["de"]) for row in book.train}
     assert len(pairs) == len(book.train) == 50_000
     assert len({en for en, _ in pairs}) > 20_000
 
 
+@pytest.mark.slow
 def test_no_sentence_of_one_split_occurs_in_another(book):
     english_of, german_of = {}, {}
     for split in SPLITS:
@@ -84,6 +86,7 @@ def test_sources_that_share_a_sentence_have_the_same_meaning_and_split(sources):
             assert owners[sentence] == source.meaning, sentence
 
 
+@pytest.mark.slow
 def test_references_open_with_the_translation_and_hold_all_right_ones_once(book):
     counts = []
     for row in book.validation + book.test:
@@ -94,6 +97,7 @@ def test_references_open_with_the_translation_and_hold_all_right_ones_once(book)
     assert sum(count == 1 for count in counts) / len(counts) < 0.1
 
 
+@pytest.mark.slow
 def test_training_repeats_sources_with_other_translations(book):
     translations: dict[str, set[str]] = {}
     for row in book.train:
@@ -101,6 +105,7 @@ def test_training_repeats_sources_with_other_translations(book):
     assert sum(len(texts) > 1 for texts in translations.values()) / len(translations) > 0.4
 
 
+@pytest.mark.slow
 def test_the_vocabulary_is_small_and_the_sentences_are_short(book):
     for language, limit in (("en", 500), ("de", 900)):
         texts = [row["translation"][language] for row in book.train]
@@ -249,6 +254,7 @@ def test_verbs_take_their_forms(verb, second, third, participle, auxiliary):
     assert (forms.full_participle, forms.auxiliary) == (participle, auxiliary)
 
 
+@pytest.mark.slow
 def test_the_files_of_the_package_are_what_the_grammar_writes(book):
     for split in SPLITS:
         with gzip.open(PHRASEBOOK / f"{split}.jsonl.gz") as file:

@@ -63,9 +63,8 @@ def train(make_model, few, tokenizer, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(
-    "recipe", [{"masking": "uniform"}, pytest.param(JITTERED, marks=slow)], ids=["masks", "jitter"]
-)
+@slow
+@pytest.mark.parametrize("recipe", [{"masking": "uniform"}, JITTERED], ids=["masks", "jitter"])
 def test_the_canvases_of_an_epoch_are_the_same_however_it_is_cut(train, few, recipe):
     def epochs_of(trained):
         return sorted(trained[:NUM_PAIRS]), sorted(trained[NUM_PAIRS:])
