@@ -558,10 +558,9 @@ class AxeTrainer(Seq2SeqTrainer):
             tied = getattr(self.model, "all_tied_weights_keys", ())
             state_dict = {name: w for name, w in state_dict.items() if name not in tied}
         super()._save(output_dir, state_dict)
-        if hasattr(self.model, "get_base_model"):
-            save_settings_of_adapter(
-                self.model.get_base_model(), output_dir or self.args.output_dir
-            )
+        if hasattr(self.model, "get_base_model") and self.args.should_save:  # FSDP calls all
+            folder = output_dir or self.args.output_dir
+            save_settings_of_adapter(self.model.get_base_model(), folder)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         # Tied weights are in no file but by one of their names.
