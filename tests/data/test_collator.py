@@ -5,25 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from axe_hf.data import DataCollatorForCmlm, train_tokenizer
+from axe_hf.data import DataCollatorForCmlm
 
 PAD, EOS, UNK, MASK, BLANK = range(5)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    texts = ["the cat sleeps on the mat .", "die Katze schläft auf der Matte ."] * 5
-    return train_tokenizer(texts, vocab_size=320)
-
-
-def random_features(num_rows, longest=9, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def ids():
-        length = int(torch.randint(0, longest, (), generator=generator))
-        return [*torch.randint(130, 300, (length,), generator=generator).tolist(), EOS]
-
-    return [{"input_ids": ids(), "labels": ids()} for _ in range(num_rows)]
 
 
 def targets_of(batch):
@@ -31,7 +15,7 @@ def targets_of(batch):
     return torch.where(batch["labels"] == -100, batch["decoder_input_ids"], batch["labels"])
 
 
-def test_masked_and_observed_positions_together_give_the_target_back(tokenizer):
+def test_masked_and_observed_positions_together_give_the_target_back(tokenizer, random_features):
     features = random_features(50)
     batch = DataCollatorForCmlm(tokenizer)(features)
     canvas, labels = batch["decoder_input_ids"], batch["labels"]
@@ -43,7 +27,7 @@ def test_masked_and_observed_positions_together_give_the_target_back(tokenizer):
         assert ((canvas[row, :length] == MASK) == (labels[row, :length] != -100)).all()
 
 
-def test_source_is_padded_and_its_attention_mask_follows_the_lengths(tokenizer):
+def test_source_is_padded_and_its_attention_mask_follows_the_lengths(tokenizer, random_features):
     features = random_features(7)
     batch = DataCollatorForCmlm(tokenizer)(features)
     for row, feature in enumerate(features):
@@ -61,7 +45,7 @@ def test_pad_tokens_inside_a_source_stay_attended(tokenizer):
     assert batch["attention_mask"].tolist() == [[1, 1, 1]]
 
 
-def test_full_masking_masks_everything_and_scores_everything(tokenizer):
+def test_full_masking_masks_everything_and_scores_everything(tokenizer, random_features):
     features = random_features(9)
     batch = DataCollatorForCmlm(tokenizer, masking="full")(features)
     for row, feature in enumerate(features):
@@ -108,7 +92,7 @@ def test_end_of_sentence_is_masked_and_predicted_like_any_token(tokenizer):
     assert (labels[:, 1] == -100).any()
 
 
-def test_same_batch_gets_the_same_masks_from_any_collator_with_the_seed(tokenizer):
+def test_same_batch_gets_the_same_masks_from_any_collator_with_the_seed(tokenizer, random_features):
     features = random_features(20)
     torch.manual_seed(1)
     first = DataCollatorForCmlm(tokenizer, seed=4)(features)
@@ -119,13 +103,13 @@ def test_same_batch_gets_the_same_masks_from_any_collator_with_the_seed(tokenize
         assert torch.equal(tensor, first[name])
 
 
-def test_global_random_state_is_not_touched(tokenizer):
+def test_global_random_state_is_not_touched(tokenizer, random_features):
     before = torch.get_rng_state()
     DataCollatorForCmlm(tokenizer)(random_features(20))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_masks_change_with_the_seed_the_order_and_the_company(tokenizer):
+def test_masks_change_with_the_seed_the_order_and_the_company(tokenizer, random_features):
     features = random_features(40)
 
     def canvas(rows, seed=0):
@@ -138,7 +122,7 @@ def test_masks_change_with_the_seed_the_order_and_the_company(tokenizer):
     assert not torch.equal(first[:-1], canvas(features[:-1])[:, : first.shape[1]])
 
 
-def test_padding_to_a_multiple_widens_and_changes_no_mask(tokenizer):
+def test_padding_to_a_multiple_widens_and_changes_no_mask(tokenizer, random_features):
     features = random_features(20, longest=13)
     plain = DataCollatorForCmlm(tokenizer)(features)
     wide = DataCollatorForCmlm(tokenizer, pad_to_multiple_of=8)(features)
@@ -150,7 +134,7 @@ def test_padding_to_a_multiple_widens_and_changes_no_mask(tokenizer):
         assert (wide[name][:, width:] == filler).all()
 
 
-def test_lists_tensors_and_extra_columns_give_the_same_batch(tokenizer):
+def test_lists_tensors_and_extra_columns_give_the_same_batch(tokenizer, random_features):
     features = random_features(6)
     extended = [
         {name: torch.tensor(ids) for name, ids in row.items()} | {"translation": {}, "idx": 3}
@@ -163,7 +147,7 @@ def test_lists_tensors_and_extra_columns_give_the_same_batch(tokenizer):
         assert torch.equal(tensor, other[name])
 
 
-def test_workers_give_the_same_batches_as_the_main_process(tokenizer):
+def test_workers_give_the_same_batches_as_the_main_process(tokenizer, random_features):
     features = random_features(24)
     collator = DataCollatorForCmlm(tokenizer)
 
@@ -178,7 +162,7 @@ def test_workers_give_the_same_batches_as_the_main_process(tokenizer):
             assert torch.equal(tensor, shared[name])
 
 
-def test_stock_trainer_takes_the_collator(tokenizer, tmp_path):
+def test_stock_trainer_takes_the_collator(tokenizer, tmp_path, random_features):
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments
 
@@ -253,7 +237,9 @@ def test_tokenizer_without_a_blank_is_refused_until_it_is_loaded_with_one(tokeni
 
 
 @pytest.mark.parametrize("multiplier", [0.5, 1.25, 2.0])
-def test_length_multiplier_stretches_the_canvas_and_leaves_the_labels(tokenizer, multiplier):
+def test_length_multiplier_stretches_the_canvas_and_leaves_the_labels(
+    tokenizer, multiplier, random_features
+):
     features = random_features(6)
     batch = DataCollatorForCmlm(tokenizer, masking="full", length_multiplier=multiplier)(features)
     expected = [max(1, round(len(row["labels"]) * multiplier)) for row in features]
@@ -263,7 +249,7 @@ def test_length_multiplier_stretches_the_canvas_and_leaves_the_labels(tokenizer,
     assert torch.equal(batch["labels"], plain["labels"])
 
 
-def test_a_seed_is_computed_only_where_something_is_drawn(tokenizer, monkeypatch):
+def test_a_seed_is_computed_only_where_something_is_drawn(tokenizer, monkeypatch, random_features):
     computed = []
     monkeypatch.setattr(
         "axe_hf.data.collator._generator", lambda content: computed.append(1) or torch.Generator()
@@ -277,7 +263,7 @@ def test_a_seed_is_computed_only_where_something_is_drawn(tokenizer, monkeypatch
     assert len(computed) == 2
 
 
-def test_stretched_canvas_stays_within_its_limit_and_multiple(tokenizer):
+def test_stretched_canvas_stays_within_its_limit_and_multiple(tokenizer, random_features):
     collator = DataCollatorForCmlm(
         tokenizer,
         masking="full",
@@ -349,7 +335,7 @@ def test_a_target_that_no_canvas_has_room_for_is_named(tokenizer, limit, row):
     DataCollatorForCmlm(tokenizer, max_canvas_length=NEEDED[row], **how)(features)
 
 
-def test_masks_that_show_tokens_are_what_they_were_with_repetition(tokenizer):
+def test_masks_that_show_tokens_are_what_they_were_with_repetition(tokenizer, random_features):
     features = random_features(9)
     found = DataCollatorForCmlm(tokenizer, allow_repetition=True)(features)
     for name, tensor in DataCollatorForCmlm(tokenizer)(features).items():

@@ -7,27 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from axe_hf.data import DataCollatorForCmlm, train_tokenizer
+from axe_hf.data import DataCollatorForCmlm
 from axe_hf.data.draws import DRAW, NumberedRows, uniform_numbers
 
 EOS, MASK = 1, 3
 JITTERED = {"masking": "full", "length_multiplier": 1.5, "length_jitter": 0.3}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    texts = ["the cat sleeps on the mat .", "die Katze schläft auf der Matte ."] * 5
-    return train_tokenizer(texts, vocab_size=320)
-
-
-def random_features(num_rows, longest=9, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def ids():
-        length = int(torch.randint(0, longest, (), generator=generator))
-        return [*torch.randint(130, 300, (length,), generator=generator).tolist(), EOS]
-
-    return [{"input_ids": ids(), "labels": ids()} for _ in range(num_rows)]
 
 
 def numbered(features, epoch=0, rows=None):
@@ -76,7 +60,7 @@ def test_numbers_of_a_row_hang_on_no_other_row_and_not_on_how_many_are_drawn():
 
 @pytest.mark.parametrize("recipe", [{}, JITTERED])
 @pytest.mark.parametrize("seed", [0, -3, 2**70, -(2**70)])
-def test_a_canvas_is_the_same_in_any_company_and_order(tokenizer, recipe, seed):
+def test_a_canvas_is_the_same_in_any_company_and_order(tokenizer, recipe, seed, random_features):
     features = numbered(random_features(23, longest=14), epoch=2)
     collator = DataCollatorForCmlm(tokenizer, seed=seed, **recipe)
     whole = canvases(collator, features)
@@ -135,7 +119,7 @@ def test_jitter_draws_all_lengths_equally_often(tokenizer):
 
 
 @pytest.mark.parametrize("recipe", [{}, JITTERED])
-def test_padding_to_a_multiple_changes_no_canvas(tokenizer, recipe):
+def test_padding_to_a_multiple_changes_no_canvas(tokenizer, recipe, random_features):
     features = numbered(random_features(20, longest=13))
     plain = DataCollatorForCmlm(tokenizer, **recipe)
     wide = DataCollatorForCmlm(tokenizer, pad_to_multiple_of=8, **recipe)
@@ -143,7 +127,7 @@ def test_padding_to_a_multiple_changes_no_canvas(tokenizer, recipe):
     assert canvases(plain, features) == canvases(wide, features)
 
 
-def test_the_target_is_under_canvas_and_labels(tokenizer):
+def test_the_target_is_under_canvas_and_labels(tokenizer, random_features):
     features = numbered(random_features(50))
     batch = DataCollatorForCmlm(tokenizer)(features)
     canvas, labels = batch["decoder_input_ids"], batch["labels"]
@@ -161,7 +145,9 @@ def test_the_target_is_under_canvas_and_labels(tokenizer):
         ({"masking": "full", "length_jitter": 0.3, "seed": 7}, "c7c219f079d96100"),
     ],
 )
-def test_without_numbers_the_draw_is_that_of_the_batch_as_ever(tokenizer, recipe, digest):
+def test_without_numbers_the_draw_is_that_of_the_batch_as_ever(
+    tokenizer, recipe, digest, random_features
+):
     """Written down with the version before there were numbers; one row without is enough."""
     features = random_features(40)
     collator = DataCollatorForCmlm(tokenizer, **recipe)
@@ -171,7 +157,7 @@ def test_without_numbers_the_draw_is_that_of_the_batch_as_ever(tokenizer, recipe
 
 
 class TestNumberedRows:
-    def test_they_are_numbered_one_by_one_and_many_at_a_time(self):
+    def test_they_are_numbered_one_by_one_and_many_at_a_time(self, random_features):
         from datasets import Dataset
 
         features = random_features(7)
@@ -184,7 +170,7 @@ class TestNumberedRows:
             assert rows[5] == taken[0]
 
     @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-    def test_workers_that_live_on_see_the_next_epoch(self, context):
+    def test_workers_that_live_on_see_the_next_epoch(self, context, random_features):
         rows = NumberedRows(random_features(4))
         how = {"num_workers": 1, "persistent_workers": True, "multiprocessing_context": context}
         loader = torch.utils.data.DataLoader(rows, batch_size=3, collate_fn=list, **how)
@@ -193,7 +179,7 @@ class TestNumberedRows:
             found = [feature[DRAW] for batch in loader for feature in batch]
             assert found == [(epoch, row) for row in range(4)]
 
-    def test_a_data_set_that_knows_epochs_is_told(self):
+    def test_a_data_set_that_knows_epochs_is_told(self, random_features):
         class Epochs(list):
             def set_epoch(self, epoch):
                 self.epoch = epoch
