@@ -224,8 +224,9 @@ def _check_folder(name: str, argument: str) -> None:
     """Say plainly what is wrong with a path, for which Transformers would ask the Hub."""
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
-        is_adapter = (path / "adapter_config.json").is_file()
-        kind = "whole model, save what axe_hf.load_merged gives" if is_adapter else "model"
+        from ..adapters import is_adapter
+
+        kind = "whole model, save what axe_hf.load_merged gives" if is_adapter(path) else "model"
         raise ValueError(f"{argument}: {name} holds no {kind}: there is no config.json in it.")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{argument}: must be the folder of a model, {name} is a file.")
